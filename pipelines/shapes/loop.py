@@ -1,0 +1,94 @@
+"""The training loop that the autoencoder and the denoiser share: AdamW, averaged weights, checkpoints, progress."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+__all__ = ["Schedule", "generator_for", "train"]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast to train.
+
+    The learning rate climbs for `warmup` steps, stays at `peak`, and falls as a half cosine to zero over the last
+    `decay` share of the steps. Because it is flat in between, a run can be lengthened until the fall has begun.
+    """
+
+    steps: int
+    peak: float
+    warmup: int
+    decay: float
+    average: float
+    """Decay of the exponential moving average of the weights; the averaged weights are what is shipped."""
+
+    def rate(self, step: int) -> float:
+        """Learning rate of one step."""
+        fall = self.steps * self.decay
+        left = min(1.0, (self.steps - step) / max(fall, 1.0))
+        return self.peak * min(1.0, (step + 1) / self.warmup) * 0.5 * (1 - math.cos(math.pi * left))
+
+
+def generator_for(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step, the same whether or not training was interrupted before it."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def train(
+    model: nn.Module,
+    loss: Callable[[int], Tensor],
+    schedule: Schedule,
+    checkpoint: Path,
+    *,
+    title: str,
+    save_every: int = 250,
+) -> nn.Module:
+    """Train `model` in place, resuming from `checkpoint` where it exists, and load the averaged weights at the end.
+
+    Args:
+        model: What is trained.
+        loss: The loss of a step, a scalar tensor; must draw its randomness from `generator_for`.
+        schedule: Number of steps and learning rate.
+        checkpoint: File the state is saved to every `save_every` steps, atomically.
+        title: Label of the progress bar.
+        save_every: Steps between two checkpoints.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
+    average = {name: value.clone() for name, value in model.state_dict().items()}
+    first, smooth = 0, math.nan
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, first, smooth = state["average"], state["step"], state["loss"]
+    model.train()
+    bar = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, desc=title, mininterval=1.0)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        value = loss(step)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        decay = min(schedule.average, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for name, weight in model.state_dict().items():
+                average[name].lerp_(weight, 1 - decay) if weight.is_floating_point() else average[name].copy_(weight)
+        smooth = value.item() if math.isnan(smooth) else 0.99 * smooth + 0.01 * value.item()
+        bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
+        if (step + 1) % save_every == 0 or step + 1 == schedule.steps:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            state |= {"average": average, "step": step + 1, "loss": smooth}
+            partial = checkpoint.with_suffix(".partial")
+            torch.save(state, partial)
+            partial.replace(checkpoint)
+    model.load_state_dict(average)
+    return model.eval()

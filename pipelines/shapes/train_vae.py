@@ -1,0 +1,90 @@
+"""Train the autoencoder of the embedded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .architecture import make_vae
+from .loop import Schedule, generator_for, train
+from .world import BACKGROUNDS, COLOURS, IMAGE_SIZE, SHAPES, coverage, render, sample_scene
+
+__all__ = ["psnr", "to_tensor", "train_vae"]
+
+_SEED = 1
+_KL_WEIGHT = 2e-4
+
+
+def train_vae(folder: Path, *, steps: int) -> AutoencoderKL:
+    """Train on crops of crowded pictures, then on whole pictures, and set the latents' scale.
+
+    Crowded pictures of overlapping shapes, some in colours the world does not have, teach edges and colours far
+    faster per pixel than the sparse pictures of the world itself.
+    """
+    torch.manual_seed(_SEED)
+    vae = make_vae()
+
+    def loss(step: int) -> Tensor:
+        generator = generator_for(_SEED, step)
+        pictures = _batch(step, whole=step >= 0.6 * steps)
+        posterior = vae.encode(pictures).latent_dist
+        latents = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
+        error = vae.decode(latents).sample - pictures
+        kl: Tensor = posterior.kl().mean() / latents[0].numel()
+        return error.abs().mean() + 2 * error.square().mean() + _KL_WEIGHT * kl
+
+    schedule = Schedule(steps, peak=4e-3, warmup=100, decay=0.7, average=0.99)
+    train(vae, loss, schedule, folder / "vae.pt", title="autoencoder")
+    with torch.no_grad():
+        latents = torch.cat([vae.encode(_scenes(np.random.default_rng([_SEED, 2, i]), 64)).latent_dist.mean for i in range(8)])
+    vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+    return vae
+
+
+def psnr(vae: AutoencoderKL, pictures: Tensor) -> float:
+    """Peak signal-to-noise ratio of a round trip in dB, for pictures in [-1, 1]: 10 log10(2² / MSE)."""
+    with torch.no_grad():
+        restored = vae.decode(vae.encode(pictures).latent_dist.mean).sample.clamp(-1, 1)
+    return float(10 * torch.log10(4 / F.mse_loss(restored, pictures)))
+
+
+def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+    """Pictures (n, height, width, 3) in 0..255 to a tensor (n, 3, height, width) in [-1, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _batch(step: int, *, whole: bool) -> Tensor:
+    rng = np.random.default_rng([_SEED, 1, step])
+    if whole:
+        return torch.cat([_scenes(rng, 12), to_tensor(np.stack([_crowd(rng) for _ in range(4)]))])
+    half = IMAGE_SIZE // 2
+    crops = []
+    for _ in range(8):
+        crowd = _crowd(rng)
+        for _ in range(4):
+            top, left = rng.integers(0, half + 1, 2)
+            crops.append(crowd[top : top + half, left : left + half])
+    return to_tensor(np.stack(crops))
+
+
+def _scenes(rng: np.random.Generator, count: int) -> Tensor:
+    return to_tensor(np.stack([render(sample_scene(rng))[0] for _ in range(count)]))
+
+
+def _crowd(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A picture of 4 to 10 shapes that may overlap, one in four of them in an arbitrary colour."""
+    colours, backgrounds = list(COLOURS.values()), list(BACKGROUNDS.values())
+    picture = np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
+    picture[:] = backgrounds[rng.integers(len(backgrounds))] if rng.random() < 0.8 else rng.integers(0, 256, 3)
+    for _ in range(rng.integers(4, 11)):
+        colour = colours[rng.integers(len(colours))] if rng.random() < 0.75 else rng.integers(0, 256, 3)
+        x, y = rng.uniform(0, IMAGE_SIZE, 2)
+        mask = coverage(SHAPES[rng.integers(len(SHAPES))], x, y, rng.uniform(7, 15))
+        picture += mask[..., None] * (np.asarray(colour, np.float32) - picture)
+    return picture.round().astype(np.uint8)

@@ -1,0 +1,20 @@
+"""What holds for every test: no network, two threads, and a terminal that draws the same everywhere."""
+
+import os
+import sys
+
+import pytest
+
+# Read by the libraries when they are imported, so set before any test module is.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TEXTUAL_ANIMATIONS"] = "none"
+os.environ["TEXTUAL_COLOR_SYSTEM"] = "truecolor"
+os.environ.pop("NO_COLOR", None)
+
+
+@pytest.fixture(autouse=True)
+def _two_torch_threads() -> None:
+    """Hold torch to two threads, without importing it for tests that must not."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() > 2:
+        torch.set_num_threads(2)

@@ -1,0 +1,94 @@
+"""What pyproject.toml promises and what the folders hold agree."""
+
+import importlib
+import re
+import subprocess
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGES: list[str] = PROJECT["tool"]["setuptools"]["packages"]
+TOP_FOLDERS = ("pipelines", "tracer", "viewer")
+ENTRY_POINTS = [
+    EntryPoint(name, value, group)
+    for group, entries in {
+        "console_scripts": PROJECT["project"]["scripts"],
+        **PROJECT["project"]["entry-points"],
+    }.items()
+    for name, value in entries.items()
+]
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work|mnt|opt|scratch)/\w|\b[A-Z]:\\Users\\")
+
+
+def files() -> list[Path]:
+    """The files of the repository, new ones included; the test is skipped where there is no git."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [path for name in listing.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def by_kind(name: str) -> tuple[bool, bool, str]:
+    """Constants first, then classes, then functions: the order ruff keeps `__all__` in (RUF022)."""
+    return not name.isupper(), not name[0].isupper(), name
+
+
+def test_every_package_is_listed() -> None:
+    """Folders holding an __init__.py are exactly the packages that setuptools is told to install."""
+    folders = {init.parent.relative_to(ROOT) for top in TOP_FOLDERS for init in (ROOT / top).rglob("__init__.py")}
+    assert sorted(".".join(("diffusion_xray", *folder.parts)) for folder in folders) == PACKAGES
+
+
+def test_every_data_file_is_installed() -> None:
+    """Each file beside the code that is no code matches a pattern of package-data, so no wheel lacks it."""
+    patterns = [
+        (PurePosixPath(*([] if package == "*" else package.split(".")[1:])), pattern)
+        for package, listed in PROJECT["tool"]["setuptools"]["package-data"].items()
+        for pattern in listed
+    ]
+
+    def is_installed(path: Path) -> bool:
+        return any(path.match(pattern) for folder, pattern in patterns if folder == PurePosixPath(".")) or any(
+            path in set((ROOT / folder).glob(pattern)) for folder, pattern in patterns if folder != PurePosixPath(".")
+        )
+
+    data = [path for path in files() if path.relative_to(ROOT).parts[0] in TOP_FOLDERS and path.suffix != ".py"]
+    assert [path.relative_to(ROOT).as_posix() for path in data if not is_installed(path)] == []
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS, ids=lambda entry: f"{entry.group}:{entry.name}")
+def test_entry_point_loads(entry_point: EntryPoint) -> None:
+    """Each entry point names a module that exists and something callable in it."""
+    path = ROOT.joinpath(*entry_point.module.split(".")[1:]).with_suffix(".py")
+    assert path.is_file()
+    assert callable(entry_point.load())
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names(package: str) -> None:
+    """The `__all__` of a package is sorted, and every name in it can be had."""
+    module = importlib.import_module(package)
+    names: list[str] = getattr(module, "__all__", [])
+    assert names == sorted(names, key=by_kind)
+    assert [name for name in names if not hasattr(module, name)] == []
+
+
+def test_no_file_names_a_machine_path() -> None:
+    """No text file of the repository names a folder of the machine it was written on."""
+    home_or_checkout = [str(path) for path in (ROOT, Path.home()) if len(path.parts) > 2]
+    found = []
+    for path in files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        match = MACHINE_PATH.search(text)
+        if match or any(folder in text for folder in home_or_checkout):
+            found.append(f"{path.relative_to(ROOT)}: {match[0] if match else 'the checkout or the home folder'}")
+    assert found == []

@@ -1,0 +1,159 @@
+"""What to keep of a run: levels, patterns, steps, dtype. Statistics of every module are always kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from .errors import CaptureError, near_matches
+from .layout import Codec
+
+__all__ = ["Capture", "Level", "Selection", "matches"]
+
+Level = Literal["statistics", "blocks", "all"]
+
+_BLOCK_CLASS = re.compile(r"Block|Transformer\w*Model$|Layer$|sample\dD$|DecoderLayer|EncoderLayer")
+_StoredDtype = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Which tensors to keep, beside the statistics of everything and the latents.
+
+    A module's tensors are kept when a pattern of `modules` matches its path or one of `classes` its class, at the
+    steps that `steps` and `every` leave. Paths begin with the component; ``*`` stands for one part of a path or a
+    piece of it, ``**`` for any number of parts::
+
+        Capture(modules="unet.up_blocks.**.attn2", every=5)
+        Capture(classes=("ResnetBlock2D", "Attention"), inputs=True, steps=range(0, 10))
+
+    Args:
+        modules: Glob patterns on module paths.
+        classes: Glob patterns on class names.
+        steps: Steps to keep tensors of: a `range` or a sequence of step indices; None for all.
+        every: Keep tensors of every n-th of those steps, from the first.
+        inputs: Keep (and take statistics of) what goes into the matched modules.
+        outputs: Keep what comes out of them.
+        latents: Keep the latents, the model output and the predicted x0 of each step.
+        dtype: Stored precision of floating-point tensors. "float32" holds float16 and bfloat16 without loss.
+        codec: "lz4" (default) or "zstd" after a bitshuffle, or "raw".
+
+    Raises:
+        CaptureError: A value is out of range.
+    """
+
+    modules: str | Sequence[str] = ()
+    classes: str | Sequence[str] = ()
+    steps: range | Sequence[int] | None = None
+    every: int = 1
+    inputs: bool = False
+    outputs: bool = True
+    latents: bool = True
+    dtype: _StoredDtype = "float32"
+    codec: Codec = "lz4"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modules", _as_tuple(self.modules))
+        object.__setattr__(self, "classes", _as_tuple(self.classes))
+        if not isinstance(self.every, int) or self.every < 1:
+            raise CaptureError(f"every={self.every!r}: give a whole number of steps from 1 up")
+        if self.dtype not in get_args(_StoredDtype):
+            raise CaptureError(f"dtype={self.dtype!r}: tensors are stored as {' or '.join(get_args(_StoredDtype))}")
+        if self.codec not in get_args(Codec):
+            raise CaptureError(f"codec={self.codec!r}: choose from {', '.join(get_args(Codec))}")
+        if self.steps is not None and any(not isinstance(step, int) or step < 0 for step in self.steps):
+            raise CaptureError(f"steps={self.steps!r}: give step indices from 0 up, such as range(0, 50, 5)")
+
+    def wants_step(self, step: int | None) -> bool:
+        """Whether tensors of this step are kept; what fires outside of the loop (None) always is."""
+        if step is None:
+            return True
+        if self.steps is None:
+            return step % self.every == 0
+        return step in self.steps and list(self.steps).index(step) % self.every == 0
+
+    def describe(self) -> dict[str, Any]:
+        """The options as JSON, for the trace's attributes."""
+        steps = None if self.steps is None else list(self.steps)
+        fields = ("modules", "classes", "every", "inputs", "outputs", "latents", "dtype", "codec")
+        return {name: getattr(self, name) for name in fields} | {"steps": steps}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A `Capture` applied to the modules of one target."""
+
+    capture: Capture
+    modules: frozenset[str]
+
+    @classmethod
+    def of(cls, wanted: Level | Capture, modules: Mapping[str, Any]) -> Selection:
+        """Resolve what is wanted against the modules there are.
+
+        Args:
+            wanted: A level or a `Capture`.
+            modules: `nn.Module` by full path.
+
+        Raises:
+            CaptureError: The level is unknown, or a pattern matches nothing; the message lists near matches.
+        """
+        if isinstance(wanted, Capture):
+            return cls(wanted, _match_all(wanted, modules))
+        if wanted == "statistics":
+            return cls(Capture(), frozenset())
+        if wanted == "all":
+            return cls(Capture(modules="**"), frozenset(modules))
+        if wanted == "blocks":
+            return cls(Capture(), _blocks(modules))
+        raise CaptureError(
+            f"capture={wanted!r}: choose from {', '.join(map(repr, get_args(Level)))}, or give a Capture(...)"
+        )
+
+
+def matches(pattern: str) -> Callable[[str], bool]:
+    """A test whether a dotted path matches a glob in which ``*`` stays within a part and ``**`` does not."""
+    pieces = re.split(r"(\*\*\.|\.\*\*|\*\*|\*|\?)", pattern)
+    table = {"**.": r"(?:.+\.)?", ".**": r"(?:\..+)?", "**": ".*", "*": r"[^.]*", "?": r"[^.]"}
+    compiled = re.compile("".join(table.get(piece, re.escape(piece)) for piece in pieces))
+    return lambda path: compiled.fullmatch(path) is not None
+
+
+def _as_tuple(patterns: str | Sequence[str]) -> tuple[str, ...]:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
+def _match_all(capture: Capture, modules: Mapping[str, Any]) -> frozenset[str]:
+    classes = {path: type(module).__name__ for path, module in modules.items()}
+    chosen: set[str] = set()
+    for kind, patterns, names in (
+        ("modules", capture.modules, {path: path for path in modules}),
+        ("classes", capture.classes, classes),
+    ):
+        for pattern in patterns:
+            fits = matches(pattern)
+            found = {path for path, name in names.items() if fits(name)}
+            if not found:
+                raise CaptureError(
+                    f"{kind}={pattern!r} matches none of the {len(modules)} modules."
+                    f"{near_matches(pattern.replace('*', '').strip('.'), sorted(set(names.values())))}"
+                )
+            chosen |= found
+    return frozenset(chosen)
+
+
+def _blocks(modules: Mapping[str, Any]) -> frozenset[str]:
+    """The modules people call blocks, by their class; where a component has none, the children of its root."""
+    chosen: set[str] = set()
+    by_component: dict[str, list[str]] = {}
+    for path in modules:
+        by_component.setdefault(path.split(".", 1)[0], []).append(path)
+    for paths in by_component.values():
+        found = [
+            path
+            for path in paths
+            if "." in path and any(modules[path].children()) and _BLOCK_CLASS.search(type(modules[path]).__name__)
+        ]
+        chosen.update(found or [path for path in paths if path.count(".") == 1] or paths)
+    return frozenset(chosen)

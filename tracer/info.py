@@ -1,0 +1,169 @@
+"""What a trace says of itself, read from its attributes. A trace is untrusted: every field is checked or defaulted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .layout import array_name
+
+__all__ = ["ModuleInfo", "SiteInfo", "TraceInfo", "printable"]
+
+
+def printable(text: object) -> str:
+    """Text from a trace, safe for a terminal: control characters are shown as escapes, never sent."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+@dataclass(frozen=True, slots=True)
+class SiteInfo:
+    """One place a tensor was seen: a port of a module, and which of its calls within a step."""
+
+    name: str
+    """Path of the module (or record) with its component, "unet.mid_block"."""
+    port: str
+    """ "output", "input", or a further tensor such as "output_1"."""
+    call: int
+    """0 for the first time the module fires within a step."""
+    row: int
+    """Row in the component's statistics table; rows are in the order in which tensors came into being."""
+    order: int
+    """Position of the module in call order; a module comes before its children."""
+    module_class: str
+    torch_dtype: str
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    branch: str
+    """Guidance branch of this call ("conditional", "unconditional"), or "" when both share the batch or none is known."""
+    array: str
+    """Path of the stored tensors in the trace, or "" when only statistics were kept."""
+    stepped: bool
+    """Whether it fired inside the denoising loop and so has a step dimension."""
+
+    @property
+    def array_name(self) -> str:
+        return array_name(self.port, self.call)
+
+    @property
+    def key(self) -> str:
+        """Name and port in one word, unique within a trace: "unet.mid_block:output_call1"."""
+        return f"{self.name}:{self.array_name}"
+
+    @classmethod
+    def from_attributes(cls, values: Mapping[str, Any], *, row: int, stepped: bool) -> SiteInfo:
+        return cls(
+            name=str(values.get("name", "")),
+            port=str(values.get("port", "output")),
+            call=int(values.get("call", 0)),
+            row=row,
+            order=int(values.get("order", row)),
+            module_class=str(values.get("class", "")),
+            torch_dtype=str(values.get("dtype", "")),
+            shape=tuple(int(size) for size in values.get("shape", ())),
+            dims=tuple(str(dim) for dim in values.get("dims", ())),
+            branch=str(values.get("branch", "")),
+            array=str(values.get("array", "")),
+            stepped=stepped,
+        )
+
+    def to_attributes(self) -> dict[str, Any]:
+        """The form in which the writer stores a site; the row is its place in the list."""
+        return {
+            "name": self.name,
+            "port": self.port,
+            "call": self.call,
+            "order": self.order,
+            "class": self.module_class,
+            "dtype": self.torch_dtype,
+            "shape": list(self.shape),
+            "dims": list(self.dims),
+            "branch": self.branch,
+            "array": self.array,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleInfo:
+    """A module that fired, with everything recorded of it."""
+
+    name: str
+    module_class: str
+    sites: tuple[SiteInfo, ...]
+
+    @property
+    def component(self) -> str:
+        return self.name.split(".", 1)[0]
+
+    @property
+    def site(self) -> SiteInfo:
+        """The module's first output, or whatever was recorded first."""
+        return next((site for site in self.sites if site.port == "output" and not site.call), self.sites[0])
+
+    @property
+    def stored(self) -> bool:
+        """Whether any of its tensors was kept."""
+        return any(site.array for site in self.sites)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceInfo:
+    """The head of a trace."""
+
+    format_version: int
+    status: str
+    """ "recording", "complete", "failed" (the run raised), "interrupted" (Ctrl-C), "incomplete" (the store failed)."""
+    title: str
+    """Where the tracer was started, "script.py:12"."""
+    pipeline: str
+    components: Mapping[str, str]
+    """Class of each component."""
+    call: Mapping[str, Any]
+    """Arguments of the pipeline call that are numbers or text."""
+    capture: Mapping[str, Any]
+    versions: Mapping[str, str]
+    planned_steps: int
+    guidance: Mapping[str, Any]
+    """Per denoiser: the branches in the order of the batch, or of the calls."""
+    error: Mapping[str, Any]
+    """Exception that ended the run: type, message, module, step. Empty when there was none."""
+    gaps: tuple[Mapping[str, Any], ...]
+    """What could not be recorded, and why."""
+    taps: tuple[str, ...]
+    tap_failures: tuple[Mapping[str, Any], ...]
+    preview: Mapping[str, Any]
+    """How previews were made: method, and R² of the fit."""
+    started: str
+    seconds: float | None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_attributes(cls, values: Mapping[str, Any]) -> TraceInfo:
+        def mapping(key: str) -> Mapping[str, Any]:
+            value = values.get(key)
+            return value if isinstance(value, Mapping) else {}
+
+        def mappings(key: str) -> tuple[Mapping[str, Any], ...]:
+            value = values.get(key)
+            return tuple(entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list) else ()
+
+        seconds = values.get("seconds")
+        return cls(
+            format_version=int(values.get("format_version", 0)),
+            status=str(values.get("status", "unknown")),
+            title=str(values.get("title", "")),
+            pipeline=str(values.get("pipeline", "")),
+            components={str(name): str(kind) for name, kind in mapping("components").items()},
+            call=mapping("call"),
+            capture=mapping("capture"),
+            versions={str(name): str(version) for name, version in mapping("versions").items()},
+            planned_steps=int(values.get("planned_steps") or 0),
+            guidance=mapping("guidance"),
+            error=mapping("error"),
+            gaps=mappings("gaps"),
+            taps=tuple(str(tap) for tap in values.get("taps") or ()),
+            tap_failures=mappings("tap_failures"),
+            preview=mapping("preview"),
+            started=str(values.get("started", "")),
+            seconds=float(seconds) if isinstance(seconds, int | float) else None,
+        )

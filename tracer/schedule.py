@@ -1,0 +1,106 @@
+"""The mathematics of schedulers, read off their state without changing it: noise level, stage, predicted x0."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["NoiseLevel", "noise_level", "predict_x0"]
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseLevel:
+    """Where a scheduler stands: the sample it was given is ``alpha * x0 + sigma * noise``.
+
+    `sigma_ratio` is sigma / alpha, the noise level of the variance-exploding form (Karras et al. 2022), by which
+    schedulers of different families compare.
+    """
+
+    alpha: float
+    sigma: float
+    stage: int
+    """1 in the second model evaluation of a two-stage solver, else 0."""
+
+    @property
+    def sigma_ratio(self) -> float:
+        return self.sigma / self.alpha if self.alpha else math.inf
+
+
+def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel | None:
+    """The noise level of the sample a scheduler is about to step from, or None when it has no known schedule."""
+    stage = 0 if getattr(scheduler, "state_in_first_order", True) else 1
+    sigmas = getattr(scheduler, "sigmas", None)
+    if isinstance(sigmas, Tensor):
+        index = _index(scheduler, timestep)
+        if index is None or not 0 <= index < len(sigmas):
+            return None
+        between = getattr(scheduler, "sigmas_interpol", None)  # KDPM2 evaluates its second stage between two levels
+        sigma = float(between[index] if stage and isinstance(between, Tensor) else sigmas[index])
+        if _is_flow(scheduler):
+            return NoiseLevel(1 - sigma, sigma, stage)
+        if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):  # DPM-Solver and kin keep the sample variance-preserving
+            alpha = 1 / math.sqrt(1 + sigma**2)
+            return NoiseLevel(alpha, sigma * alpha, stage)
+        return NoiseLevel(1.0, sigma, stage)
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if isinstance(alphas, Tensor):
+        at = int(timestep)
+        if not 0 <= at < len(alphas):
+            return None
+        signal = float(alphas[at])
+        return NoiseLevel(math.sqrt(signal), math.sqrt(1 - signal), stage)
+    return None
+
+
+def predict_x0(scheduler: Any, level: NoiseLevel, model_output: Tensor, sample: Tensor) -> Tensor | None:
+    """The clean sample that the model output implies.
+
+    With ``x = alpha x0 + sigma eps`` (Kingma et al. 2021, eq. 1)::
+
+        epsilon      x0 = (x - sigma eps) / alpha
+        v            x0 = (alpha x - sigma v) / (alpha² + sigma²)    v = alpha eps - sigma x0 for the unit-variance x
+        flow         x0 = x - sigma u                                u = eps - x0 (Lipman et al. 2023)
+        sample       x0 = model output
+
+    Variance-exploding schedulers scale x to unit variance for the model, which the second line accounts for.
+
+    Returns:
+        A tensor like `sample`, or None when the prediction type is unknown or the shapes do not fit.
+    """
+    if model_output.shape != sample.shape:
+        if model_output.dim() > 1 and model_output.shape[1] == 2 * sample.shape[1]:  # learned variance
+            model_output = model_output[:, : sample.shape[1]]
+        else:
+            return None
+    kind = getattr(scheduler.config, "prediction_type", "flow" if _is_flow(scheduler) else None)
+    sample, model_output = sample.float(), model_output.float()
+    if _is_flow(scheduler) or kind == "flow_prediction":
+        return sample - level.sigma * model_output
+    if kind == "epsilon":
+        return (sample - level.sigma * model_output) / level.alpha
+    if kind == "v_prediction":
+        size = math.hypot(level.alpha, level.sigma)
+        return (level.alpha * sample / size - level.sigma * model_output) / size
+    return model_output.clone() if kind == "sample" else None
+
+
+def _is_flow(scheduler: Any) -> bool:
+    config = getattr(scheduler, "config", {})
+    return (
+        "FlowMatch" in type(scheduler).__name__
+        or bool(config.get("use_flow_sigmas", False))
+        or config.get("prediction_type") == "flow_prediction"
+    )
+
+
+def _index(scheduler: Any, timestep: Any) -> int | None:
+    """The position in `sigmas`, as the scheduler itself will find it on its first step."""
+    index = getattr(scheduler, "step_index", None)
+    if index is None:
+        index = getattr(scheduler, "begin_index", None)
+    if index is None and hasattr(scheduler, "index_for_timestep"):
+        index = scheduler.index_for_timestep(timestep)
+    return None if index is None else int(index)

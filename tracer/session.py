@@ -1,0 +1,294 @@
+"""`Tracer`: the context manager that owns the taps, the clock and the writer for the length of a run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from .capture import Capture, Level, Selection
+from .clock import Clock, StepLog
+from .errors import StoreError, StoreExistsError, TargetError, TracerStateError, TracerWarning
+from .layout import FORMAT_VERSION, RECORDS
+from .plugins import load_taps
+from .preview import write_previews
+from .recorder import Recorder, Source
+from .statistics import warm_up
+from .store import StoreWriter
+from .summary import Summary
+from .taps.protocol import Emit, ModuleStack, Tap, shield
+from .taps.steps import StepsTap
+from .target import Target
+from .trace import Trace, open_trace
+from .writer import DEFAULT_BUDGET, BackgroundWriter
+
+__all__ = ["Tracer"]
+
+_PACKAGES = ("torch", "diffusers", "transformers", "numpy", "zarr", "diffusion-xray")
+
+
+class Tracer:
+    """Records everything that happens in a `with` block into a trace.
+
+    The traced run is never changed: its outputs are bit-identical with and without the tracer, and an error of the
+    tracer costs records, not the run. A tracer is used once. Two tracers may be nested on one pipeline.
+
+    Args:
+        traced: A `DiffusionPipeline`, an `nn.Module`, or a mapping of names to modules, schedulers and tokenizers.
+        path: Where the trace goes, a folder whose name ends in ".zarr".
+        capture: What to keep beside statistics: "statistics", "blocks" (every block's output), "all", or a `Capture`.
+        overwrite: Replace an older trace at `path`. Anything that is not a trace is never deleted.
+        taps: Further taps, beside the built-in ones and those of installed packages.
+        budget: Bytes that may wait for the disk before the run is held back.
+
+    Raises:
+        TargetError: `traced` is none of these.
+        CaptureError: `capture` is wrong or matches nothing.
+
+    Example:
+        >>> with Tracer(pipe, "run.zarr") as tracer:
+        ...     image = pipe("a red circle on white").images[0]
+        >>> tracer.trace["unet.mid_block"]["std"]
+    """
+
+    def __init__(
+        self,
+        traced: object,
+        path: str | Path,
+        *,
+        capture: Level | Capture = "blocks",
+        overwrite: bool = False,
+        taps: Sequence[Tap] = (),
+        budget: int = DEFAULT_BUDGET,
+    ) -> None:
+        self._target = Target.of(traced)
+        self._modules = self._target.modules()
+        self._selection = Selection.of(capture, self._modules)
+        self._level = capture if isinstance(capture, str) else "custom"
+        self._path = _checked_path(path)
+        self._overwrite = overwrite
+        self._own_taps = tuple(taps)
+        self._budget = budget
+        self._title = _caller()
+        self._state: Literal["new", "recording", "closed"] = "new"
+        self._undo = ExitStack()
+        self._failures: list[dict[str, str]] = []
+        self._stack = ModuleStack()
+        self._step_offset = 0
+        self._started = 0.0
+
+    @property
+    def path(self) -> Path:
+        """Where the trace is."""
+        return self._path
+
+    @property
+    def trace(self) -> Trace:
+        """The trace, opened for reading.
+
+        Raises:
+            TracerStateError: The tracer has not been entered yet.
+        """
+        if self._state == "new":
+            raise TracerStateError("nothing is recorded yet; use the tracer in a with statement first")
+        return open_trace(self._path)
+
+    def __enter__(self) -> Self:
+        if self._state != "new":
+            raise TracerStateError(f"this tracer is {self._state}; make a new Tracer for another run")
+        _make_room(self._path, overwrite=self._overwrite)
+        warm_up()
+        self._started = time.monotonic()
+        try:
+            writer = BackgroundWriter(lambda: StoreWriter(self._path, self._head()), budget=self._budget)
+        except OSError as error:
+            raise StoreError(f"cannot write a trace at {self._path}: {error}") from error
+        clock = Clock(self._step_ended, has_schedulers=bool(self._target.schedulers))
+        self._clock = clock
+        self._recorder = Recorder(writer, self._selection.capture, clock)
+        self._state = "recording"
+        try:
+            self._attach()
+        except BaseException as error:
+            self._close(error)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._close(error)
+
+    def step(self, index: int, *, timestep: float = math.nan, sigma: float = math.nan) -> None:
+        """Say which step a hand-written loop is at, before the step's first module is called.
+
+        Steps must ascend within a loop; a second loop in the same trace goes on where the first ended.
+
+        Raises:
+            TracerStateError: The tracer is not recording.
+        """
+        self._check_recording("step")
+        last = self._clock.last_step
+        if last is not None and index + self._step_offset < last:
+            self._step_offset = last + 1
+        self._clock.set_step(index + self._step_offset, float(timestep), float(sigma))
+
+    def record(self, name: str, tensor: Tensor) -> Summary:
+        """Put any tensor of your own code into the trace, at the current step, as ``records.<name>``.
+
+        Args:
+            name: What it is; dots make a hierarchy.
+            tensor: Copied before this returns.
+
+        Returns:
+            What it looks like, in one line when printed.
+
+        Raises:
+            TracerStateError: The tracer is not recording.
+            TargetError: `tensor` is not a dense real tensor, or the name is empty.
+        """
+        self._check_recording("record")
+        if not isinstance(tensor, Tensor) or not all(name.split(".")):
+            raise TargetError(f"record({name!r}, {type(tensor).__name__}): give a name such as 'noise' and a tensor")
+        statistics = self._recorder.record(Source(f"{RECORDS}.{name}", "record"), tensor, keep=True, in_last_step=True)
+        if statistics is None:
+            raise TargetError(f"record({name!r}): a {tensor.layout} {tensor.dtype} tensor has no numbers to look at")
+        return Summary(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), statistics)
+
+    def _attach(self) -> None:
+        named, failed = load_taps()
+        for name, error in failed.items():
+            self._tap_failed(name, error)
+        named |= {type(tap).__name__: tap for tap in self._own_taps}
+        named["steps"] = StepsTap()  # last: its hooks enclose those of the other taps
+        self._recorder.describe({"taps": list(named)})
+        if any(_is_compiled(module) for module in self._modules.values()):
+            self._undo.enter_context(torch.compiler.set_stance("force_eager"))  # type: ignore[no-untyped-call]
+            self._recorder.describe({"compiled": "ran eagerly, as hooks do not fire in compiled modules"})
+        for name, tap in named.items():
+            emit = Emit(name, self._recorder, self._selection, self._stack, self._tap_failed)
+            try:
+                undo = shield(self._modules, emit, lambda tap=tap, emit=emit: tap.attach(self._target, emit))
+            except Exception as error:
+                self._tap_failed(name, error)
+            else:
+                self._undo.callback(emit.guard(undo))
+
+    def _close(self, error: BaseException | None) -> None:
+        self._state = "closed"
+        try:
+            self._undo.close()
+        finally:
+            failure = self._write_end(error)
+        if failure is not None:
+            warnings.warn(
+                f"the trace {self._path} is incomplete: {failure}. The run itself is unharmed",
+                TracerWarning,
+                stacklevel=3,
+            )
+
+    def _write_end(self, error: BaseException | None) -> Exception | None:
+        """Commit what is complete and write how the run ended; returns what went wrong with the trace."""
+        end: dict[str, Any] = {"status": _status(error), "seconds": round(time.monotonic() - self._started, 3)}
+        end["tap_failures"] = self._failures
+        if error is not None:
+            end["error"] = {
+                "type": type(error).__name__,
+                "message": str(error)[:2000],
+                "module": self._stack.innermost,
+                "step": self._clock.last_step,
+            }
+        try:
+            self._clock.finish(complete=error is None)
+            return self._recorder.close(end, lambda store: write_previews(open_trace(self._path), store))
+        except Exception as failure:
+            return failure
+
+    def _step_ended(self, log: StepLog) -> None:
+        self._recorder.step_ended(log)
+
+    def _tap_failed(self, tap: str, error: Exception) -> None:
+        where = f" in {self._stack.innermost}" if self._stack.innermost else ""
+        self._failures.append({"tap": tap, "error": f"{type(error).__name__}: {error}{where}"})
+        warnings.warn(
+            f"tap {tap!r} failed and is silent from here on{where}: {type(error).__name__}: {error}",
+            TracerWarning,
+            stacklevel=2,
+        )
+
+    def _check_recording(self, call: str) -> None:
+        if self._state != "recording":
+            raise TracerStateError(f"{call}() needs a tracer that is recording; this one is {self._state}")
+
+    def _head(self) -> dict[str, Any]:
+        """What is known of the run before it starts."""
+        traced = self._target.pipeline
+        return {
+            "format_version": FORMAT_VERSION,
+            "status": "recording",
+            "title": self._title,
+            "pipeline": type(traced).__name__ if traced is not None else "",
+            "components": {name: type(module).__name__ for name, module in self._target.components.items()},
+            "schedulers": {name: type(part).__name__ for name, part in self._target.schedulers.items()},
+            "capture": {"level": self._level, **self._selection.capture.describe()},
+            "versions": _versions(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "planned_steps": 0,
+            "gaps": [],
+        }
+
+
+def _status(error: BaseException | None) -> str:
+    if error is None:
+        return "complete"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+
+
+def _checked_path(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix != ".zarr":
+        raise StoreError(f"the trace {str(path)!r} must end in .zarr, by which xarray knows it; try {path.stem}.zarr")
+    return path
+
+
+def _make_room(path: Path, *, overwrite: bool) -> None:
+    if not path.exists():
+        return
+    try:
+        open_trace(path)
+    except Exception as error:
+        raise StoreExistsError(f"{path} exists and is not a trace, so it stays; choose another path") from error
+    if not overwrite:
+        raise StoreExistsError(f"{path} holds a trace already; choose another path or pass overwrite=True")
+    shutil.rmtree(path)
+
+
+def _is_compiled(module: Any) -> bool:
+    return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _caller() -> str:
+    """File and line that made the tracer."""
+    frame = sys._getframe(2)
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

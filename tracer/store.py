@@ -1,0 +1,176 @@
+"""Write a Zarr v3 store on a local disk, chunk by chunk, without a Zarr library on the way.
+
+A stepped array is one shard file with its index at the start: appending a step is two positioned writes, the data at
+the end and then 16 bytes of index. Any Zarr reader sees a complete chunk or none. Metadata goes to disk by rename, and
+one consolidated document at the root makes a change of many arrays visible at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numcodecs.blosc import Blosc
+from numpy.typing import NDArray
+
+from .layout import ArraySpec
+
+__all__ = ["StoreWriter"]
+
+_NO_CHUNK = b"\xff" * 16
+_RESERVE = ".reserve"
+_RESERVE_BYTES = 1 << 18
+"""Kept back on disk, so that the reason can still be written once the disk is full."""
+
+
+class StoreWriter:
+    """Creates groups and arrays below `path` and writes their chunks. Not thread-safe: one thread owns it."""
+
+    def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
+        self.path = path
+        self._groups: dict[str, dict[str, Any]] = {"": dict(attributes)}
+        self._arrays: dict[str, ArraySpec] = {}
+        self._ends: dict[Path, int] = {}
+        self._published: dict[str, dict[str, Any]] = {}
+        path.mkdir(parents=True)
+        (path / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
+        self.publish()
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._arrays
+
+    def spec(self, path: str) -> ArraySpec:
+        """What is known of an array."""
+        return self._arrays[path]
+
+    def specs(self) -> list[ArraySpec]:
+        """All arrays."""
+        return list(self._arrays.values())
+
+    def set_group(self, path: str, attributes: Mapping[str, Any]) -> None:
+        """Create a group with the groups above it, or change its attributes; "" is the root. See `publish`."""
+        self._make_parents(path)
+        self._groups.setdefault(path, {}).update(attributes)
+
+    def add_array(self, spec: ArraySpec) -> None:
+        """Create an array, or change its shape or attributes; visible after `publish`."""
+        self._make_parents(spec.path.rpartition("/")[0])
+        self._arrays[spec.path] = spec
+
+    def resize(self, path: str, shape: tuple[int, ...]) -> None:
+        """Change an array's shape; chunks already written stay where they are."""
+        self._arrays[path] = replace(self._arrays[path], shape=shape)
+
+    def publish(self) -> None:
+        """Write the metadata of all nodes that changed, and the consolidated document last."""
+        nodes = {path: _group_document(attributes) for path, attributes in self._groups.items() if path}
+        nodes |= {path: spec.metadata() for path, spec in self._arrays.items()}
+        for path, document in nodes.items():
+            if self._published.get(path) != document:
+                folder = self.path / path
+                folder.mkdir(parents=True, exist_ok=True)
+                _write_json(folder / "zarr.json", document)
+        self._published = nodes
+        root = _group_document(self._groups[""])
+        ordered = dict(sorted(nodes.items(), key=lambda node: node[0].split("/")))
+        root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": ordered}
+        _write_json(self.path / "zarr.json", root)
+
+    def append(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
+        """Write one inner chunk of a sharded array; `index` counts chunks along each of the leading dimensions."""
+        spec = self._arrays[path]
+        per_shard = spec.chunks_per_shard
+        index = (*index, *(0,) * (len(per_shard) - len(index)))
+        shard = tuple(at // count for at, count in zip(index, per_shard, strict=True))
+        file = self._chunk_file(path, shard)
+        slot = int(np.ravel_multi_index([at % count for at, count in zip(index, per_shard, strict=True)], per_shard))
+        data = _encode(spec, chunk)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            end = self._ends.get(file)
+            if end is None:
+                end = _write_at(descriptor, _NO_CHUNK * int(np.prod(per_shard)), 0)
+            after = _write_at(descriptor, data, end)
+            _write_at(descriptor, struct.pack("<QQ", end, len(data)), 16 * slot)
+            self._ends[file] = after
+        finally:
+            os.close(descriptor)
+
+    def write(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
+        """Write or replace one chunk of an array without shards, by rename."""
+        _write_bytes(self._chunk_file(path, index), _encode(self._arrays[path], chunk))
+
+    def poke(self, path: str, position: int, value: float) -> None:
+        """Set one element of a raw one-dimensional array in place."""
+        spec = self._arrays[path]
+        chunk, within = divmod(position, spec.chunk[0])
+        file = self._chunk_file(path, (chunk,))
+        if file not in self._ends:
+            fill = np.full(spec.chunk, float(spec.fill), spec.dtype)
+            _write_bytes(file, fill.tobytes())
+            self._ends[file] = fill.nbytes
+        with file.open("r+b") as stream:
+            stream.seek(within * np.dtype(spec.dtype).itemsize)
+            stream.write(np.asarray(value, spec.dtype).tobytes())
+
+    def release_reserve(self) -> None:
+        """Give the disk back what was kept for the last words; also done at the end of every trace."""
+        (self.path / _RESERVE).unlink(missing_ok=True)
+
+    def _make_parents(self, path: str) -> None:
+        segments = path.split("/") if path else []
+        for depth in range(1, len(segments) + 1):
+            self._groups.setdefault("/".join(segments[:depth]), {})
+
+    def _chunk_file(self, path: str, index: tuple[int, ...]) -> Path:
+        folder = self.path / path
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / ".".join(["c", *map(str, index)])
+
+
+def _group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+
+
+def _encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes:
+    if spec.dtype == "string":
+        texts = [str(text).encode() for text in chunk.ravel()]
+        return struct.pack("<I", len(texts)) + b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    data = np.ascontiguousarray(chunk, spec.dtype)
+    full = data
+    if data.shape != spec.chunk:  # a chunk at the array's edge is stored whole, the rest as not captured
+        full = np.full(spec.chunk, float(spec.fill), spec.dtype)
+        full[tuple(slice(0, size) for size in data.shape)] = data
+    if spec.codec == "raw":
+        return full.tobytes()
+    blosc = Blosc(cname=spec.codec, clevel=1, shuffle=Blosc.BITSHUFFLE)
+    return bytes(blosc.encode(full.ravel()))
+
+
+def _write_at(descriptor: int, data: bytes, offset: int) -> int:
+    """Write all of `data` and return the offset after it; a short write is an error of the disk."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+    return offset
+
+
+def _write_json(file: Path, document: Mapping[str, Any]) -> None:
+    _write_bytes(file, json.dumps(document, separators=(",", ":")).encode())
+
+
+def _write_bytes(file: Path, data: bytes) -> None:
+    partial = file.with_name(file.name + ".partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(file)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

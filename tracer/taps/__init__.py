@@ -1,0 +1,7 @@
+"""Taps: each listens to one kind of event of a run and emits what it sees."""
+
+from __future__ import annotations
+
+from .protocol import Emit, Tap, Undo
+
+__all__ = ["Emit", "Tap", "Undo"]

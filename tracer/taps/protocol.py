@@ -1,0 +1,174 @@
+"""What a tap is, and what it is given: the plug-in point of the tracer."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..capture import Selection
+from ..clock import Clock
+from ..recorder import Recorder, Source
+from ..statistics import Statistics
+from ..target import Target
+
+__all__ = ["Emit", "ModuleStack", "Tap", "Undo", "replace_attribute", "shield"]
+
+Undo = Callable[[], None]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Tap(Protocol):
+    """Listens to one kind of event of a run.
+
+    A third-party package offers one through the entry point group ``diffusion_xray.taps``; the entry point is called
+    without arguments and returns the tap.
+    """
+
+    def attach(self, target: Target, emit: Emit) -> Undo:
+        """Start listening.
+
+        Args:
+            target: The pipeline and its parts.
+            emit: Takes what was seen.
+
+        Returns:
+            A function that undoes everything this call did. It is called once, whatever happened to the run.
+        """
+        ...
+
+
+class ModuleStack:
+    """The modules whose forward is running, outermost first; one stack per thread."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def push(self, name: str) -> None:
+        """A module's forward begins. A component's root starts afresh, as a failed call never popped its modules."""
+        names = self._names()
+        if "." not in name:
+            names.clear()
+        names.append(name)
+
+    def pop(self, name: str) -> None:
+        """A module's forward returned."""
+        names = self._names()
+        while names and names.pop() != name:
+            pass
+
+    @property
+    def innermost(self) -> str:
+        """The module that is running, "" when none is. After an error: the one that raised."""
+        names = self._names()
+        return names[-1] if names else ""
+
+    def _names(self) -> list[str]:
+        names: list[str] | None = getattr(self._local, "names", None)
+        if names is None:
+            names = self._local.names = []
+        return names
+
+
+class Emit:
+    """Hands what one tap sees to the recorder, and keeps the tap's errors away from the run."""
+
+    def __init__(
+        self,
+        tap: str,
+        recorder: Recorder,
+        selection: Selection,
+        stack: ModuleStack,
+        on_failure: Callable[[str, Exception], None],
+    ) -> None:
+        self.selection = selection
+        self.stack = stack
+        self.failed = False
+        self._tap = tap
+        self._recorder = recorder
+        self._on_failure = on_failure
+
+    @property
+    def clock(self) -> Clock:
+        """Which step is it?"""
+        return self._recorder.clock
+
+    def __call__(
+        self,
+        source: Source | str,
+        tensor: Tensor,
+        *,
+        port: str = "output",
+        keep: bool = True,
+        dims: Sequence[str] | None = None,
+        in_last_step: bool = False,
+    ) -> Statistics | None:
+        """Record a tensor at the current step: statistics always, the tensor itself when `keep`.
+
+        Args:
+            source: Who emits it; a dotted name such as "mytap.norm" makes a component of its own.
+            tensor: Copied before this returns; what happens to it later does not matter.
+            port: Which of the source's tensors.
+            keep: Store the tensor too.
+            dims: Dimension names, by rank when None.
+            in_last_step: Count it to the last step even when the loop is over.
+        """
+        source = Source(source) if isinstance(source, str) else source
+        return self._recorder.record(source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step)
+
+    def array(self, path: str, array: NDArray[Any], dims: Sequence[str]) -> None:
+        """Store an array outside of the steps, without statistics; objects are stored as text."""
+        self._recorder.write_array(path, np.asarray(array), dims)
+
+    def describe(self, attributes: Mapping[str, Any], *, group: str = "") -> None:
+        """Set attributes of the trace, or of one of its groups; values must be JSON."""
+        self._recorder.describe(attributes, group=group)
+
+    def guard(self, function: Callable[..., Any]) -> Callable[..., None]:
+        """Make a callback harmless: its result is dropped, its first error silences the tap and is reported."""
+
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            if self.failed:
+                return
+            try:
+                function(*args, **kwargs)
+            except Exception as error:
+                self.failed = True
+                self._on_failure(self._tap, error)
+
+        return guarded
+
+
+def shield(modules: Mapping[str, nn.Module], emit: Emit, attach: Callable[[], Undo]) -> Undo:
+    """Attach a tap and guard every hook it registered, so that not even a careless one can disturb the run."""
+    registries = [
+        hooks for module in modules.values() for hooks in (module._forward_pre_hooks, module._forward_hooks)
+    ]
+    before = [set(hooks) for hooks in registries]
+    undo = attach()
+    for hooks, known in zip(registries, before, strict=True):
+        for key in hooks.keys() - known:
+            hooks[key] = emit.guard(hooks[key])
+    return undo
+
+
+def replace_attribute(owner: type, name: str, wrap: Callable[[Any], Any]) -> Undo:
+    """Replace a method of a class by ``wrap(original)``; the undo puts the very same object back.
+
+    When someone else has replaced it meanwhile, theirs stays in place.
+    """
+    original = owner.__dict__[name]
+    replacement = wrap(original)
+    setattr(owner, name, replacement)
+
+    def undo() -> None:
+        if owner.__dict__.get(name) is replacement:
+            setattr(owner, name, original)
+
+    return undo

@@ -1,0 +1,380 @@
+"""Read a trace: lazy, without torch, also while it is being written."""
+
+from __future__ import annotations
+
+import functools
+import html
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import SiteNotFoundError, TraceFormatError, TraceNotFoundError, near_matches
+from .histogram import Histogram
+from .info import ModuleInfo, SiteInfo, TraceInfo, printable
+from .layout import FORMAT_VERSION, IMAGES, LATENTS, PROMPTS, STATISTICS, STATISTICS_GROUP
+
+if TYPE_CHECKING:
+    import xarray
+    import zarr
+
+__all__ = ["Prompt", "StatisticsTable", "Trace", "open_trace"]
+
+
+def open_trace(path: str | Path) -> Trace:
+    """Open a trace for reading; only metadata is read.
+
+    Raises:
+        TraceNotFoundError: There is nothing at `path`.
+        TraceFormatError: What is there is not a trace, is damaged, or has a newer format.
+    """
+    return Trace(Path(path))
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsTable:
+    """Statistics of every site of one component, in memory."""
+
+    component: str
+    stepped: bool
+    sites: tuple[SiteInfo, ...]
+    values: NDArray[np.float64]
+    """Shape (step, site, statistic), NaN where nothing was recorded; one step where there is no loop."""
+    captured: NDArray[np.uint8]
+    """Shape (step, site): 0 nothing, 1 statistics, 2 statistics and tensor."""
+
+    def column(self, statistic: str) -> NDArray[np.float64]:
+        """One statistic of every site, shape (step, site)."""
+        column: NDArray[np.float64] = self.values[:, :, STATISTICS.index(statistic)]
+        return column
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One text as an encoder received it."""
+
+    encoder: str
+    call: int
+    text: tuple[str, ...]
+    tokens: tuple[tuple[str, ...], ...]
+    """Token strings, shape (prompt, token)."""
+    token_ids: NDArray[np.int64]
+    """Shape (prompt, token)."""
+
+
+class Trace:
+    """What was recorded of one run. Made by `open_trace`.
+
+    ``trace["unet.mid_block"]`` is a lazy `xarray.Dataset`; `statistics`, `steps`, `prompts`, `images` and `tree` give
+    the rest. `table`, `tensor` and `histogram` are the plain numpy way to the same data.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at the store again, for a trace that is still being written."""
+        document = _read_root(self.path)
+        attributes = document.get("attributes", {})
+        self.info = TraceInfo.from_attributes(attributes)
+        if not 1 <= self.info.format_version <= FORMAT_VERSION:
+            raise TraceFormatError(
+                f"{self.path} has trace format {self.info.format_version}, this version reads up to {FORMAT_VERSION}; "
+                "install a newer diffusion-xray"
+            )
+        nodes = (document.get("consolidated_metadata") or {}).get("metadata", {})
+        self._nodes: dict[str, Mapping[str, Any]] = {path: node for path, node in nodes.items() if _inside(path)}
+        for cached in ("_group", "modules", "_tables", "_committed", "_sites"):
+            self.__dict__.pop(cached, None)
+        self._datasets: dict[str, xarray.Dataset] = {}
+
+    @functools.cached_property
+    def modules(self) -> Mapping[str, ModuleInfo]:
+        """Every module that fired, by name, in call order."""
+        sites: dict[str, list[SiteInfo]] = {}
+        for group in self._table_groups().values():
+            for site in self._group_sites(group):
+                sites.setdefault(site.name, []).append(site)
+        ordered = sorted(sites.items(), key=lambda entry: min(site.order for site in entry[1]))
+        return {name: ModuleInfo(name, found[0].module_class, tuple(found)) for name, found in ordered}
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Components with statistics, in call order."""
+        return tuple(dict.fromkeys(module.component for module in self.modules.values()))
+
+    @functools.cached_property
+    def _committed(self) -> int:
+        flags = self._read("committed")
+        return 0 if flags is None else int(np.argmin(np.append(flags != 0, False)))
+
+    def __len__(self) -> int:
+        """Number of complete steps."""
+        return self._committed
+
+    @property
+    def timestep(self) -> NDArray[np.float64]:
+        """Timestep of each complete step, NaN where there is none."""
+        return self._along_steps("timestep")
+
+    @property
+    def sigma(self) -> NDArray[np.float64]:
+        """Noise level of each complete step, NaN where there is none."""
+        return self._along_steps("sigma")
+
+    def site(self, name: str, port: str = "output", call: int = 0) -> SiteInfo:
+        """Where a tensor was seen.
+
+        Args:
+            name: Module path, or "module:port" as printed by `dxray ls`.
+            port: Which of its tensors.
+            call: Which of its calls within a step.
+
+        Raises:
+            SiteNotFoundError: The trace holds no such module or port; the message lists near matches.
+        """
+        key = name if ":" in name else SiteInfo.from_attributes(
+            {"name": name, "port": port, "call": call}, row=0, stepped=True
+        ).key
+        if key in self._sites:
+            return self._sites[key]
+        module = name.partition(":")[0]
+        if module not in self.modules:
+            raise SiteNotFoundError(f"no module {module!r} in {self.path}.{near_matches(module, self.modules)}")
+        ports = ", ".join(site.array_name for site in self.modules[module].sites)
+        raise SiteNotFoundError(f"{module} has no {key.partition(':')[2]!r} in {self.path}; it has {ports}")
+
+    @functools.cached_property
+    def _sites(self) -> dict[str, SiteInfo]:
+        return {site.key: site for module in self.modules.values() for site in module.sites}
+
+    def table(self, component: str, *, stepped: bool = True) -> StatisticsTable:
+        """Statistics of one component, read whole: one small chunk a step.
+
+        Falls back to what fired outside of the loop where nothing fired inside, and the other way round.
+        """
+        groups = self._table_groups()
+        group = groups.get((component, stepped)) or groups.get((component, not stepped))
+        if group is None:
+            known = self.components
+            raise SiteNotFoundError(
+                f"no component {component!r} in {self.path}; it has {', '.join(known) or 'none'}."
+                f"{near_matches(component, known)}"
+            )
+        sites = self._group_sites(group)
+        in_loop = bool(self._nodes[group]["attributes"].get("stepped"))
+        values, captured = self._read(f"{group}/statistics"), self._read(f"{group}/captured")
+        if values is None or captured is None:
+            raise TraceFormatError(f"{self.path} has no readable statistics of {component}; was the copy complete?")
+        if not in_loop:
+            values, captured = values[None], captured[None]
+        else:
+            values, captured = values[: len(self)], captured[: len(self)]
+        return StatisticsTable(component, in_loop, sites, values[:, : len(sites)], captured[:, : len(sites)])
+
+    def tables(self) -> Iterator[StatisticsTable]:
+        """All tables, in and outside of the loop."""
+        for component, stepped in self._table_groups():
+            yield self.table(component, stepped=stepped)
+
+    def histogram(self, site: SiteInfo, step: int = 0) -> Histogram:
+        """Float-bit histogram of one site at one step (ignored for what fired outside of the loop)."""
+        group = self._table_groups()[site.name.split(".", 1)[0], site.stepped]
+        array = self._array(f"{group}/histogram")
+        counts = array[self._check_step(step), site.row] if site.stepped else array[site.row]
+        return Histogram(np.asarray(counts))
+
+    def tensor(self, site: SiteInfo, step: int = 0) -> NDArray[Any]:
+        """The stored tensor of one site at one step, shape `site.shape`; NaN where it was not captured.
+
+        Raises:
+            SiteNotFoundError: Only statistics were kept of it.
+        """
+        if not site.array:
+            raise SiteNotFoundError(
+                f"{site.key} was recorded as statistics only; trace with "
+                f"Capture(modules={site.name!r}) to keep its tensors"
+            )
+        array = self._array(site.array)
+        values = array[self._check_step(step)] if site.stepped else array[...]
+        return np.asarray(values)
+
+    def __getitem__(self, name: str) -> xarray.Dataset:
+        """Everything recorded of one module, lazily: its tensors and its statistics along the steps.
+
+        Raises:
+            SiteNotFoundError: (a `KeyError`) no such module; the message lists near matches.
+        """
+        import xarray
+
+        if name not in self.modules:
+            raise SiteNotFoundError(f"no module {name!r} in {self.path}.{near_matches(name, self.modules)}")
+        module = self.modules[name]
+        variables: dict[str, Any] = {}
+        for site in module.sites:
+            prefix = "" if site is module.site else f"{site.array_name}_"
+            table = self._dataset(self._table_groups()[module.component, site.stepped])
+            rows = table.isel(site=site.row)
+            for statistic in STATISTICS:
+                column = rows["statistics"].isel(statistic=STATISTICS.index(statistic))
+                variables[prefix + statistic] = column.drop_vars(["site", "statistic"], errors="ignore")
+            variables[prefix + "histogram"] = rows["histogram"].drop_vars("site", errors="ignore")
+            if site.array:
+                group, _, variable = site.array.rpartition("/")
+                tensor = self._dataset(group)[variable]
+                variables[site.array_name] = tensor.assign_attrs(call=site.call, branch=site.branch)
+        dataset = xarray.Dataset(variables, attrs={"module": name, "class": module.module_class})
+        return self._with_steps(dataset)
+
+    def statistics(self, component: str) -> xarray.DataArray:
+        """Statistics of every site of a component, dimensions (step, site, statistic)."""
+        import xarray
+
+        table = self.table(component)
+        array = xarray.DataArray(
+            table.values,
+            dims=("step", "site", "statistic"),
+            coords={"site": [site.key for site in table.sites], "statistic": list(STATISTICS)},
+            name=component,
+        )
+        if not table.stepped:
+            return array.isel(step=0)
+        coordinates = {"step": np.arange(len(self)), "timestep": ("step", self.timestep), "sigma": ("step", self.sigma)}
+        return array.assign_coords(coordinates)
+
+    @property
+    def steps(self) -> xarray.Dataset:
+        """What the scheduler saw, lazily: latents, model_output, next_latents, x0 and the previews, along `step`."""
+        import xarray
+
+        group = self._dataset(LATENTS) if LATENTS in self._nodes else xarray.Dataset()
+        return self._with_steps(group)
+
+    def step_array(self, name: str, step: int) -> NDArray[Any] | None:
+        """One step of a variable of `steps` ("latents", "x0", "preview", ...), or None when there is none."""
+        path = f"{LATENTS}/{name}"
+        return np.asarray(self._array(path)[self._check_step(step)]) if path in self._nodes else None
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """The texts as the encoders received them, in call order."""
+        found = []
+        for group, node in self._nodes.items():
+            if group.startswith(f"{PROMPTS}/") and node["node_type"] == "group":
+                for entry in node["attributes"].get("calls", ()):
+                    ids = self._read(f"{group}/token_ids{entry.get('suffix', '')}")
+                    found.append(
+                        Prompt(
+                            encoder=PurePosixPath(group).name,
+                            call=int(entry.get("call", 0)),
+                            text=tuple(map(str, entry.get("text", ()))),
+                            tokens=tuple(tuple(map(str, row)) for row in entry.get("tokens", ())),
+                            token_ids=np.zeros((0, 0), np.int64) if ids is None else ids,
+                        )
+                    )
+        return tuple(found)
+
+    @property
+    def images(self) -> NDArray[Any] | None:
+        """What the pipeline returned, shape (image, y, x, rgb) or (image, frame, y, x, rgb); None when no pictures."""
+        return self._read(f"{IMAGES}/images")
+
+    @property
+    def tree(self) -> xarray.DataTree:
+        """The whole store as xarray sees it."""
+        import xarray
+
+        return xarray.open_datatree(self.path, engine="zarr", chunks=None)
+
+    def __repr__(self) -> str:
+        info = self.info
+        stored = sum(module.stored for module in self.modules.values())
+        lines = [
+            f"<Trace {printable(self.path.name)}> {printable(info.pipeline)} · {info.status}",
+            f"  steps    {len(self)}" + (f" of {info.planned_steps}" if len(self) != info.planned_steps else ""),
+            f"  modules  {len(self.modules)}, tensors of {stored}",
+        ]
+        lines += [f"  {name:8} {printable(kind)}" for name, kind in info.components.items()]
+        lines += [f"  prompt   {printable(prompt)!r}" for prompt in [info.call.get("prompt")] if prompt]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+    def _table_groups(self) -> dict[tuple[str, bool], str]:
+        groups = {}
+        for path, node in self._nodes.items():
+            attributes = node.get("attributes", {})
+            if path.startswith(f"{STATISTICS_GROUP}/") and node["node_type"] == "group" and "component" in attributes:
+                groups[str(attributes["component"]), bool(attributes.get("stepped"))] = path
+        return groups
+
+    def _group_sites(self, group: str) -> tuple[SiteInfo, ...]:
+        attributes = self._nodes[group]["attributes"]
+        stepped = bool(attributes.get("stepped"))
+        entries = attributes.get("sites", ())
+        sites = (SiteInfo.from_attributes(entry, row=row, stepped=stepped) for row, entry in enumerate(entries))
+        return tuple(sites)
+
+    def _check_step(self, step: int) -> int:
+        if not 0 <= step < len(self):
+            raise SiteNotFoundError(f"no step {step} in {self.path}; it has {len(self)} complete steps, from 0")
+        return step
+
+    def _along_steps(self, name: str) -> NDArray[np.float64]:
+        values = self._read(name)
+        return np.zeros(0) if values is None else values[: len(self)]
+
+    @functools.cached_property
+    def _group(self) -> zarr.Group:
+        import zarr
+
+        return zarr.open_group(self.path, mode="r")
+
+    def _array(self, path: str) -> Any:
+        if path not in self._nodes or not (self.path / path).resolve().is_relative_to(self.path.resolve()):
+            raise TraceFormatError(f"{self.path} holds no array {printable(path)!r}; it may be damaged")
+        return self._group[path]
+
+    def _read(self, path: str) -> NDArray[Any] | None:
+        return np.asarray(self._array(path)[...]) if path in self._nodes else None
+
+    def _dataset(self, group: str) -> xarray.Dataset:
+        import xarray
+
+        if group not in self._datasets:
+            self._datasets[group] = xarray.open_zarr(self.path, group=group, chunks=None)
+        return self._datasets[group]
+
+    def _with_steps(self, dataset: xarray.Dataset) -> xarray.Dataset:
+        """Clip to the complete steps and join the coordinates of the loop."""
+        if "step" not in dataset.dims:
+            return dataset
+        clipped = dataset.isel(step=slice(0, len(self)))
+        return clipped.assign_coords(
+            step=np.arange(len(self)), timestep=("step", self.timestep), sigma=("step", self.sigma)
+        )
+
+
+def _inside(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts
+
+
+def _read_root(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise TraceNotFoundError(f"there is no trace at {path}; check the path, or make one with: dxray demo")
+    try:
+        document = json.loads((path / "zarr.json").read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise TraceFormatError(f"{path} is not a trace: it holds no zarr.json") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise TraceFormatError(f"{path} cannot be read as a trace: {error}") from None
+    if not isinstance(document, dict) or "format_version" not in document.get("attributes", {}):
+        raise TraceFormatError(f"{path} is a Zarr store, but not one written by diffusion-xray")
+    return document

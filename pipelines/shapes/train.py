@@ -26,13 +26,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("training"), help="folder of the checkpoints (%(default)s)")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the weights go (the installed package)")
     parser.add_argument("--vae-steps", type=int, default=4500, help="autoencoder steps (%(default)s)")
+    parser.add_argument("--decoder-steps", type=int, default=4000, help="decoder steps after it (%(default)s)")
     parser.add_argument("--samples", type=int, default=480_000, help="pictures shown to the denoiser (%(default)s)")
     parser.add_argument("--scenes", type=int, default=48_000, help="different pictures among them (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (%(default)s)")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
-    vae = train_vae(options.work, steps=options.vae_steps)
+    vae = train_vae(options.work, steps=options.vae_steps, decoder_steps=options.decoder_steps)
     unet, text_encoder = train_denoiser(vae, options.work, samples=options.samples, scenes=options.scenes)
     pipeline = StableDiffusionPipeline(
         vae=vae,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from .architecture import make_vae
 from .loop import Schedule, generator_for, train
@@ -21,11 +21,12 @@ _SEED = 1
 _KL_WEIGHT = 2e-4
 
 
-def train_vae(folder: Path, *, steps: int) -> AutoencoderKL:
-    """Train on crops of crowded pictures, then on whole pictures, and set the latents' scale.
+def train_vae(folder: Path, *, steps: int, decoder_steps: int) -> AutoencoderKL:
+    """Train on crops of crowded pictures, then on whole pictures; set the latents' scale; polish the decoder.
 
     Crowded pictures of overlapping shapes, some in colours the world does not have, teach edges and colours far
-    faster per pixel than the sparse pictures of the world itself.
+    faster per pixel than the sparse pictures of the world itself. The last part leaves the encoder, and with it the
+    latents, as they are: the decoder alone learns the small shapes, whose points are a cell of the latents wide.
     """
     torch.manual_seed(_SEED)
     vae = make_vae()
@@ -44,7 +45,29 @@ def train_vae(folder: Path, *, steps: int) -> AutoencoderKL:
     with torch.no_grad():
         latents = torch.cat([vae.encode(_scenes(np.random.default_rng([_SEED, 2, i]), 64)).latent_dist.mean for i in range(8)])
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+    _polish_decoder(vae, folder, steps=decoder_steps)
     return vae
+
+
+def _polish_decoder(vae: AutoencoderKL, folder: Path, *, steps: int) -> None:
+    """Train the decoder on the encoder's fixed latents, half of the pictures with small objects."""
+    decoder = nn.ModuleDict({"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
+
+    def loss(step: int) -> Tensor:
+        rng = np.random.default_rng([_SEED, 3, step])
+        scenes = [sample_scene(rng) for _ in range(24)]
+        scenes.sort(key=lambda scene: min(thing.radius for thing in scene.objects))
+        chosen = scenes[:10] + [scenes[at] for at in rng.integers(10, 24, 6)]
+        pictures = to_tensor(np.stack([render(scene)[0] for scene in chosen]))
+        with torch.no_grad():
+            posterior = vae.encode(pictures).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator_for(_SEED + 1, step))
+            latents = posterior.mean + posterior.std * noise
+        error = vae.decode(latents).sample - pictures
+        return error.abs().mean() + 4 * error.square().mean()
+
+    schedule = Schedule(steps, peak=1.5e-3, warmup=100, decay=0.8, average=0.995)
+    train(decoder, loss, schedule, folder / "decoder.pt", title="decoder")
 
 
 def psnr(vae: AutoencoderKL, pictures: Tensor) -> float:

@@ -1,0 +1,89 @@
+"""``dxray``: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from .errors import DxrayError
+from .info import printable
+from .plugins import COMMANDS, find
+
+if TYPE_CHECKING:
+    from .commands import Command
+
+__all__ = ["main"]
+
+_DESCRIPTION = """See what happens inside a diffusion pipeline: record a run, then look at every layer of every step.
+
+  dxray demo              trace the embedded model and open the browser
+  dxray view run.zarr     browse a trace in the terminal
+  dxray info run.zarr     what a trace holds
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command and return its exit code: 2 after a clear one-line error, 130 after Ctrl-C."""
+    try:
+        options = _parser().parse_args(argv)
+        return int(options.command.run(options) or 0)
+    except DxrayError as error:
+        print(f"dxray: {printable(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("dxray: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dxray", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"dxray {_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, command in _commands().items():
+        text = inspect.getdoc(type(command)) or ""
+        sub = commands.add_parser(
+            name,
+            help=text.splitlines()[0].rstrip(".") if text else "",
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.prepare_parser(sub)
+        sub.set_defaults(command=command)
+    return parser
+
+
+def _commands() -> dict[str, Command]:
+    """All commands by name; one that does not load is named and left out."""
+    from .commands.info import Info
+    from .commands.ls import Ls
+    from .commands.stats import Stats
+
+    found: dict[str, Command] = {"info": Info(), "ls": Ls(), "stats": Stats()}
+    for name, entry in sorted(find(COMMANDS).items()):
+        try:
+            found[name] = entry.load()()
+        except Exception as error:
+            print(f"dxray: command {name!r} does not load: {printable(error)}", file=sys.stderr)
+    return found
+
+
+def _version() -> str:
+    try:
+        return version("diffusion-xray")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""``dxray info``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..info import printable
+from ..layout import STATISTICS
+from ..trace import Trace, open_trace
+from .protocol import add_trace_argument, print_json
+
+__all__ = ["Info"]
+
+
+class Info:
+    """Say what a trace holds: pipeline, prompts, steps, size, faults, gaps.
+
+    Shows how the run ended, how it was called, which guidance branches share a batch, how previews were made, what
+    could not be recorded and why, and the first place where a value was not finite.
+    """
+
+    def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
+        add_trace_argument(parser)
+
+    def run(self, options: argparse.Namespace) -> int:
+        trace = open_trace(options.trace)
+        facts = _facts(trace)
+        if options.json:
+            print_json(facts)
+        else:
+            _print(trace, facts)
+        return 0
+
+
+def _facts(trace: Trace) -> dict[str, Any]:
+    info = dataclasses.asdict(trace.info)
+    info.pop("extra")
+    return {
+        "path": str(trace.path),
+        **info,
+        "steps": len(trace),
+        "modules": len(trace.modules),
+        "modules_with_tensors": sum(module.stored for module in trace.modules.values()),
+        "bytes": _bytes_on_disk(trace.path),
+        "prompts": [
+            {"encoder": prompt.encoder, "call": prompt.call, "text": list(prompt.text)} for prompt in trace.prompts
+        ],
+        "first_fault": first_fault(trace),
+    }
+
+
+def first_fault(trace: Trace) -> dict[str, Any] | None:
+    """Where a value that is not finite first came into being: the earliest step, then the earliest site."""
+    columns = [STATISTICS.index(name) for name in ("nans", "positive_infs", "negative_infs")]
+    best: tuple[int, int, str] | None = None
+    for table in trace.tables():
+        faults = np.nan_to_num(table.values[:, :, columns]).sum(axis=2)
+        if faults.any():
+            step, row = (int(at) for at in np.argwhere(faults)[0])
+            found = (step if table.stepped else -1, row, table.sites[row].key)
+            best = found if best is None else min(best, found)
+    return None if best is None else {"site": best[2], "step": best[0] if best[0] >= 0 else None}
+
+
+def _bytes_on_disk(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _print(trace: Trace, facts: dict[str, Any]) -> None:
+    info = trace.info
+    lines = [
+        ("trace", f"{trace.path}  {facts['bytes'] / 1e6:.1f} MB, format {info.format_version}"),
+        ("status", info.status + (f", {info.seconds:.1f} s" if info.seconds is not None else "")),
+        ("pipeline", info.pipeline or "modules"),
+        *((f"  {name}", kind) for name, kind in info.components.items()),
+        ("steps", f"{len(trace)}" + (f" of {info.planned_steps}" if info.planned_steps != len(trace) else "")),
+        ("modules", f"{facts['modules']} fired, tensors of {facts['modules_with_tensors']} stored"),
+        ("call", ", ".join(f"{name}={value!r}" for name, value in info.call.items())),
+        *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}") for prompt in trace.prompts),
+        *(("guidance", f"{name}: {_guidance(layout)}") for name, layout in info.guidance.items()),
+        ("preview", _preview(info.preview)),
+        *(("gap", f"{gap.get('site', '')} step {gap.get('step', '–')}: {gap.get('reason')}") for gap in info.gaps),
+        *(("tap failed", f"{entry.get('tap')}: {entry.get('error')}") for entry in info.tap_failures),
+        ("error", _error(info.error)),
+        ("first fault", _fault(facts["first_fault"])),
+        ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
+    ]
+    for label, text in lines:
+        if text:
+            print(f"{label:12} {printable(text)}")
+
+
+def _guidance(layout: Any) -> str:
+    parts = layout.items() if isinstance(layout, dict) else ()
+    return "; ".join(f"{' | '.join(map(str, branches))} ({kind})" for kind, branches in parts)
+
+
+def _preview(preview: Any) -> str:
+    r2 = preview.get("r2")
+    return str(preview.get("method", "")) + (f", R² {r2:.3f}" if isinstance(r2, float) else "")
+
+
+def _error(error: Any) -> str:
+    if not error:
+        return ""
+    where = f" in {error['module']}" if error.get("module") else ""
+    step = f" at step {error['step']}" if error.get("step") is not None else ""
+    return f"{error.get('type')}: {error.get('message')}{where}{step}"
+
+
+def _fault(fault: dict[str, Any] | None) -> str:
+    if fault is None:
+        return "none, every value is finite"
+    return f"{fault['site']}" + (f" at step {fault['step']}" if fault["step"] is not None else "")

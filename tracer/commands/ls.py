@@ -1,0 +1,42 @@
+"""``dxray ls``."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..trace import open_trace
+from .protocol import add_trace_argument, print_json, print_table
+from .selection import add_glob_argument, select
+
+__all__ = ["Ls"]
+
+
+class Ls:
+    """List the modules that fired, in call order.
+
+    One line for each tensor seen: where, class, shape, dtype, guidance branch, and whether its tensors are stored.
+    """
+
+    def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
+        add_trace_argument(parser)
+        add_glob_argument(parser)
+
+    def run(self, options: argparse.Namespace) -> int:
+        sites = select(open_trace(options.trace), options.glob)
+        if options.json:
+            print_json([{"key": site.key, "stored": bool(site.array), **site.to_attributes()} for site in sites])
+            return 0
+        rows = [
+            (
+                site.key,
+                site.module_class,
+                "×".join(map(str, site.shape)) or "scalar",
+                site.torch_dtype,
+                site.branch or "–",
+                "loop" if site.stepped else "once",
+                "tensors" if site.array else "statistics",
+            )
+            for site in sites
+        ]
+        print_table(("site", "class", "shape", "dtype", "branch", "when", "stored"), rows)
+        return 0

@@ -100,7 +100,7 @@ _DIMENSIONS: Final[Mapping[int, tuple[str, ...]]] = {
 
 def dimension_names(rank: int) -> tuple[str, ...]:
     """Names of a tensor's dimensions by its rank, the batch first."""
-    return _DIMENSIONS.get(rank) or ("batch", *(f"axis_{axis}" for axis in range(1, rank)))
+    return _DIMENSIONS.get(rank, ("batch", *(f"axis_{axis}" for axis in range(1, rank))))
 
 
 def encode_segment(name: str) -> str:

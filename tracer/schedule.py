@@ -13,20 +13,15 @@ __all__ = ["NoiseLevel", "noise_level", "predict_x0"]
 
 @dataclass(frozen=True, slots=True)
 class NoiseLevel:
-    """Where a scheduler stands: the sample it was given is ``alpha * x0 + sigma * noise``.
-
-    `sigma_ratio` is sigma / alpha, the noise level of the variance-exploding form (Karras et al. 2022), by which
-    schedulers of different families compare.
-    """
+    """Where a scheduler stands: the sample it was given is ``alpha * x0 + scale * noise``."""
 
     alpha: float
+    scale: float
     sigma: float
+    """The noise level as it is usually quoted: scale / alpha (Karras et al. 2022), by which schedulers of different
+    families compare, and infinite for pure noise; for flow matching the scale itself, from 1 down to 0."""
     stage: int
     """1 in the second model evaluation of a two-stage solver, else 0."""
-
-    @property
-    def sigma_ratio(self) -> float:
-        return self.sigma / self.alpha if self.alpha else math.inf
 
 
 def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel | None:
@@ -40,32 +35,32 @@ def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel | None:
         between = getattr(scheduler, "sigmas_interpol", None)  # KDPM2 evaluates its second stage between two levels
         sigma = float(between[index] if stage and isinstance(between, Tensor) else sigmas[index])
         if _is_flow(scheduler):
-            return NoiseLevel(1 - sigma, sigma, stage)
+            return NoiseLevel(1 - sigma, sigma, sigma, stage)
         if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):  # DPM-Solver and kin keep the sample variance-preserving
             alpha = 1 / math.sqrt(1 + sigma**2)
-            return NoiseLevel(alpha, sigma * alpha, stage)
-        return NoiseLevel(1.0, sigma, stage)
+            return NoiseLevel(alpha, sigma * alpha, sigma, stage)
+        return NoiseLevel(1.0, sigma, sigma, stage)
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if isinstance(alphas, Tensor):
         at = int(timestep)
         if not 0 <= at < len(alphas):
             return None
         signal = float(alphas[at])
-        return NoiseLevel(math.sqrt(signal), math.sqrt(1 - signal), stage)
+        ratio = math.sqrt((1 - signal) / signal) if signal else math.inf
+        return NoiseLevel(math.sqrt(signal), math.sqrt(1 - signal), ratio, stage)
     return None
 
 
 def predict_x0(scheduler: Any, level: NoiseLevel, model_output: Tensor, sample: Tensor) -> Tensor | None:
     """The clean sample that the model output implies.
 
-    With ``x = alpha x0 + sigma eps`` (Kingma et al. 2021, eq. 1)::
+    With ``x = alpha x0 + s eps`` (Kingma et al. 2021, eq. 1), and ``r² = alpha² + s²``, which is 1 unless the schedule
+    lets the variance explode::
 
-        epsilon      x0 = (x - sigma eps) / alpha
-        v            x0 = (alpha x - sigma v) / (alpha² + sigma²)    v = alpha eps - sigma x0 for the unit-variance x
-        flow         x0 = x - sigma u                                u = eps - x0 (Lipman et al. 2023)
+        epsilon      x0 = (x - s eps) / alpha
+        v            x0 = (alpha x / r - s v) / r       (Salimans & Ho 2022, for the sample scaled to unit variance)
+        flow         x0 = x - s u                       with u = eps - x0 (Lipman et al. 2023)
         sample       x0 = model output
-
-    Variance-exploding schedulers scale x to unit variance for the model, which the second line accounts for.
 
     Returns:
         A tensor like `sample`, or None when the prediction type is unknown or the shapes do not fit.
@@ -78,12 +73,12 @@ def predict_x0(scheduler: Any, level: NoiseLevel, model_output: Tensor, sample: 
     kind = getattr(scheduler.config, "prediction_type", "flow" if _is_flow(scheduler) else None)
     sample, model_output = sample.float(), model_output.float()
     if _is_flow(scheduler) or kind == "flow_prediction":
-        return sample - level.sigma * model_output
-    if kind == "epsilon":
-        return (sample - level.sigma * model_output) / level.alpha
+        return sample - level.scale * model_output
+    if kind == "epsilon" and level.alpha:
+        return (sample - level.scale * model_output) / level.alpha
     if kind == "v_prediction":
-        size = math.hypot(level.alpha, level.sigma)
-        return (level.alpha * sample / size - level.sigma * model_output) / size
+        size = math.hypot(level.alpha, level.scale)
+        return (level.alpha * sample / size - level.scale * model_output) / size
     return model_output.clone() if kind == "sample" else None
 
 

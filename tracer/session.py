@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from .recorder import Recorder, Source
 from .statistics import warm_up
 from .store import StoreWriter
 from .summary import Summary
-from .taps.protocol import Emit, ModuleStack, Tap, shield
+from .taps.protocol import Emit, ModuleStack, Tap, Undo, shield
 from .taps.steps import StepsTap
 from .target import Target
 from .trace import Trace, open_trace
@@ -53,6 +53,7 @@ class Tracer:
         overwrite: Replace an older trace at `path`. Anything that is not a trace is never deleted.
         taps: Further taps, beside the built-in ones and those of installed packages.
         budget: Bytes that may wait for the disk before the run is held back.
+        store: Makes the writer of the store from its path and head.
 
     Raises:
         TargetError: `traced` is none of these.
@@ -73,6 +74,7 @@ class Tracer:
         overwrite: bool = False,
         taps: Sequence[Tap] = (),
         budget: int = DEFAULT_BUDGET,
+        store: Callable[[Path, Mapping[str, Any]], StoreWriter] = StoreWriter,
     ) -> None:
         self._target = Target.of(traced)
         self._modules = self._target.modules()
@@ -82,6 +84,7 @@ class Tracer:
         self._overwrite = overwrite
         self._own_taps = tuple(taps)
         self._budget = budget
+        self._make_store = store
         self._title = _caller()
         self._state: Literal["new", "recording", "closed"] = "new"
         self._undo = ExitStack()
@@ -113,7 +116,7 @@ class Tracer:
         warm_up()
         self._started = time.monotonic()
         try:
-            writer = BackgroundWriter(lambda: StoreWriter(self._path, self._head()), budget=self._budget)
+            writer = BackgroundWriter(lambda: self._make_store(self._path, self._head()), budget=self._budget)
         except OSError as error:
             raise StoreError(f"cannot write a trace at {self._path}: {error}") from error
         clock = Clock(self._step_ended, has_schedulers=bool(self._target.schedulers))
@@ -183,7 +186,7 @@ class Tracer:
             except Exception as error:
                 self._tap_failed(name, error)
             else:
-                self._undo.callback(emit.guard(undo))
+                self._undo.callback(self._undo_tap, name, undo)
 
     def _close(self, error: BaseException | None) -> None:
         self._state = "closed"
@@ -191,12 +194,11 @@ class Tracer:
             self._undo.close()
         finally:
             failure = self._write_end(error)
+        # Told only now: where warnings are errors they must not break into the run.
+        for entry in self._failures:
+            _warn(f"tap {entry['tap']!r} failed and recorded nothing from there on: {entry['error']}")
         if failure is not None:
-            warnings.warn(
-                f"the trace {self._path} is incomplete: {failure}. The run itself is unharmed",
-                TracerWarning,
-                stacklevel=3,
-            )
+            _warn(f"the trace {self._path} is incomplete: {failure}. The run itself is unharmed")
 
     def _write_end(self, error: BaseException | None) -> Exception | None:
         """Commit what is complete and write how the run ended; returns what went wrong with the trace."""
@@ -221,11 +223,12 @@ class Tracer:
     def _tap_failed(self, tap: str, error: Exception) -> None:
         where = f" in {self._stack.innermost}" if self._stack.innermost else ""
         self._failures.append({"tap": tap, "error": f"{type(error).__name__}: {error}{where}"})
-        warnings.warn(
-            f"tap {tap!r} failed and is silent from here on{where}: {type(error).__name__}: {error}",
-            TracerWarning,
-            stacklevel=2,
-        )
+
+    def _undo_tap(self, name: str, undo: Undo) -> None:
+        try:
+            undo()
+        except Exception as error:
+            self._tap_failed(name, error)
 
     def _check_recording(self, call: str) -> None:
         if self._state != "recording":
@@ -247,6 +250,10 @@ class Tracer:
             "planned_steps": 0,
             "gaps": [],
         }
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, TracerWarning, stacklevel=4)
 
 
 def _status(error: BaseException | None) -> str:

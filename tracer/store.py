@@ -73,9 +73,7 @@ class StoreWriter:
         nodes |= {path: spec.metadata() for path, spec in self._arrays.items()}
         for path, document in nodes.items():
             if self._published.get(path) != document:
-                folder = self.path / path
-                folder.mkdir(parents=True, exist_ok=True)
-                _write_json(folder / "zarr.json", document)
+                _write_json(self._folder(path) / "zarr.json", document)
         self._published = nodes
         root = _group_document(self._groups[""])
         ordered = dict(sorted(nodes.items(), key=lambda node: node[0].split("/")))
@@ -91,9 +89,9 @@ class StoreWriter:
         file = self._chunk_file(path, shard)
         slot = int(np.ravel_multi_index([at % count for at, count in zip(index, per_shard, strict=True)], per_shard))
         data = _encode(spec, chunk)
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        end = self._ends.get(file)
+        descriptor = os.open(file, os.O_RDWR | (os.O_CREAT if end is None else 0), 0o644)
         try:
-            end = self._ends.get(file)
             if end is None:
                 end = _write_at(descriptor, _NO_CHUNK * int(np.prod(per_shard)), 0)
             after = _write_at(descriptor, data, end)
@@ -129,9 +127,15 @@ class StoreWriter:
             self._groups.setdefault("/".join(segments[:depth]), {})
 
     def _chunk_file(self, path: str, index: tuple[int, ...]) -> Path:
+        return self._folder(path) / ".".join(["c", *map(str, index)])
+
+    def _folder(self, path: str) -> Path:
+        """The folder of a node, made where missing; a trace that was deleted in mid-run is not brought to life."""
         folder = self.path / path
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / ".".join(["c", *map(str, index)])
+        if not folder.exists():
+            self.path.stat()
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
 
 def _group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,6 @@ def load_pipeline(folder: str | Path = WEIGHTS, *, dtype: torch.dtype = torch.fl
         A `StableDiffusionPipeline` that draws 64x64 pictures of one or two coloured shapes. Its components are
         genuine, so image-to-image and inpainting pipelines can be built from them.
     """
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
     pipeline.set_progress_bar_config(leave=False)
     return pipeline

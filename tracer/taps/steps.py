@@ -124,7 +124,7 @@ class _Driver:
             id(scheduler),
             own=id(scheduler) in self._schedulers,
             timestep=timestep,
-            sigma=math.nan if level is None else level.sigma_ratio,
+            sigma=math.nan if level is None else level.sigma,
             stage=level.stage if level else 0,
         )
         clock.stepping = id(scheduler) if accepted else None

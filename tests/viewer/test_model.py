@@ -1,0 +1,125 @@
+"""The tree of layers and the order of faults."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffusion_xray.tracer import open_trace
+from diffusion_xray.tracer.errors import SiteNotFoundError
+from diffusion_xray.tracer.info import SiteInfo
+from diffusion_xray.viewer.loader import Loader
+from diffusion_xray.viewer.model import OUTSIDE, Snapshot, fault_text
+from diffusion_xray.viewer.opening import find_opening
+
+
+@pytest.fixture
+def faulty(traces: dict[str, Path]) -> Snapshot:
+    """The trace whose `down_blocks.1` divides by zero from step 4 on."""
+    return Loader(open_trace(traces["faulty"])).snapshot()
+
+
+def test_tree_is_in_call_order(faulty: Snapshot) -> None:
+    """A parent comes before its children, and layers in the order in which they were called."""
+    (root,) = faulty.roots
+    labels = [layer.label for layer in root.children]
+    assert labels == ["conv_in", "down_blocks.0", "down_blocks.1", "mid_block", "conv_out"]
+    assert [layer.label for layer in root.children[1].children] == ["conv", "act"]
+
+
+def test_container_that_never_fired_is_no_row(faulty: Snapshot) -> None:
+    """A `ModuleList` is part of its children's labels, not a layer."""
+    assert "unet.down_blocks" not in faulty.layers
+    assert faulty.layers["unet.down_blocks.1.conv"].module is not None
+
+
+def test_fault_reaches_every_ancestor(faulty: Snapshot) -> None:
+    """A fault shows at its layer and at all it lies in, with the first step."""
+    assert faulty.layers["unet.down_blocks.1"].own_fault == 4
+    assert faulty.layers["unet.down_blocks.1.conv"].own_fault == 5
+    assert faulty.layers["unet"].fault == 4
+    assert faulty.layers["unet.conv_in"].fault == 5
+
+
+def test_cause_comes_first(faulty: Snapshot) -> None:
+    """Faults are ordered by step and then by when the tensor came into being: the cause leads."""
+    assert faulty.faults[0].site.name == "unet.down_blocks.1"
+    assert [fault.step for fault in faulty.faults] == sorted(fault.step for fault in faulty.faults)
+
+
+def test_no_faults(traces: dict[str, Path]) -> None:
+    """A sound trace has none, and nothing is marked."""
+    snapshot = Loader(open_trace(traces["normal"])).snapshot()
+    assert not snapshot.faults
+    assert all(layer.fault is None for layer in snapshot.layers.values())
+
+
+@pytest.mark.parametrize(("step", "text"), [(None, ""), (OUTSIDE, "✗"), (31, "✗31")])
+def test_fault_text(step: int | None, text: str) -> None:
+    """The mark carries the step, where there is one."""
+    assert fault_text(step) == text
+
+
+def test_matching_takes_all_words(faulty: Snapshot) -> None:
+    """Words match in any order, in names and classes, whatever their case."""
+    assert [layer.name for layer in faulty.matching("CONV down 1")] == ["unet.down_blocks.1.conv"]
+    assert [layer.name for layer in faulty.matching("silu mid")] == ["unet.mid_block.act"]
+    assert faulty.matching("nothing") == []
+
+
+def test_deep_name_is_no_danger() -> None:
+    """A name of thousands of parts, as a damaged trace may hold, becomes a layer like any other."""
+    import numpy as np
+
+    from diffusion_xray.tracer.info import ModuleInfo, TraceInfo
+
+    name = ".".join(["a"] * 5000)
+    site = SiteInfo.from_attributes({"name": name}, row=0, stepped=True)
+    nothing = np.zeros(0)
+    snapshot = Snapshot.of(
+        "t",
+        TraceInfo.from_attributes({}),
+        modules={name: ModuleInfo(name, "", (site,))},
+        tables=[],
+        timestep=nothing,
+        sigma=nothing,
+    )
+    assert sum(layer.module is not None for layer in snapshot.layers.values()) == 1
+
+
+def test_opens_at_the_first_fault(faulty: Snapshot) -> None:
+    """Without a wish the browser opens where the first fault is."""
+    opening = find_opening(faulty)
+    assert (opening.layer, opening.step) == ("unet.down_blocks.1", 4)
+
+
+def test_opens_at_the_last_step(traces: dict[str, Path]) -> None:
+    """A sound trace opens at the denoiser, at the last step."""
+    opening = find_opening(Loader(open_trace(traces["normal"])).snapshot())
+    assert (opening.layer, opening.step) == ("unet", 5)
+
+
+def test_opens_where_it_was_told(faulty: Snapshot) -> None:
+    """A glob chooses its first match, a negative step counts from the end."""
+    opening = find_opening(faulty, layer="unet.**.conv", step=-2, tab="image")
+    assert (opening.layer, opening.step, opening.tab) == ("unet.down_blocks.0.conv", 4, "image")
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"layer": "unet.mid_blok"}, "Did you mean unet.mid_block"),
+        ({"step": 6}, "no step 6 in faulty.zarr; it has 6"),
+        ({"tab": "attention"}, "no view 'attention'; choose from overview"),
+    ],
+)
+def test_opening_that_does_not_exist(faulty: Snapshot, wish: dict[str, Any], message: str) -> None:
+    """An unknown layer, step or view is refused with what there is instead."""
+    with pytest.raises(SiteNotFoundError, match=message):
+        find_opening(faulty, **wish)
+
+
+def test_empty_trace_opens(traces: dict[str, Path]) -> None:
+    """A trace without steps or layers has an opening, of nothing."""
+    opening = find_opening(Loader(open_trace(traces["empty"])).snapshot())
+    assert (opening.layer, opening.site, opening.step) == ("", None, 0)

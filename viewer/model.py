@@ -1,0 +1,214 @@
+"""What the browser knows of a trace: its layers as a tree, their statistics, the places that are not finite. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusion_xray.tracer.info import ModuleInfo, SiteInfo, TraceInfo
+from diffusion_xray.tracer.layout import HAS_TENSOR, PROMPTS, STATISTICS
+from diffusion_xray.tracer.trace import StatisticsTable
+
+__all__ = ["OUTSIDE", "Fault", "Layer", "Snapshot", "fault_text"]
+
+OUTSIDE: Final = -1
+"""In place of a step, for what fired outside of the denoising loop."""
+
+_FAULT_COLUMNS: Final = [STATISTICS.index(name) for name in ("nans", "positive_infs", "negative_infs")]
+_DEEPEST: Final = 60  # a trace is untrusted: a name of a million dots is no reason to run out of stack
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """A row of the tree."""
+
+    name: str
+    """Full path of the module."""
+    label: str
+    """Name below its parent; holds a dot where the module between them never fired ("down_blocks.0")."""
+    module: ModuleInfo | None
+    """None for a group that was never called itself."""
+    children: tuple[Layer, ...]
+    own_fault: int | None
+    """First step at which a value of its own was not finite."""
+    fault: int | None
+    """The same, of itself and everything below."""
+
+    def walk(self) -> Iterator[Layer]:
+        """Itself and everything below, in call order."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Where a site's values first are not finite."""
+
+    site: SiteInfo
+    step: int
+    """`OUTSIDE` for what fired outside of the loop."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """Everything that stored statistics tell of a trace at one moment."""
+
+    title: str
+    """Name of its folder."""
+    info: TraceInfo
+    steps: int
+    timestep: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    roots: tuple[Layer, ...]
+    layers: Mapping[str, Layer]
+    """Every layer by name, in call order."""
+    faults: tuple[Fault, ...]
+    """The first fault of each site, causes before their consequences."""
+    prompts: tuple[str, ...] = ()
+    has_previews: bool = False
+    _columns: Mapping[str, tuple[StatisticsTable, int]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        info: TraceInfo,
+        *,
+        modules: Mapping[str, ModuleInfo],
+        tables: Sequence[StatisticsTable],
+        timestep: NDArray[np.float64],
+        sigma: NDArray[np.float64],
+        prompts: Sequence[str] = (),
+        has_previews: bool = False,
+    ) -> Snapshot:
+        """Work out the tree and the faults from the tables; `modules` are in call order."""
+        faults = _faults(tables)
+        first: dict[str, int] = {}
+        for fault in faults:
+            first[fault.site.name] = min(first.get(fault.site.name, fault.step), fault.step)
+        roots = _tree(modules, first)
+        return cls(
+            title=title,
+            info=info,
+            steps=len(timestep),
+            timestep=timestep,
+            sigma=sigma,
+            roots=roots,
+            layers={layer.name: layer for root in roots for layer in root.walk()},
+            faults=faults,
+            prompts=tuple(prompts),
+            has_previews=has_previews,
+            _columns={site.key: (table, site.row) for table in tables for site in table.sites},
+        )
+
+    @property
+    def planned_steps(self) -> int:
+        """Steps the run has or will have."""
+        return max(self.steps, self.info.planned_steps)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the trace says that it is still being written."""
+        return self.info.status == "recording"
+
+    @property
+    def modules(self) -> int:
+        """Number of layers that fired."""
+        return sum(layer.module is not None for layer in self.layers.values())
+
+    def series(self, site: SiteInfo, statistic: str) -> NDArray[np.float64]:
+        """One statistic of a site at every step; of length 1 outside of the loop."""
+        table, row = self._columns[site.key]
+        values: NDArray[np.float64] = table.values[:, row, STATISTICS.index(statistic)]
+        return values
+
+    def rows(self, site: SiteInfo) -> NDArray[np.float64]:
+        """All statistics of a site, shape (step, statistic)."""
+        table, row = self._columns[site.key]
+        values: NDArray[np.float64] = table.values[:, row]
+        return values
+
+    def faulty(self, site: SiteInfo) -> NDArray[np.bool_]:
+        """At which steps a site holds values that are not finite."""
+        bad: NDArray[np.bool_] = np.nan_to_num(self.rows(site)[:, _FAULT_COLUMNS]).sum(axis=1) > 0
+        return bad
+
+    def at(self, site: SiteInfo, step: int) -> Mapping[str, float]:
+        """The statistics of a site at a step; NaN where nothing was recorded."""
+        rows = self.rows(site)
+        row = rows[min(step if site.stepped else 0, len(rows) - 1)] if len(rows) else np.full(len(STATISTICS), np.nan)
+        return dict(zip(STATISTICS, map(float, row), strict=True))
+
+    def has_tensor(self, site: SiteInfo, step: int) -> bool:
+        """Whether a site's tensor was kept at a step."""
+        table, row = self._columns[site.key]
+        at = step if site.stepped else 0
+        return at >= len(table.captured) or bool(table.captured[at, row] == HAS_TENSOR)
+
+    def matching(self, query: str) -> list[Layer]:
+        """Layers that hold every word of a query in their name or class, in call order."""
+        words = query.lower().split()
+        return [
+            layer
+            for layer in self.layers.values()
+            if layer.module and all(word in f"{layer.name} {layer.module.module_class}".lower() for word in words)
+        ]
+
+
+def fault_text(step: int | None) -> str:
+    """A layer's first fault as the tree shows it."""
+    return "" if step is None else "✗" if step == OUTSIDE else f"✗{step}"
+
+
+def _faults(tables: Iterable[StatisticsTable]) -> tuple[Fault, ...]:
+    """First fault of every site: by step, then in the order in which tensors came into being."""
+    found = []
+    tables = list(tables)
+    loop = min((site.order for table in tables if table.stepped for site in table.sites), default=0)
+    for table in tables:
+        bad = np.nan_to_num(table.values[:, :, _FAULT_COLUMNS]).sum(axis=2) > 0
+        start = min((site.order for site in table.sites), default=0)
+        before = table.component == PROMPTS or start < loop
+        phase = 1 if table.stepped else 0 if before else 2
+        for row in np.flatnonzero(bad.any(axis=0)):
+            step = int(np.argmax(bad[:, row])) if table.stepped else OUTSIDE
+            found.append(((phase, step, start, int(row)), Fault(table.sites[row], step)))
+    return tuple(fault for _, fault in sorted(found, key=lambda entry: entry[0]))
+
+
+@dataclass(slots=True, eq=False)
+class _Draft:
+    module: ModuleInfo | None = None
+    children: dict[str, _Draft] = field(default_factory=dict)
+
+
+def _tree(modules: Mapping[str, ModuleInfo], faults: Mapping[str, int]) -> tuple[Layer, ...]:
+    top = _Draft()
+    for name, module in modules.items():
+        node = top
+        for segment in name.split(".", _DEEPEST):
+            node = node.children.setdefault(segment, _Draft())
+        node.module = module
+    return tuple(_layer(draft, label, label, faults) for label, draft in top.children.items())
+
+
+def _layer(draft: _Draft, name: str, label: str, faults: Mapping[str, int]) -> Layer:
+    children = tuple(_children(draft, name, "", faults))
+    own = faults.get(name)
+    known = [step for step in (own, *(child.fault for child in children)) if step is not None]
+    return Layer(name, label, draft.module, children, own, min(known, default=None))
+
+
+def _children(draft: _Draft, name: str, prefix: str, faults: Mapping[str, int]) -> Iterator[Layer]:
+    """Children of a node; a container that never fired, such as a `ModuleList`, gives way to its own children."""
+    for segment, child in draft.children.items():
+        path = f"{name}.{segment}"
+        if child.module is None and child.children:
+            yield from _children(child, path, f"{prefix}{segment}.", faults)
+        else:
+            yield _layer(child, path, prefix + segment, faults)

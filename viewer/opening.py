@@ -1,0 +1,76 @@
+"""Where the browser opens: checked against the trace before anything is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from diffusion_xray.tracer.capture import matches
+from diffusion_xray.tracer.errors import SiteNotFoundError, near_matches
+from diffusion_xray.tracer.info import SiteInfo
+
+from .model import Layer, Snapshot
+from .scene import Tab
+
+__all__ = ["Opening", "find_opening"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The first selection."""
+
+    layer: str
+    """Name of a layer, or "" where the trace has none."""
+    site: SiteInfo | None
+    step: int
+    tab: Tab = "overview"
+
+
+def find_opening(snapshot: Snapshot, *, layer: str = "", step: int | None = None, tab: str = "overview") -> Opening:
+    """Find what was asked for; the first fault where nothing was, else the first layer of the loop at its last step.
+
+    Args:
+        snapshot: The trace.
+        layer: Path of a module, or a glob, of which the first match is taken.
+        step: Index of a step, negative from the end.
+        tab: Name of a view.
+
+    Raises:
+        SiteNotFoundError: There is no such layer, step or view.
+    """
+    if tab not in get_args(Tab):
+        raise SiteNotFoundError(f"no view {tab!r}; choose from {', '.join(get_args(Tab))}")
+    chosen = _find_layer(snapshot, layer) if layer else _first_layer(snapshot)
+    site = chosen.module.site if chosen and chosen.module else None
+    fault = snapshot.faults[0] if snapshot.faults and not layer else None
+    if fault is not None:
+        site = fault.site
+    at = max(snapshot.steps - 1, 0)
+    if step is not None:
+        at = step if step >= 0 else snapshot.steps + step
+        if not 0 <= at < snapshot.steps:
+            raise SiteNotFoundError(f"no step {step} in {snapshot.title}; it has {snapshot.steps}, from 0")
+    elif fault is not None and fault.step >= 0:
+        at = fault.step
+    return Opening(site.name if site else "", site, at, next(name for name in get_args(Tab) if name == tab))
+
+
+def _first_layer(snapshot: Snapshot) -> Layer | None:
+    fired = [layer for layer in snapshot.layers.values() if layer.module is not None]
+    in_loop = (layer for layer in fired if layer.module and layer.module.site.stepped)
+    return next(in_loop, next(iter(fired), None))
+
+
+def _find_layer(snapshot: Snapshot, wanted: str) -> Layer:
+    fits = matches(wanted)
+    for name, layer in snapshot.layers.items():
+        if layer.module is not None and (name == wanted or fits(name)):
+            return layer
+    below = snapshot.layers.get(wanted)
+    inner = next((layer for layer in below.walk() if layer.module), None) if below else None
+    if inner is None:
+        plain = wanted.replace("*", "").strip(".")
+        raise SiteNotFoundError(
+            f"{wanted!r} matches no layer of {snapshot.title}.{near_matches(plain, snapshot.layers)}"
+        )
+    return inner

@@ -1,0 +1,88 @@
+"""The command palette: every key of the screen as a command, every layer and step as a place to go to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from textual.binding import Binding
+from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
+from textual.types import IgnoreReturnCallbackType
+
+from diffusion_xray.tracer.info import printable
+
+if TYPE_CHECKING:
+    from .screens.main import MainScreen
+
+__all__ = ["Actions", "Layers", "Steps"]
+
+_MOST = 50
+_Entry = tuple[str, str, IgnoreReturnCallbackType]
+
+
+class _Places(Provider):
+    """Entries whose text holds every word typed. The stock matcher takes a blank for a letter to be found."""
+
+    def entries(self, query: str) -> Iterator[_Entry]:
+        """Text, help and command of each entry that may match."""
+        raise NotImplementedError
+
+    @property
+    def main(self) -> MainScreen:
+        """The screen that the palette was opened on."""
+        return cast("MainScreen", self.screen)
+
+    async def discover(self) -> Hits:
+        for place, (text, note, command) in enumerate(self.entries("")):
+            if place >= _MOST:
+                return
+            yield DiscoveryHit(Content(printable(text)), command, text=text, help=note or None)
+
+    async def search(self, query: str) -> Hits:
+        words = query.lower().split()
+        found = 0
+        for text, note, command in self.entries(query):
+            if all(word in text.lower() for word in words):
+                found += 1
+                yield Hit(1 - found / 1000, Content(printable(text)), command, text=text, help=note or None)
+            if found >= _MOST:
+                return
+
+
+class Layers(_Places):
+    """Layers to go to."""
+
+    def entries(self, query: str) -> Iterator[_Entry]:
+        """The layers that hold the words."""
+        for layer in self.main.snapshot.matching(query):
+            kind = layer.module.module_class if layer.module else ""
+            yield layer.name, printable(kind), partial(self.main.go_to_layer, layer.name)
+
+
+class Steps(_Places):
+    """Steps to go to, found by number or timestep."""
+
+    def entries(self, query: str) -> Iterator[_Entry]:  # noqa: ARG002 - the words are matched by the caller
+        """All steps."""
+        snapshot = self.main.snapshot
+        for step in range(snapshot.steps):
+            text = f"step {step}  t={snapshot.timestep[step]:g}"
+            yield text, "", partial(self.main.go_to_step, step)
+
+
+class Actions(_Places):
+    """What the keys do, and the two ways to go somewhere."""
+
+    def entries(self, query: str) -> Iterator[_Entry]:  # noqa: ARG002 - the words are matched by the caller
+        """Going somewhere first, then the keys in their order."""
+        yield "Go to layer…", "Choose a layer by words of its name", partial(self._open, Layers, "layer …")
+        yield "Go to step…", "Choose a step by its number or timestep", partial(self._open, Steps, "step …")
+        for binding in self.main.BINDINGS:
+            if isinstance(binding, Binding):
+                action = partial(self.main.run_action, binding.action)
+                yield binding.description, f"{binding.tooltip} ({binding.key_display or binding.key})", action
+
+    def _open(self, provider: type[Provider], placeholder: str) -> None:
+        self.app.push_screen(CommandPalette(providers=[provider], placeholder=placeholder))

@@ -1,0 +1,81 @@
+"""The keys of the main screen. Every one has an id, so that a keymap can move it, and a tooltip, which is its help."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from textual.binding import Binding
+
+__all__ = ["KEYS"]
+
+_STEP = Binding.Group("Step", compact=True)
+_FAULT = Binding.Group("Fault", compact=True)
+
+
+def _hidden(key: str, action: str, title: str, *, id: str, tooltip: str, display: str = "") -> Binding:  # noqa: A002
+    return Binding(key, action, title, show=False, id=id, tooltip=tooltip, key_display=display or None)
+
+
+KEYS: Final = (
+    Binding("[", "step(-1)", "Step back", id="step.back", tooltip="One step back", key_display="[", group=_STEP),
+    Binding("]", "step(1)", "Step on", id="step.on", tooltip="One step on", key_display="]", group=_STEP),
+    _hidden("{", "step(-10)", "Ten steps back", id="step.back_ten", tooltip="Ten steps back", display="{"),
+    _hidden("}", "step(10)", "Ten steps on", id="step.on_ten", tooltip="Ten steps on", display="}"),
+    _hidden("home", "step_to(0)", "First step", id="step.first", tooltip="Go to the first step"),
+    _hidden("end", "step_to(-1)", "Last step", id="step.last", tooltip="Go to the last step"),
+    Binding("space", "play", "Play", id="step.play", tooltip="Play the steps, or stop"),
+    _hidden("F", "follow", "Follow live", id="step.follow", tooltip="Stay at the newest step of a run being written"),
+    Binding(
+        "slash", "filter", "Filter", id="layer.filter", tooltip="Show layers that hold some words", key_display="/"
+    ),
+    Binding("n", "fault(1)", "Next fault", id="fault.next", tooltip="Next place that is not finite", group=_FAULT),
+    Binding("N", "fault(-1)", "Last fault", id="fault.previous", tooltip="The fault before", group=_FAULT),
+    _hidden("1", "tab('overview')", "Overview", id="tab.overview", tooltip="Numbers, line, histogram and preview"),
+    _hidden("2", "tab('stats')", "Statistics", id="tab.stats", tooltip="All statistics over the steps"),
+    _hidden("3", "tab('hist')", "Histogram", id="tab.hist", tooltip="Histogram now, and over the steps"),
+    _hidden("4", "tab('image')", "Image", id="tab.image", tooltip="The tensor as a picture"),
+    _hidden("b", "tree", "Layers", id="layer.tree", tooltip="Show or hide the layers"),
+    _hidden("o", "next_tensor", "Next tensor", id="layer.tensor", tooltip="Next tensor of this layer: input, call, …"),
+    _hidden(
+        "comma",
+        "look('previous_channel')",
+        "Channel back",
+        id="image.channel_back",
+        tooltip="Channel before",
+        display=",",
+    ),
+    _hidden(
+        "full_stop", "look('next_channel')", "Channel on", id="image.channel_on", tooltip="Next channel", display="."
+    ),
+    _hidden(
+        "less_than_sign",
+        "look('previous_batch')",
+        "Batch back",
+        id="image.batch_back",
+        tooltip="Batch entry before",
+        display="<",
+    ),
+    _hidden(
+        "greater_than_sign",
+        "look('next_batch')",
+        "Batch on",
+        id="image.batch_on",
+        tooltip="Next batch entry",
+        display=">",
+    ),
+    _hidden("c", "look('next_colours')", "Colour map", id="look.colours", tooltip="Next colour map"),
+    _hidden("d", "look('range')", "Range", id="look.range", tooltip="Range from min to max, or from p1 to p99"),
+    _hidden("L", "look('log')", "Log counts", id="look.log", tooltip="Histogram counts on a logarithmic scale"),
+    _hidden(
+        "s",
+        "look('next_statistic')",
+        "Statistic",
+        id="look.statistic",
+        tooltip="Next statistic for layers, line and steps",
+    ),
+    Binding("m", "zoom", "Max", id="view.zoom", tooltip="The view alone on the whole screen, or back"),
+    _hidden("escape", "back", "Back", id="view.back", tooltip="Leave filter, zoom or help"),
+    Binding("question_mark", "help", "Help", id="view.help", tooltip="Show all keys, or hide them", key_display="?"),
+    _hidden("q", "app.quit", "Quit", id="app.quit", tooltip="Leave the browser"),
+)
+"""At 80 columns the footer holds six entries; more are cut."""

@@ -1,0 +1,242 @@
+"""The layers in call order, each with a line of its statistic over the steps and a mark where it is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from diffusion_xray.tracer.summary import number
+
+from ..model import Layer, Snapshot, fault_text
+from ..render import FAULT_SIGN, sparkline
+from ..scene import Scene
+from .canvas import Canvas, Part
+
+__all__ = ["LayerTree"]
+
+_SPARK = 8
+_VALUE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    layer: Layer
+    depth: int
+
+
+class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
+    """A tree that draws only the rows in sight, so that its size costs nothing."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", id="tree.up", show=False, tooltip="Choose the layer above"),
+        Binding("down,j", "move(1)", "Down", id="tree.down", show=False, tooltip="Choose the layer below"),
+        Binding("left,h", "fold", "Fold", id="tree.fold", show=False, tooltip="Fold the layer, or go to its parent"),
+        Binding("right,l", "unfold", "Unfold", id="tree.unfold", show=False, tooltip="Show what is inside the layer"),
+        Binding("enter", "enter", "Fold or unfold", id="tree.toggle", show=False),
+        Binding("pageup", "move(-20)", "Page up", id="tree.page_up", show=False),
+        Binding("pagedown", "move(20)", "Page down", id="tree.page_down", show=False),
+        Binding("g", "move(-1000000)", "First layer", id="tree.first", show=False),
+        Binding("G", "move(1000000)", "Last layer", id="tree.last", show=False),
+    ]
+    HELP = "Layers in call order. A mark `✗31` says: not finite from step 31, here or further down."
+    DEFAULT_CSS = "LayerTree { overflow-y: auto; overflow-x: hidden; scrollbar-size-vertical: 1; }"
+
+    query_text: reactive[str] = reactive("", init=False)
+    """Words that a layer's name must hold; a flat list is shown while there are any."""
+
+    @dataclass
+    class Highlighted(Message):
+        """A layer was chosen."""
+
+        layer: Layer
+
+        def can_replace(self, message: Message) -> bool:
+            """Only the last of many counts."""
+            return isinstance(message, LayerTree.Highlighted)
+
+    @dataclass
+    class Opened(Message):
+        """A layer without anything inside was entered."""
+
+        layer: Layer
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - as every widget calls it
+        super().__init__(id=id)
+        self._unfolded: set[str] = set()
+        self._rows: list[_Row] = []
+        self._chosen = ""
+        self._filled_from: Snapshot | None = None
+
+    def choose(self, name: str, *, unfold: bool = False) -> None:
+        """Put the cursor on a layer, unfolding what it lies in, and with `unfold` itself; nothing is posted."""
+        assert self.scene is not None
+        self._chosen = name
+        parts = name.split(".")
+        above = {".".join(parts[:length]) for length in range(1, len(parts) + unfold)}
+        if not above <= self._unfolded or not self._rows:
+            self._unfolded |= above
+            self._fill()
+        self._show_cursor()
+
+    def parts_of(self, scene: Scene) -> tuple[object, ...]:
+        """The layers and their statistic; the step shown changes nothing here."""
+        return scene.snapshot, scene.look.statistic
+
+    def watch_scene(self) -> None:
+        """Draw again; with new layers, list them again."""
+        super().watch_scene()
+        if self.scene is not None and self.scene.snapshot is not self._filled_from:
+            self._fill()
+
+    def watch_query_text(self) -> None:
+        """List what matches, and choose the first of it."""
+        self._fill()
+        if self._rows and self._index() is None:
+            self._move_to(0)
+
+    def paint(self, width: int, height: int) -> list[Strip]:
+        """The rows in sight."""
+        scene = self.scene
+        assert scene is not None
+        if not self._rows:
+            return self.explain("no layer holds these words" if self.query_text else "no layer fired yet")
+        top = round(self.scroll_offset.y)
+        return [self._draw(row, width) for row in self._rows[top : top + height]]
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Draw the rows that came into sight."""
+        super().watch_scroll_y(old_value, new_value)
+        self.redraw()
+
+    def on_resize(self) -> None:
+        """Draw for the new size."""
+        self._measure()
+        self.redraw()
+
+    def on_click(self, event: events.Click) -> None:
+        """Choose the row, and fold it where its sign was hit."""
+        index = event.y + round(self.scroll_offset.y)
+        if 0 <= index < len(self._rows):
+            row = self._rows[index]
+            self._move_to(index)
+            if row.layer.children and event.x <= row.depth * 2 + 1:
+                self.action_enter()
+
+    def action_move(self, by: int) -> None:
+        """Go some rows up or down."""
+        if self._rows:
+            self._move_to(min(max((self._index() or 0) + by, 0), len(self._rows) - 1))
+
+    def action_fold(self) -> None:
+        """Fold the layer, or go to its parent."""
+        index = self._index()
+        if index is None or self.query_text:
+            return
+        row = self._rows[index]
+        if row.layer.name in self._unfolded and row.layer.children:
+            self.action_enter()
+            return
+        parent = next((at for at in range(index, -1, -1) if self._rows[at].depth < row.depth), None)
+        if parent is not None:
+            self._move_to(parent)
+
+    def action_unfold(self) -> None:
+        """Show what is inside the layer."""
+        index = self._index()
+        if (
+            index is not None
+            and self._rows[index].layer.name not in self._unfolded
+            and self._rows[index].layer.children
+        ):
+            self.action_enter()
+
+    def action_enter(self) -> None:
+        """Fold or unfold the layer, or open it where nothing is inside."""
+        index = self._index()
+        if index is None:
+            return
+        if self.query_text or not self._rows[index].layer.children:
+            self.post_message(self.Opened(self._rows[index].layer))
+            return
+        self._unfolded ^= {self._rows[index].layer.name}
+        self._fill()
+
+    def _draw(self, row: _Row, width: int) -> Strip:
+        assert self.scene is not None
+        layer = row.layer
+        sign = " " if not layer.children or self.query_text else "▾" if layer.name in self._unfolded else "▸"
+        label = _end(layer.name, width - _SPARK - _VALUE - 4) if self.query_text else layer.label
+        left: list[Part] = [f"{'  ' * row.depth}{sign} ", label if layer.module else (label, "muted")]
+        spark, value = self._series(layer)
+        fault = fault_text(layer.fault)
+        right: list[Part] = [(sign, "fault" if sign == FAULT_SIGN else "muted") for sign in f"{spark:<{_SPARK}}"]
+        right.append((f"{fault or value:>{_VALUE + 1}}", "fault" if fault else "muted"))
+        if layer.name == self._chosen:
+            return self.spread(_plain(left), _plain(right), width).apply_style(self.tone("cursor"))
+        return self.spread(left, right, width)
+
+    def _series(self, layer: Layer) -> tuple[str, str]:
+        assert self.scene is not None
+        if layer.module is None:
+            return "", ""
+        snapshot, site = self.scene.snapshot, layer.module.site
+        values = snapshot.series(site, self.scene.look.statistic)
+        finite = values[np.isfinite(values)]
+        value = number(float(finite[-1])) if finite.size else "–"
+        spark = sparkline(values, snapshot.faulty(site), _SPARK) if site.stepped else ""
+        return spark, value
+
+    def _fill(self) -> None:
+        if self.scene is None:
+            return
+        self._filled_from = self.scene.snapshot
+        if self.query_text:
+            self._rows = [_Row(layer, 0) for layer in self.scene.snapshot.matching(self.query_text)]
+        else:
+            self._rows = [row for root in self.scene.snapshot.roots for row in self._visible(root, 0)]
+        self._measure()
+        self.redraw()
+
+    def _visible(self, layer: Layer, depth: int) -> Iterator[_Row]:
+        yield _Row(layer, depth)
+        if layer.name in self._unfolded:
+            for child in layer.children:
+                yield from self._visible(child, depth + 1)
+
+    def _measure(self) -> None:
+        self.virtual_size = Size(self.size.width, len(self._rows))
+
+    def _index(self) -> int | None:
+        return next((index for index, row in enumerate(self._rows) if row.layer.name == self._chosen), None)
+
+    def _move_to(self, index: int) -> None:
+        layer = self._rows[index].layer
+        if layer.name != self._chosen:
+            self._chosen = layer.name
+            self.post_message(self.Highlighted(layer))
+        self._show_cursor()
+
+    def _show_cursor(self) -> None:
+        index = self._index()
+        if index is not None:
+            self.scroll_to_region(Region(0, index, 1, 1), animate=False, force=True)
+        self.redraw()
+
+
+def _plain(parts: list[Part]) -> list[Part]:
+    return [part if isinstance(part, str) else part[0] for part in parts]
+
+
+def _end(name: str, width: int) -> str:
+    """The end of a name: in a list of full names, it is what tells them apart."""
+    return name if len(name) <= width else f"…{name[len(name) - max(width - 1, 0) :]}"

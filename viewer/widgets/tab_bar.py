@@ -1,0 +1,89 @@
+"""What is shown, and in which view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from textual import events
+from textual.message import Message
+from textual.strip import Strip
+
+from diffusion_xray.tracer.summary import number
+
+from ..scene import TABS, Scene, Tab
+from .canvas import Canvas, Part
+
+__all__ = ["TabBar"]
+
+
+_WIDE = 70
+"""Columns that hold the tabs and how the view draws."""
+
+
+class TabBar(Canvas):
+    """Two lines: layer and step; the tabs, and how the view draws."""
+
+    DEFAULT_CSS = "TabBar { height: 2; }"
+
+    @dataclass
+    class Chosen(Message):
+        """A tab was clicked."""
+
+        tab: Tab
+
+    def parts_of(self, scene: Scene) -> tuple[object, ...]:
+        """Where one is, not what was read there."""
+        return scene.snapshot, scene.site, scene.step, scene.look, scene.tab
+
+    def paint(self, width: int, height: int) -> Sequence[Strip]:  # noqa: ARG002 - its height is fixed
+        """Two lines."""
+        scene = self.scene
+        assert scene is not None
+        tabs: list[Part] = [" "]
+        for place, tab in enumerate(TABS, start=1):
+            tabs += [(f" {place} {tab.capitalize()} ", "cursor" if tab == scene.tab else "muted"), " "]
+        return [
+            self.spread(_layer(scene), [(when(scene), "accent"), " "], width),
+            self.spread(tabs, [(_how(scene), "muted"), " "] if width >= _WIDE else [], width),
+        ]
+
+    def on_click(self, event: events.Click) -> None:
+        """Choose the tab that was hit."""
+        at = 1
+        for place, tab in enumerate(TABS, start=1):
+            at += len(f" {place} {tab} ") + 1
+            if event.y == 1 and event.x < at:
+                self.post_message(self.Chosen(tab))
+                return
+
+
+def when(scene: Scene) -> str:
+    """The step shown, its timestep and noise level."""
+    if scene.site is not None and not scene.site.stepped:
+        return "outside of the loop"
+    if not scene.snapshot.steps:
+        return ""
+    timestep, sigma = scene.snapshot.timestep[scene.step], scene.snapshot.sigma[scene.step]
+    known = [f"{sign}={number(value)}" for sign, value in (("t", timestep), ("σ", sigma)) if not math.isnan(value)]
+    return " ".join([f"step {scene.step}", *known])
+
+
+def _layer(scene: Scene) -> list[Part]:
+    site = scene.site
+    if site is None:
+        return [(" no layer", "muted")]
+    port = "" if site.array_name == "output" else f" · {site.array_name}"
+    branch = f" · {site.branch}" if site.branch else ""
+    return [(f" {site.name}", "strong"), (f"  {site.module_class}{port}{branch}", "muted")]
+
+
+def _how(scene: Scene) -> str:
+    look = scene.look
+    clipped = "p1–p99" if look.clipped else "min–max"
+    if scene.tab == "image":
+        return f"{look.colours} · {clipped}"
+    if scene.tab == "hist":
+        return f"{clipped} · {'log' if look.log else 'linear'}"
+    return look.statistic

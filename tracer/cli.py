@@ -73,7 +73,7 @@ def _commands() -> dict[str, Command]:
     for name, entry in sorted(find(COMMANDS).items()):
         try:
             found[name] = entry.load()()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 — a broken plug-in must not take the others with it
             print(f"dxray: command {name!r} does not load: {printable(error)}", file=sys.stderr)
     return found
 

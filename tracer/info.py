@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .layout import array_name
@@ -35,7 +35,7 @@ class SiteInfo:
     shape: tuple[int, ...]
     dims: tuple[str, ...]
     branch: str
-    """Guidance branch of this call ("conditional", "unconditional"), or "" when both share the batch or none is known."""
+    """Guidance branch of this call ("conditional", "unconditional"); "" when they share the batch or none is known."""
     array: str
     """Path of the stored tensors in the trace, or "" when only statistics were kept."""
     stepped: bool
@@ -43,6 +43,7 @@ class SiteInfo:
 
     @property
     def array_name(self) -> str:
+        """Name of the tensor among those of its module: "output", "output_call1"."""
         return array_name(self.port, self.call)
 
     @property
@@ -52,6 +53,7 @@ class SiteInfo:
 
     @classmethod
     def from_attributes(cls, values: Mapping[str, Any], *, row: int, stepped: bool) -> SiteInfo:
+        """Read a site from the list in its table's attributes."""
         return cls(
             name=str(values.get("name", "")),
             port=str(values.get("port", "output")),
@@ -93,6 +95,7 @@ class ModuleInfo:
 
     @property
     def component(self) -> str:
+        """The part of the pipeline it belongs to."""
         return self.name.split(".", 1)[0]
 
     @property
@@ -135,10 +138,11 @@ class TraceInfo:
     """How previews were made: method, and R² of the fit."""
     started: str
     seconds: float | None
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_attributes(cls, values: Mapping[str, Any]) -> TraceInfo:
+        """Read the head from the root's attributes."""
+
         def mapping(key: str) -> Mapping[str, Any]:
             value = values.get(key)
             return value if isinstance(value, Mapping) else {}

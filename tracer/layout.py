@@ -147,6 +147,7 @@ class ArraySpec:
 
     @property
     def chunks_per_shard(self) -> tuple[int, ...]:
+        """Chunks in one file along each dimension."""
         return tuple(outer // inner for outer, inner in zip(self.grid, self.chunk, strict=True))
 
     def metadata(self) -> dict[str, Any]:

@@ -30,6 +30,6 @@ def load_taps() -> tuple[dict[str, Tap], dict[str, Exception]]:
     for name, entry in find(TAPS).items():
         try:
             taps[name] = entry.load()()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 — a broken plug-in must not take the others with it
             failed[name] = error
     return taps, failed

@@ -85,7 +85,7 @@ def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
         pictures = pictures[:, pictures.shape[1] // 2]
     if pictures is not None and pictures.shape[-1] != 3:
         pictures = None
-    fitted = fit_preview(np.nan_to_num(finished), pictures)
+    fitted = fit_preview(np.nan_to_num(finished).astype(np.float64), pictures)
     for source, name in (("latents", "preview"), ("x0", "preview_x0")):
         drawn = [
             None if (array := trace.step_array(source, step)) is None else arrange(array) for step in range(len(trace))

@@ -117,12 +117,13 @@ class Recorder:
             if not can_summarise(tensor):
                 self._gap(source.name, step, f"a {tensor.layout} {tensor.dtype} tensor has no numbers to look at")
                 return None
-            table = self._table(source.name.split(".", 1)[0], stepped)
+            table = self._table(source.name.split(".", 1)[0], stepped=stepped)
             row = self._rows.get((source.name, port, call, stepped))
             if row is None:
-                row = self._add_site(table, source, port, call, tensor, dims)
+                row = self._add_site(table, source, port, call, tensor=tensor, dims=dims)
             seen = self._look(tensor)
-            kept = keep and self._capture.wants_step(step) and self._keep(table, table.sites[row], source, tensor, seen)
+            wanted = keep and self._capture.wants_step(step)
+            kept = wanted and self._keep(table, table.sites[row], source, tensor=tensor, seen=seen)
             table.set(row, seen.statistics, HAS_TENSOR if kept else HAS_STATISTICS)
             return seen.statistics
 
@@ -214,14 +215,14 @@ class Recorder:
             known = self._seen[id(tensor)] = _Seen(weakref.ref(tensor), version, summarise(tensor))
         return known
 
-    def _table(self, component: str, stepped: bool) -> Table:
+    def _table(self, component: str, *, stepped: bool) -> Table:
         table = self._tables.get((component, stepped))
         if table is None:
             table = self._tables[component, stepped] = Table(component, stepped)
         return table
 
     def _add_site(
-        self, table: Table, source: Source, port: str, call: int, tensor: Tensor, dims: Sequence[str] | None
+        self, table: Table, source: Source, port: str, call: int, *, tensor: Tensor, dims: Sequence[str] | None
     ) -> int:
         name, row = source.name, len(table.sites)
         self._rows[name, port, call, table.stepped] = row
@@ -257,7 +258,7 @@ class Recorder:
             free.append(chosen)
         return tuple(free)
 
-    def _keep(self, table: Table, site: SiteInfo, source: Source, tensor: Tensor, seen: _Seen) -> bool:
+    def _keep(self, table: Table, site: SiteInfo, source: Source, *, tensor: Tensor, seen: _Seen) -> bool:
         """Copy the tensor and queue it for the store, unless the same tensor is already there under another name."""
         step = self.clock.last_step if table.stepped else None
         if not tensor.numel():
@@ -290,9 +291,7 @@ class Recorder:
             assert self.clock.last_step is not None
             self._reserve_steps(self.clock.last_step + 1)
         steps, codec = self._capacity if site.stepped else None, self._capture.codec
-        spec = tensor_spec(
-            site.array, dtype, site.shape, site.dims, steps=steps, codec=codec, attributes=attributes
-        )
+        spec = tensor_spec(site.array, dtype, site.shape, site.dims, steps=steps, codec=codec, attributes=attributes)
         self._writer.submit(lambda store: store.add_array(spec))
 
     def _stored_dtype(self, tensor: Tensor) -> str:

@@ -24,7 +24,7 @@ class NoiseLevel:
     """1 in the second model evaluation of a two-stage solver, else 0."""
 
 
-def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel | None:
+def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel | None:  # noqa: PLR0911 — one line a family
     """The noise level of the sample a scheduler is about to step from, or None when it has no known schedule."""
     stage = 0 if getattr(scheduler, "state_in_first_order", True) else 1
     sigmas = getattr(scheduler, "sigmas", None)

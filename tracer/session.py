@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import math
 import platform
@@ -177,13 +178,13 @@ class Tracer:
         named["steps"] = StepsTap()  # last: its hooks enclose those of the other taps
         self._recorder.describe({"taps": list(named)})
         if any(_is_compiled(module) for module in self._modules.values()):
-            self._undo.enter_context(torch.compiler.set_stance("force_eager"))  # type: ignore[no-untyped-call]
+            self._undo.enter_context(torch.compiler.set_stance("force_eager"))
             self._recorder.describe({"compiled": "ran eagerly, as hooks do not fire in compiled modules"})
         for name, tap in named.items():
             emit = Emit(name, self._recorder, self._selection, self._stack, self._tap_failed)
             try:
-                undo = shield(self._modules, emit, lambda tap=tap, emit=emit: tap.attach(self._target, emit))
-            except Exception as error:
+                undo = shield(self._modules, emit, functools.partial(tap.attach, self._target, emit))
+            except Exception as error:  # noqa: BLE001 — a tap's errors never reach the run
                 self._tap_failed(name, error)
             else:
                 self._undo.callback(self._undo_tap, name, undo)
@@ -214,7 +215,7 @@ class Tracer:
         try:
             self._clock.finish(complete=error is None)
             return self._recorder.close(end, lambda store: write_previews(open_trace(self._path), store))
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 — reported as a warning; the run is unharmed
             return failure
 
     def _step_ended(self, log: StepLog) -> None:
@@ -227,7 +228,7 @@ class Tracer:
     def _undo_tap(self, name: str, undo: Undo) -> None:
         try:
             undo()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 — the other undos must still happen
             self._tap_failed(name, error)
 
     def _check_recording(self, call: str) -> None:

@@ -82,9 +82,7 @@ def warm_up() -> None:
 def _flat(tensor: Tensor) -> Tensor:
     """The elements in memory order when they fill their memory, else in a copy; statistics know no order."""
     if not tensor.is_contiguous():
-        strides = sorted(
-            (stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1
-        )
+        strides = sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
         expected = 1
         for stride, size in strides:
             if stride != expected:
@@ -94,9 +92,7 @@ def _flat(tensor: Tensor) -> Tensor:
     return tensor.view(-1)
 
 
-def _finish(
-    sums: NDArray[np.float64], counts: NDArray[np.int64], size: int, histogram: NDArray[Any]
-) -> Statistics:
+def _finish(sums: NDArray[np.float64], counts: NDArray[np.int64], size: int, histogram: NDArray[Any]) -> Statistics:
     shift, total, square, norm, low, high = sums.tolist()
     finite = size - int(counts[:3].sum())
     if finite:
@@ -105,7 +101,9 @@ def _finish(
         l2, extreme = math.sqrt(norm), max(abs(low), abs(high))
     else:
         low = high = mean = std = l2 = extreme = math.nan
-    return Statistics(low, high, mean, std, l2, extreme, *counts.tolist(), size, histogram.astype(np.uint32, copy=False))
+    return Statistics(
+        low, high, mean, std, l2, extreme, *counts.tolist(), size, histogram.astype(np.uint32, copy=False)
+    )
 
 
 def _summarise_with_numba(kernel: Callable[..., None], flat: Tensor) -> Statistics:
@@ -128,9 +126,7 @@ def _summarise_with_torch(flat: Tensor) -> Statistics:
         centred = finite - shift
         parts = [shift, centred.sum(), centred.square().sum(), finite.square().sum(), finite.min(), finite.max()]
         sums = torch.stack(parts)
-    counts = torch.stack(
-        [wide.isnan().sum(), (wide == math.inf).sum(), (wide == -math.inf).sum(), (wide == 0).sum()]
-    )
+    counts = torch.stack([wide.isnan().sum(), (wide == math.inf).sum(), (wide == -math.inf).sum(), (wide == 0).sum()])
     bins = (flat.float().view(torch.int32) >> 20) & (HISTOGRAM_BINS - 1)
     histogram = torch.bincount(bins, minlength=HISTOGRAM_BINS).cpu().numpy()
     return _finish(sums.cpu().numpy(), counts.cpu().numpy(), flat.numel(), histogram)

@@ -59,6 +59,7 @@ class Table:
 
     @property
     def group(self) -> str:
+        """Group of the store that holds it."""
         return table_group(self.component, stepped=self.stepped)
 
     def add(self, site: SiteInfo) -> None:

@@ -138,9 +138,11 @@ class Trace:
         Raises:
             SiteNotFoundError: The trace holds no such module or port; the message lists near matches.
         """
-        key = name if ":" in name else SiteInfo.from_attributes(
-            {"name": name, "port": port, "call": call}, row=0, stepped=True
-        ).key
+        key = (
+            name
+            if ":" in name
+            else SiteInfo.from_attributes({"name": name, "port": port, "call": call}, row=0, stepped=True).key
+        )
         if key in self._sites:
             return self._sites[key]
         module = name.partition(":")[0]
@@ -182,12 +184,30 @@ class Trace:
         for component, stepped in self._table_groups():
             yield self.table(component, stepped=stepped)
 
+    def first_fault(self) -> tuple[SiteInfo, int | None] | None:
+        """Where a value that is not finite first came into being: the site, and the step (None outside of the loop).
+
+        Tensors rank by when they were made: before the loop, step by step in order of completion, after the loop.
+        """
+        columns = [STATISTICS.index(name) for name in ("nans", "positive_infs", "negative_infs")]
+        in_loop = [site.order for module in self.modules.values() for site in module.sites if site.stepped]
+        found = []
+        for table in self.tables():
+            faults = np.nan_to_num(table.values[:, :, columns]).sum(axis=2)
+            for step, row in np.argwhere(faults)[:1].tolist():
+                site = table.sites[row]
+                when = step if table.stepped else -1 if site.order < min(in_loop, default=0) else len(self)
+                found.append((when, row, site, step if table.stepped else None))
+        if not found:
+            return None
+        *_, site, at = min(found, key=lambda fault: fault[:2])
+        return site, at
+
     def histogram(self, site: SiteInfo, step: int = 0) -> Histogram:
         """Float-bit histogram of one site at one step (ignored for what fired outside of the loop)."""
         group = self._table_groups()[site.name.split(".", 1)[0], site.stepped]
-        array = self._array(f"{group}/histogram")
-        counts = array[self._check_step(step), site.row] if site.stepped else array[site.row]
-        return Histogram(np.asarray(counts))
+        place = (self._check_step(step), site.row) if site.stepped else (site.row,)
+        return Histogram(self._load(f"{group}/histogram", place))
 
     def tensor(self, site: SiteInfo, step: int = 0) -> NDArray[Any]:
         """The stored tensor of one site at one step, shape `site.shape`; NaN where it was not captured.
@@ -200,9 +220,7 @@ class Trace:
                 f"{site.key} was recorded as statistics only; trace with "
                 f"Capture(modules={site.name!r}) to keep its tensors"
             )
-        array = self._array(site.array)
-        values = array[self._check_step(step)] if site.stepped else array[...]
-        return np.asarray(values)
+        return self._load(site.array, (self._check_step(step),) if site.stepped else ())
 
     def __getitem__(self, name: str) -> xarray.Dataset:
         """Everything recorded of one module, lazily: its tensors and its statistics along the steps.
@@ -258,7 +276,7 @@ class Trace:
     def step_array(self, name: str, step: int) -> NDArray[Any] | None:
         """One step of a variable of `steps` ("latents", "x0", "preview", ...), or None when there is none."""
         path = f"{LATENTS}/{name}"
-        return np.asarray(self._array(path)[self._check_step(step)]) if path in self._nodes else None
+        return self._load(path, (self._check_step(step),)) if path in self._nodes else None
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
@@ -296,7 +314,7 @@ class Trace:
         stored = sum(module.stored for module in self.modules.values())
         lines = [
             f"<Trace {printable(self.path.name)}> {printable(info.pipeline)} · {info.status}",
-            f"  steps    {len(self)}" + (f" of {info.planned_steps}" if len(self) != info.planned_steps else ""),
+            f"  steps    {len(self)}" + (f" of {info.planned_steps}" if len(self) < info.planned_steps else ""),
             f"  modules  {len(self.modules)}, tensors of {stored}",
         ]
         lines += [f"  {name:8} {printable(kind)}" for name, kind in info.components.items()]
@@ -336,13 +354,17 @@ class Trace:
 
         return zarr.open_group(self.path, mode="r")
 
-    def _array(self, path: str) -> Any:
+    def _load(self, path: str, place: tuple[int, ...] = ()) -> NDArray[Any]:
+        """Read (a part of) an array into memory; whatever is wrong with its files is one kind of error."""
         if path not in self._nodes or not (self.path / path).resolve().is_relative_to(self.path.resolve()):
             raise TraceFormatError(f"{self.path} holds no array {printable(path)!r}; it may be damaged")
-        return self._group[path]
+        try:
+            return np.asarray(self._group[path][(*place, ...)])
+        except Exception as error:
+            raise TraceFormatError(f"{printable(path)} in {self.path} cannot be read: {error}") from error
 
     def _read(self, path: str) -> NDArray[Any] | None:
-        return np.asarray(self._array(path)[...]) if path in self._nodes else None
+        return self._load(path) if path in self._nodes else None
 
     def _dataset(self, group: str) -> xarray.Dataset:
         import xarray

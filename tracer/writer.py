@@ -52,7 +52,7 @@ class BackgroundWriter:
         try:
             self._store.release_reserve()
             last(self._store)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 — kept, reported once by the session
             self.error = self.error or error
 
     def _work(self) -> None:
@@ -67,7 +67,7 @@ class BackgroundWriter:
             if self.error is None:
                 try:
                     job(self._store)
-                except Exception as error:  # kept, reported once at the end
+                except Exception as error:  # noqa: BLE001 — kept, reported once by the session
                     self.error = error
             with self._changed:
                 self._waiting -= nbytes

@@ -44,6 +44,7 @@ class Demo:
 
     def run(self, options: argparse.Namespace) -> int:
         import torch
+
         from diffusion_xray.tracer import Tracer
 
         from .load import load_pipeline

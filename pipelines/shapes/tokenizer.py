@@ -6,6 +6,7 @@ characters and still tokenizes.
 
 from __future__ import annotations
 
+import itertools
 import string
 
 from transformers import CLIPTokenizer
@@ -46,7 +47,7 @@ def make_tokenizer() -> CLIPTokenizer:
 def _split(word: str, merges: list[tuple[str, str]]) -> list[str]:
     """Byte-pair encoding: apply the earliest possible merge until none applies."""
     pieces = [*word[:-1], word[-1] + "</w>"]
-    while possible := [pair for pair in zip(pieces, pieces[1:], strict=False) if pair in merges]:
+    while possible := [pair for pair in itertools.pairwise(pieces) if pair in merges]:
         first = min(possible, key=merges.index)
         at = next(i for i in range(len(pieces)) if (pieces[i], pieces[i + 1]) == first)
         pieces[at : at + 2] = [first[0] + first[1]]

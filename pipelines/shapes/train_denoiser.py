@@ -39,8 +39,8 @@ def train_denoiser(
     weighted by √ᾱ, supervises the cross-attention of colour, size and shape words; every other word is free.
     """
     torch.manual_seed(_SEED)
-    model = nn.ModuleDict({"unet": make_unet(), "text_encoder": make_text_encoder(make_tokenizer())})
-    unet, text_encoder = model["unet"], model["text_encoder"]
+    unet, text_encoder = make_unet(), make_text_encoder(make_tokenizer())
+    model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
     nn.init.normal_(text_encoder.get_input_embeddings().weight, std=0.5)
     nn.init.normal_(text_encoder.embeddings.position_embedding.weight, std=0.15)
     attention = _record_cross_attention(unet)
@@ -81,7 +81,7 @@ class _Pool:
     shape_words: Tensor  # token ids of shapes, the last word of an object
 
     def owner(self, tokens: Tensor) -> Tensor:
-        """Which object each token describes: 0, 1, or -1 for the other words. (batch, token)"""
+        """Which object each token (batch, token) describes: 0, 1, or -1 for the other words."""
         is_shape = torch.isin(tokens, self.shape_words)
         finished = is_shape.cumsum(1) - is_shape.long()
         return torch.where(torch.isin(tokens, self.object_words), finished.clamp(max=1), -1)

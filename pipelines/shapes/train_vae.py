@@ -38,12 +38,15 @@ def train_vae(folder: Path, *, steps: int, decoder_steps: int) -> AutoencoderKL:
         latents = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
         error = vae.decode(latents).sample - pictures
         kl: Tensor = posterior.kl().mean() / latents[0].numel()
-        return error.abs().mean() + 2 * error.square().mean() + _KL_WEIGHT * kl
+        total: Tensor = error.abs().mean() + 2 * error.square().mean() + _KL_WEIGHT * kl
+        return total
 
     schedule = Schedule(steps, peak=4e-3, warmup=100, decay=0.7, average=0.99)
     train(vae, loss, schedule, folder / "vae.pt", title="autoencoder")
     with torch.no_grad():
-        latents = torch.cat([vae.encode(_scenes(np.random.default_rng([_SEED, 2, i]), 64)).latent_dist.mean for i in range(8)])
+        latents = torch.cat(
+            [vae.encode(_scenes(np.random.default_rng([_SEED, 2, i]), 64)).latent_dist.mean for i in range(8)]
+        )
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
     _polish_decoder(vae, folder, steps=decoder_steps)
     return vae
@@ -64,7 +67,8 @@ def _polish_decoder(vae: AutoencoderKL, folder: Path, *, steps: int) -> None:
             noise = torch.randn(posterior.mean.shape, generator=generator_for(_SEED + 1, step))
             latents = posterior.mean + posterior.std * noise
         error = vae.decode(latents).sample - pictures
-        return error.abs().mean() + 4 * error.square().mean()
+        total: Tensor = error.abs().mean() + 4 * error.square().mean()
+        return total
 
     schedule = Schedule(steps, peak=1.5e-3, warmup=100, decay=0.8, average=0.995)
     train(decoder, loss, schedule, folder / "decoder.pt", title="decoder")

@@ -54,6 +54,7 @@ class Object:
 
     @property
     def words(self) -> str:
+        """How a caption names it."""
         return " ".join(word for word in (self.size, self.colour, self.shape) if word)
 
 
@@ -131,35 +132,37 @@ def render(scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     return picture.round().astype(np.uint8), masks
 
 
-_GRID = np.arange(IMAGE_SIZE, dtype=np.float32) + 0.5
+_GRID: NDArray[np.float64] = np.arange(IMAGE_SIZE) + 0.5
 
 
 def coverage(shape: str, x: float, y: float, radius: float) -> NDArray[np.float32]:
     """Anti-aliased coverage (64, 64) of one shape: half a pixel of ramp on either side of its outline."""
-    distance = _signed_distance(shape, (_GRID - x)[None, :], (_GRID - y)[:, None], radius)
+    across, down = (_GRID - x)[None, :], (_GRID - y)[:, None]
+    distance = _signed_distance(shape, across, down, radius)
     return np.clip(0.5 - distance, 0.0, 1.0).astype(np.float32)
 
 
-def _signed_distance(
-    shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float
-) -> NDArray[np.float32]:
+def _signed_distance(shape: str, x: NDArray[np.float64], y: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
     """Distance to the outline in pixels, negative inside. Sizes are set so that all shapes look equally large."""
+    distance: NDArray[np.float64]
+    length = np.hypot(x, y)
     if shape == "circle":
-        return np.hypot(x, y) - 0.95 * radius
-    if shape == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - 0.85 * radius
-    if shape == "ring":
-        return np.abs(np.hypot(x, y) - 0.75 * radius) - 0.25 * radius
-    if shape == "triangle":  # three half-planes, shifted so that the box is centred
+        distance = length - 0.95 * radius
+    elif shape == "square":
+        distance = np.maximum(np.abs(x), np.abs(y)) - 0.85 * radius
+    elif shape == "ring":
+        distance = np.abs(length - 0.75 * radius) - 0.25 * radius
+    elif shape == "triangle":  # three half-planes, shifted so that the box is centred
         low = y - 0.15 * radius
         side = np.abs(x) * np.cos(np.pi / 6) - low * np.sin(np.pi / 6)
-        return np.maximum(side, low - 0.25 * radius) - 0.55 * radius
-    if shape == "star":  # fold the plane onto half a point, then one half-plane: outer tip to inner corner
+        distance = np.maximum(side, low - 0.25 * radius) - 0.55 * radius
+    elif shape == "star":  # fold the plane onto half a point, then one half-plane: outer tip to inner corner
         angle = np.arctan2(x, -y)
         fold = np.abs((angle + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)
-        length = np.hypot(x, y)
         tip, notch = 1.1 * radius, 0.5 * radius
         edge = np.array([notch * np.cos(np.pi / 5) - tip, notch * np.sin(np.pi / 5)])
         normal = np.array([edge[1], -edge[0]]) / np.hypot(*edge)
-        return (length * np.cos(fold) - tip) * normal[0] + length * np.sin(fold) * normal[1]
-    raise ValueError(f"unknown shape {shape!r}; the world knows {', '.join(SHAPES)}")
+        distance = (length * np.cos(fold) - tip) * normal[0] + length * np.sin(fold) * normal[1]
+    else:
+        raise ValueError(f"unknown shape {shape!r}; the world knows {', '.join(SHAPES)}")
+    return distance

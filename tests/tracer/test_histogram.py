@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from diffusion_xray.tracer.histogram import DTYPE_LIMITS, Histogram
-from diffusion_xray.tracer.statistics import summarise
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from diffusion_xray.tracer.histogram import DTYPE_LIMITS, Histogram
+from diffusion_xray.tracer.statistics import summarise
 
 
 def histogram(values: object) -> Histogram:

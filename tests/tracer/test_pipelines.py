@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
 from diffusion_xray.pipelines.shapes.load import load_pipeline
 from diffusion_xray.tracer import Tracer
 

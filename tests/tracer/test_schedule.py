@@ -7,6 +7,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+
 from diffusion_xray.tracer.schedule import noise_level, predict_x0
 
 SIGMA_SPACE = (

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from diffusion_xray.tracer import (
     Capture,
     StoreError,
@@ -25,7 +27,6 @@ from diffusion_xray.tracer import (
 from diffusion_xray.tracer.store import StoreWriter
 from diffusion_xray.tracer.taps import Emit, Undo
 from diffusion_xray.tracer.target import Target
-from torch import Tensor, nn
 
 from .networks import Denoiser, denoise
 
@@ -214,9 +215,15 @@ def test_an_error_in_the_run_is_told_and_undone(tmp_path: Path) -> None:
 def test_ctrl_c_is_an_interruption(tmp_path: Path) -> None:
     """Ctrl-C passes through, and the trace is marked interrupted."""
     model = Denoiser()
-    with pytest.raises(KeyboardInterrupt), Tracer(model, tmp_path / "run.zarr") as tracer:
-        denoise(model, steps=2)
-        raise KeyboardInterrupt
+    tracer = Tracer(model, tmp_path / "run.zarr")
+
+    def interrupted() -> None:
+        with tracer:
+            denoise(model, steps=2)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert tracer.trace.info.status == "interrupted"
     assert hooks(model) == 0
 
@@ -308,11 +315,16 @@ def test_a_store_deleted_in_mid_run_costs_records_not_the_run(tmp_path: Path) ->
     """Even when the whole trace is taken away the run ends as if nothing had happened."""
     model = Denoiser()
     plain = denoise(model)
-    with pytest.warns(TracerWarning, match="incomplete"), Tracer(model, tmp_path / "run.zarr"):
-        model(torch.zeros(1, 4, 8, 8), 1000.0)
-        shutil.rmtree(tmp_path / "run.zarr", ignore_errors=True)
-        traced = denoise(model)
-    assert same(plain, traced)
+
+    def traced() -> Tensor:
+        with Tracer(model, tmp_path / "run.zarr"):
+            model(torch.zeros(1, 4, 8, 8), 1000.0)
+            shutil.rmtree(tmp_path / "run.zarr", ignore_errors=True)
+            return denoise(model)
+
+    with pytest.warns(TracerWarning, match="incomplete"):
+        output = traced()
+    assert same(plain, output)
 
 
 def test_a_tracer_is_used_once(tmp_path: Path) -> None:
@@ -361,7 +373,7 @@ def test_what_is_not_a_trace_is_never_deleted(tmp_path: Path) -> None:
 
 def test_the_name_must_end_in_zarr(tmp_path: Path) -> None:
     """A path xarray would not recognise is refused with a better one."""
-    with pytest.raises(StoreError, match="try run.zarr"):
+    with pytest.raises(StoreError, match=r"try run\.zarr"):
         Tracer(Denoiser(), tmp_path / "run")
 
 

@@ -7,14 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusion_xray.tracer import statistics
-from diffusion_xray.tracer.layout import STATISTICS
-from diffusion_xray.tracer.statistics import Statistics, can_summarise, summarise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from torch import Tensor
+
+from diffusion_xray.tracer import statistics
+from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.statistics import Statistics, can_summarise, summarise
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -117,11 +118,7 @@ def test_a_large_offset_does_not_cost_the_deviation() -> None:
     check(summarise(tensor), tensor)
 
 
-@given(
-    hnp.arrays(
-        np.float32, st.integers(1, 60), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)
-    )
-)
+@given(hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)))
 @settings(max_examples=150, deadline=None)
 def test_any_floats(values: NDArray[np.float32]) -> None:
     """Whatever the values, the statistics are those of the reference."""

@@ -1,5 +1,6 @@
 """`dxray view` from the outside."""
 
+import io
 import shutil
 import subprocess
 import sys
@@ -33,8 +34,9 @@ def test_wishes_are_checked_first(traces: dict[str, Path]) -> None:
         View().open(traces["normal"], step=99)
 
 
-def test_no_terminal(traces: dict[str, Path]) -> None:
+def test_no_terminal(traces: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a terminal the message names the command that prints text."""
+    monkeypatch.setattr(sys, "__stderr__", io.StringIO())
     with pytest.raises(TerminalError, match="dxray info"):
         View().open(traces["normal"])
     assert issubclass(TerminalError, DxrayError)

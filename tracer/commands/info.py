@@ -7,10 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..info import printable
-from ..layout import STATISTICS
 from ..trace import Trace, open_trace
 from .protocol import add_trace_argument, print_json
 
@@ -39,7 +36,6 @@ class Info:
 
 def _facts(trace: Trace) -> dict[str, Any]:
     info = dataclasses.asdict(trace.info)
-    info.pop("extra")
     return {
         "path": str(trace.path),
         **info,
@@ -50,21 +46,13 @@ def _facts(trace: Trace) -> dict[str, Any]:
         "prompts": [
             {"encoder": prompt.encoder, "call": prompt.call, "text": list(prompt.text)} for prompt in trace.prompts
         ],
-        "first_fault": first_fault(trace),
+        "first_fault": _fault_facts(trace),
     }
 
 
-def first_fault(trace: Trace) -> dict[str, Any] | None:
-    """Where a value that is not finite first came into being: the earliest step, then the earliest site."""
-    columns = [STATISTICS.index(name) for name in ("nans", "positive_infs", "negative_infs")]
-    best: tuple[int, int, str] | None = None
-    for table in trace.tables():
-        faults = np.nan_to_num(table.values[:, :, columns]).sum(axis=2)
-        if faults.any():
-            step, row = (int(at) for at in np.argwhere(faults)[0])
-            found = (step if table.stepped else -1, row, table.sites[row].key)
-            best = found if best is None else min(best, found)
-    return None if best is None else {"site": best[2], "step": best[0] if best[0] >= 0 else None}
+def _fault_facts(trace: Trace) -> dict[str, Any] | None:
+    fault = trace.first_fault()
+    return None if fault is None else {"site": fault[0].key, "step": fault[1]}
 
 
 def _bytes_on_disk(path: Path) -> int:
@@ -78,7 +66,7 @@ def _print(trace: Trace, facts: dict[str, Any]) -> None:
         ("status", info.status + (f", {info.seconds:.1f} s" if info.seconds is not None else "")),
         ("pipeline", info.pipeline or "modules"),
         *((f"  {name}", kind) for name, kind in info.components.items()),
-        ("steps", f"{len(trace)}" + (f" of {info.planned_steps}" if info.planned_steps != len(trace) else "")),
+        ("steps", f"{len(trace)}" + (f" of {info.planned_steps}" if info.planned_steps > len(trace) else "")),
         ("modules", f"{facts['modules']} fired, tensors of {facts['modules_with_tensors']} stored"),
         ("call", ", ".join(f"{name}={value!r}" for name, value in info.call.items())),
         *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}") for prompt in trace.prompts),

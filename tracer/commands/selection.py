@@ -30,9 +30,7 @@ def select(trace: Trace, glob: str) -> list[SiteInfo]:
         SiteNotFoundError: Nothing matches; the message lists near matches.
     """
     fits = matches(glob)
-    found = [
-        site for module in trace.modules.values() for site in module.sites if fits(site.name) or fits(site.key)
-    ]
+    found = [site for module in trace.modules.values() for site in module.sites if fits(site.name) or fits(site.key)]
     if not found and trace.modules:
         plain = glob.replace("*", "").strip(".")
         raise SiteNotFoundError(f"{glob!r} matches no module of {trace.path}.{near_matches(plain, trace.modules)}")

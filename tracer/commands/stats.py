@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import SiteNotFoundError
 from ..layout import STATISTICS
@@ -53,7 +55,7 @@ class Stats:
         return 0
 
 
-def _rows(trace: Trace, glob: str, step: int | None) -> list[dict]:
+def _rows(trace: Trace, glob: str, step: int | None) -> list[dict[str, Any]]:
     if step is not None and not 0 <= step < max(len(trace), 1):
         raise SiteNotFoundError(f"no step {step} in {trace.path}; it has {len(trace)} complete steps, from 0")
     tables = {(table.component, table.stepped): table for table in trace.tables()}
@@ -62,7 +64,10 @@ def _rows(trace: Trace, glob: str, step: int | None) -> list[dict]:
         values = tables[site.name.split(".", 1)[0], site.stepped].values[:, site.row]
         if site.stepped and step is not None:
             values = values[step : step + 1]
-        row: dict = {"site": site.key, **{name: _over_steps(name, values[:, i]) for i, name in enumerate(STATISTICS)}}
+        row: dict[str, Any] = {
+            "site": site.key,
+            **{name: _over_steps(name, values[:, i]) for i, name in enumerate(STATISTICS)},
+        }
         row["infs"] = row["positive_infs"] + row["negative_infs"]
         spread = values[:, STATISTICS.index("std")]
         at = np.linspace(0, len(spread) - 1, min(len(spread), _SPARK_WIDTH)).round().astype(int)
@@ -71,7 +76,7 @@ def _rows(trace: Trace, glob: str, step: int | None) -> list[dict]:
     return rows
 
 
-def _over_steps(name: str, values: np.ndarray) -> float:
+def _over_steps(name: str, values: NDArray[np.float64]) -> float:
     """One number for all steps; steps that recorded nothing do not count."""
     values = values[~np.isnan(values)]
     if not len(values):

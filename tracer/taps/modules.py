@@ -31,7 +31,7 @@ class ModulesTap:
                     (module.register_forward_pre_hook, listener.before),
                     (module.register_forward_hook, listener.after),
                 ):
-                    handle = register(functools.partial(callback, name), with_kwargs=True)  # type: ignore[operator]
+                    handle = register(functools.partial(callback, name), with_kwargs=True)
                     undo.callback(handle.remove)
             return undo.pop_all().close
 

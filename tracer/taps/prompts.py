@@ -35,7 +35,7 @@ class PromptsTap:
             return undo.pop_all().close
 
 
-def _after(
+def _after(  # noqa: PLR0917 — bound by functools.partial in front of a hook's own arguments
     emit: Emit,
     tokenizer: Any,
     path: str,

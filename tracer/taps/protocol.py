@@ -138,7 +138,7 @@ class Emit:
                 return
             try:
                 function(*args, **kwargs)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 — a tap's errors never reach the run
                 self.failed = True
                 self._on_failure(self._tap, error)
 
@@ -147,9 +147,7 @@ class Emit:
 
 def shield(modules: Mapping[str, nn.Module], emit: Emit, attach: Callable[[], Undo]) -> Undo:
     """Attach a tap and guard every hook it registered, so that not even a careless one can disturb the run."""
-    registries = [
-        hooks for module in modules.values() for hooks in (module._forward_pre_hooks, module._forward_hooks)
-    ]
+    registries = [hooks for module in modules.values() for hooks in (module._forward_pre_hooks, module._forward_hooks)]
     before = [set(hooks) for hooks in registries]
     undo = attach()
     for hooks, known in zip(registries, before, strict=True):

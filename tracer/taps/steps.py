@@ -19,7 +19,12 @@ from .protocol import Emit, Undo, replace_attribute
 
 __all__ = ["StepsTap", "bound_arguments", "call_owner", "scheduler_classes"]
 
-_BRANCHES = {"cond": "conditional", "uncond": "unconditional", "pred_cond": "conditional", "pred_uncond": "unconditional"}
+_BRANCHES = {
+    "cond": "conditional",
+    "uncond": "unconditional",
+    "pred_cond": "conditional",
+    "pred_uncond": "unconditional",
+}
 
 
 class StepsTap:
@@ -57,7 +62,12 @@ class _Driver:
         self._planned = False
 
     def denoiser_starts(
-        self, name: str, timestep: Callable[..., float], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        name: str,
+        timestep: Callable[..., float],
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> None:
         clock = self._emit.clock
         if not self._planned:
@@ -177,7 +187,8 @@ def _owner(kind: type, name: str) -> type | None:
 
 
 def _subclasses(kind: type) -> Iterator[type]:
-    for child in kind.__subclasses__():
+    children: list[type] = type.__subclasses__(kind)
+    for child in children:
         yield child
         yield from _subclasses(child)
 

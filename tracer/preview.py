@@ -58,7 +58,8 @@ def fit_preview(latents: Pixels, pictures: NDArray[Any] | None) -> PreviewMap:
         spread = ((colours - colours.mean(0)) ** 2).sum()
         rest = ((colours - inputs @ solution) ** 2).sum()
         r2 = float(1 - rest / spread) if spread else 1.0
-        return PreviewMap(solution[:-1], solution[-1], "linear fit", r2)
+        weight, bias = np.asarray(solution, np.float64)[:-1], np.asarray(solution, np.float64)[-1]
+        return PreviewMap(weight, bias, "linear fit", r2)
     centre = flat.mean(0)
     _, _, directions = np.linalg.svd(flat - centre, full_matrices=False)
     weight = np.zeros((flat.shape[1], 3))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import math
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,17 +19,17 @@ from .info import SiteInfo
 from .layout import (
     HAS_STATISTICS,
     HAS_TENSOR,
-    ROOT_ARRAYS,
-    ROOT_CHUNK,
     ArraySpec,
     array_name,
     dimension_names,
+    encode_segment,
     module_group,
     tensor_spec,
 )
 from .statistics import Statistics, can_summarise, summarise
 from .store import StoreWriter
 from .tables import Table
+from .timeline import add_timeline, commit_step, resize_steps
 from .writer import BackgroundWriter
 
 __all__ = ["Recorder", "Source"]
@@ -151,7 +149,7 @@ class Recorder:
             for key in [key for key in self._calls if key[2]]:
                 del self._calls[key]
             self._seen.clear()
-            self._writer.submit(functools.partial(_commit, replace(log)))
+            self._writer.submit(functools.partial(commit_step, replace(log)))
             self._committed = log.step + 1
             if changed:
                 self.publish()
@@ -182,11 +180,12 @@ class Recorder:
             self.publish()
             more = [{"reason": f"{self._unlisted_gaps} more"}] if self._unlisted_gaps else []
             final, committed = dict(attributes) | {"gaps": [*self._gaps, *more]}, self._committed
+            final["planned_steps"] = max(committed, self.clock.planned or 0)
 
         def last(store: StoreWriter) -> None:
             error = self._writer.error
             if error is None:
-                _resize_steps(committed, store)
+                resize_steps(committed, store)
                 store.publish()
                 final.update(finish(store))
             else:
@@ -266,7 +265,7 @@ class Recorder:
         if tuple(tensor.shape) != site.shape:
             self._gap(site.key, step, f"shape {tuple(tensor.shape)} differs from the first, {site.shape}")
             return False
-        own = f"{module_group(site.name, has_children=not source.leaf)}/{site.array_name}"
+        own = f"{module_group(site.name, has_children=not source.leaf)}/{encode_segment(site.array_name)}"
         if seen.array and site.array in ("", seen.array):
             if not site.array:
                 table.replace(replace(site, array=seen.array))
@@ -306,7 +305,7 @@ class Recorder:
         first, planned = not self._capacity, self.clock.planned or 0
         self._capacity = max(steps, planned, 0 if planned else max(_UNKNOWN_STEPS, 2 * self._capacity))
         self.describe({"planned_steps": planned})
-        self._writer.submit(functools.partial(_add_root_arrays if first else _resize_steps, self._capacity))
+        self._writer.submit(functools.partial(add_timeline if first else resize_steps, self._capacity))
         if not first:
             self._writer.submit(StoreWriter.publish)
 
@@ -323,30 +322,3 @@ def _write_tensor(path: str, step: int | None, tensor: Tensor, dtype: str, store
         store.write(path, (0,) * tensor.dim(), tensor.numpy())
     else:
         store.append(path, (step,), tensor.numpy()[None])
-
-
-def _commit(log: StepLog, store: StoreWriter) -> None:
-    for name, value in (("timestep", log.timestep), ("sigma", log.sigma), ("stage", log.stage)):
-        if not math.isnan(value):
-            store.poke(name, log.step, value)
-    store.poke("committed", log.step, 1)
-
-
-def _add_root_arrays(steps: int, store: StoreWriter) -> None:
-    for name, (dtype, fill) in ROOT_ARRAYS.items():
-        store.add_array(ArraySpec(name, dtype, (steps,), ("step",), (ROOT_CHUNK,), None, "raw", fill))
-    _write_step_index(steps, store)
-
-
-def _write_step_index(steps: int, store: StoreWriter) -> None:
-    for chunk in range(math.ceil(steps / ROOT_CHUNK)):
-        store.write("step", (chunk,), np.arange(chunk * ROOT_CHUNK, (chunk + 1) * ROOT_CHUNK))
-
-
-def _resize_steps(steps: int, store: StoreWriter) -> None:
-    """Give every array of the loop `steps` steps."""
-    if "step" in store and steps > store.spec("step").shape[0]:
-        _write_step_index(steps, store)
-    for spec in store.specs():
-        if spec.dims[:1] == ("step",):
-            store.resize(spec.path, (steps, *spec.shape[1:]))

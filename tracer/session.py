@@ -165,7 +165,8 @@ class Tracer:
         self._check_recording("record")
         if not isinstance(tensor, Tensor) or not all(name.split(".")):
             raise TargetError(f"record({name!r}, {type(tensor).__name__}): give a name such as 'noise' and a tensor")
-        statistics = self._recorder.record(Source(f"{RECORDS}.{name}", "record"), tensor, keep=True, in_last_step=True)
+        source = Source(f"{RECORDS}.{name}", "record", leaf=False)  # "a.b" may come after "a"
+        statistics = self._recorder.record(source, tensor, keep=True, in_last_step=True)
         if statistics is None:
             raise TargetError(f"record({name!r}): a {tensor.layout} {tensor.dtype} tensor has no numbers to look at")
         return Summary(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), statistics)

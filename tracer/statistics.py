@@ -101,9 +101,9 @@ def _finish(sums: NDArray[np.float64], counts: NDArray[np.int64], size: int, his
         l2, extreme = math.sqrt(norm), max(abs(low), abs(high))
     else:
         low = high = mean = std = l2 = extreme = math.nan
-    return Statistics(
-        low, high, mean, std, l2, extreme, *counts.tolist(), size, histogram.astype(np.uint32, copy=False)
-    )
+    nans, ups, downs, zeros = counts.tolist()
+    bins = histogram.astype(np.uint32, copy=False)
+    return Statistics(low, high, mean, std, l2, extreme, nans, ups, downs, zeros, size, bins)
 
 
 def _summarise_with_numba(kernel: Callable[..., None], flat: Tensor) -> Statistics:

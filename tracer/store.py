@@ -146,7 +146,7 @@ def _encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes:
     if spec.dtype == "string":
         texts = [str(text).encode() for text in chunk.ravel()]
         return struct.pack("<I", len(texts)) + b"".join(struct.pack("<I", len(text)) + text for text in texts)
-    data = np.ascontiguousarray(chunk, spec.dtype)
+    data = np.asarray(chunk, spec.dtype, order="C")  # ascontiguousarray would make a scalar one-dimensional
     full = data
     if data.shape != spec.chunk:  # a chunk at the array's edge is stored whole, the rest as not captured
         full = np.full(spec.chunk, float(spec.fill), spec.dtype)

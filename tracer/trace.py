@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import html
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import SiteNotFoundError, TraceFormatError, TraceNotFoundError, near_matches
+from .archive import Archive
+from .errors import SiteNotFoundError, near_matches
 from .histogram import Histogram
 from .info import ModuleInfo, SiteInfo, TraceInfo, printable
-from .layout import FORMAT_VERSION, IMAGES, LATENTS, PROMPTS, STATISTICS, STATISTICS_GROUP
+from .layout import IMAGES, LATENTS, PROMPTS, STATISTICS, STATISTICS_GROUP
 
 if TYPE_CHECKING:
     import xarray
-    import zarr
 
 __all__ = ["Prompt", "StatisticsTable", "Trace", "open_trace"]
 
@@ -79,19 +78,10 @@ class Trace:
 
     def refresh(self) -> None:
         """Look at the store again, for a trace that is still being written."""
-        document = _read_root(self.path)
-        attributes = document.get("attributes", {})
-        self.info = TraceInfo.from_attributes(attributes)
-        if not 1 <= self.info.format_version <= FORMAT_VERSION:
-            raise TraceFormatError(
-                f"{self.path} has trace format {self.info.format_version}, this version reads up to {FORMAT_VERSION}; "
-                "install a newer diffusion-xray"
-            )
-        nodes = (document.get("consolidated_metadata") or {}).get("metadata", {})
-        self._nodes: dict[str, Mapping[str, Any]] = {path: node for path, node in nodes.items() if _inside(path)}
-        for cached in ("_group", "modules", "_tables", "_committed", "_sites"):
+        self._archive = Archive(self.path)
+        self.info = TraceInfo.from_attributes(self._archive.attributes)
+        for cached in ("modules", "_committed", "_sites"):
             self.__dict__.pop(cached, None)
-        self._datasets: dict[str, xarray.Dataset] = {}
 
     @functools.cached_property
     def modules(self) -> Mapping[str, ModuleInfo]:
@@ -110,7 +100,7 @@ class Trace:
 
     @functools.cached_property
     def _committed(self) -> int:
-        flags = self._read("committed")
+        flags = self._archive.load_if_there("committed")
         return 0 if flags is None else int(np.argmin(np.append(flags != 0, False)))
 
     def __len__(self) -> int:
@@ -126,6 +116,11 @@ class Trace:
     def sigma(self) -> NDArray[np.float64]:
         """Noise level of each complete step, NaN where there is none."""
         return self._along_steps("sigma")
+
+    @property
+    def stage(self) -> NDArray[np.int8]:
+        """1 for the second model evaluation of a two-stage solver, else 0, for each complete step."""
+        return self._along_steps("stage")
 
     def site(self, name: str, port: str = "output", call: int = 0) -> SiteInfo:
         """Where a tensor was seen.
@@ -169,10 +164,8 @@ class Trace:
                 f"{near_matches(component, known)}"
             )
         sites = self._group_sites(group)
-        in_loop = bool(self._nodes[group]["attributes"].get("stepped"))
-        values, captured = self._read(f"{group}/statistics"), self._read(f"{group}/captured")
-        if values is None or captured is None:
-            raise TraceFormatError(f"{self.path} has no readable statistics of {component}; was the copy complete?")
+        in_loop = group == groups.get((component, True))
+        values, captured = self._archive.load(f"{group}/statistics"), self._archive.load(f"{group}/captured")
         if not in_loop:
             values, captured = values[None], captured[None]
         else:
@@ -207,7 +200,7 @@ class Trace:
         """Float-bit histogram of one site at one step (ignored for what fired outside of the loop)."""
         group = self._table_groups()[site.name.split(".", 1)[0], site.stepped]
         place = (self._check_step(step), site.row) if site.stepped else (site.row,)
-        return Histogram(self._load(f"{group}/histogram", place))
+        return Histogram(self._archive.load(f"{group}/histogram", place))
 
     def tensor(self, site: SiteInfo, step: int = 0) -> NDArray[Any]:
         """The stored tensor of one site at one step, shape `site.shape`; NaN where it was not captured.
@@ -220,7 +213,7 @@ class Trace:
                 f"{site.key} was recorded as statistics only; trace with "
                 f"Capture(modules={site.name!r}) to keep its tensors"
             )
-        return self._load(site.array, (self._check_step(step),) if site.stepped else ())
+        return self._archive.load(site.array, (self._check_step(step),) if site.stepped else ())
 
     def __getitem__(self, name: str) -> xarray.Dataset:
         """Everything recorded of one module, lazily: its tensors and its statistics along the steps.
@@ -236,7 +229,7 @@ class Trace:
         variables: dict[str, Any] = {}
         for site in module.sites:
             prefix = "" if site is module.site else f"{site.array_name}_"
-            table = self._dataset(self._table_groups()[module.component, site.stepped])
+            table = self._archive.dataset(self._table_groups()[module.component, site.stepped])
             rows = table.isel(site=site.row)
             for statistic in STATISTICS:
                 column = rows["statistics"].isel(statistic=STATISTICS.index(statistic))
@@ -244,7 +237,7 @@ class Trace:
             variables[prefix + "histogram"] = rows["histogram"].drop_vars("site", errors="ignore")
             if site.array:
                 group, _, variable = site.array.rpartition("/")
-                tensor = self._dataset(group)[variable]
+                tensor = self._archive.dataset(group)[variable]
                 variables[site.array_name] = tensor.assign_attrs(call=site.call, branch=site.branch)
         dataset = xarray.Dataset(variables, attrs={"module": name, "class": module.module_class})
         return self._with_steps(dataset)
@@ -270,37 +263,36 @@ class Trace:
         """What the scheduler saw, lazily: latents, model_output, next_latents, x0 and the previews, along `step`."""
         import xarray
 
-        group = self._dataset(LATENTS) if LATENTS in self._nodes else xarray.Dataset()
+        group = self._archive.dataset(LATENTS) if LATENTS in self._archive else xarray.Dataset()
         return self._with_steps(group)
 
     def step_array(self, name: str, step: int) -> NDArray[Any] | None:
         """One step of a variable of `steps` ("latents", "x0", "preview", ...), or None when there is none."""
         path = f"{LATENTS}/{name}"
-        return self._load(path, (self._check_step(step),)) if path in self._nodes else None
+        return self._archive.load(path, (self._check_step(step),)) if path in self._archive else None
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
         """The texts as the encoders received them, in call order."""
         found = []
-        for group, node in self._nodes.items():
-            if group.startswith(f"{PROMPTS}/") and node["node_type"] == "group":
-                for entry in node["attributes"].get("calls", ()):
-                    ids = self._read(f"{group}/token_ids{entry.get('suffix', '')}")
-                    found.append(
-                        Prompt(
-                            encoder=PurePosixPath(group).name,
-                            call=int(entry.get("call", 0)),
-                            text=tuple(map(str, entry.get("text", ()))),
-                            tokens=tuple(tuple(map(str, row)) for row in entry.get("tokens", ())),
-                            token_ids=np.zeros((0, 0), np.int64) if ids is None else ids,
-                        )
+        for group, attributes in self._archive.groups(PROMPTS).items():
+            for entry in attributes.get("calls", ()):
+                ids = self._archive.load_if_there(f"{group}/token_ids{entry.get('suffix', '')}")
+                found.append(
+                    Prompt(
+                        encoder=PurePosixPath(group).name,
+                        call=int(entry.get("call", 0)),
+                        text=tuple(map(str, entry.get("text", ()))),
+                        tokens=tuple(tuple(map(str, row)) for row in entry.get("tokens", ())),
+                        token_ids=np.zeros((0, 0), np.int64) if ids is None else ids,
                     )
+                )
         return tuple(found)
 
     @property
     def images(self) -> NDArray[Any] | None:
         """What the pipeline returned, shape (image, y, x, rgb) or (image, frame, y, x, rgb); None when no pictures."""
-        return self._read(f"{IMAGES}/images")
+        return self._archive.load_if_there(f"{IMAGES}/images")
 
     @property
     def tree(self) -> xarray.DataTree:
@@ -325,53 +317,25 @@ class Trace:
         return f"<pre>{html.escape(repr(self))}</pre>"
 
     def _table_groups(self) -> dict[tuple[str, bool], str]:
-        groups = {}
-        for path, node in self._nodes.items():
-            attributes = node.get("attributes", {})
-            if path.startswith(f"{STATISTICS_GROUP}/") and node["node_type"] == "group" and "component" in attributes:
-                groups[str(attributes["component"]), bool(attributes.get("stepped"))] = path
-        return groups
+        return {
+            (str(attributes["component"]), bool(attributes.get("stepped"))): group
+            for group, attributes in self._archive.groups(STATISTICS_GROUP).items()
+            if "component" in attributes
+        }
 
     def _group_sites(self, group: str) -> tuple[SiteInfo, ...]:
-        attributes = self._nodes[group]["attributes"]
-        stepped = bool(attributes.get("stepped"))
-        entries = attributes.get("sites", ())
-        sites = (SiteInfo.from_attributes(entry, row=row, stepped=stepped) for row, entry in enumerate(entries))
-        return tuple(sites)
+        attributes = self._archive.groups(STATISTICS_GROUP)[group]
+        stepped, entries = bool(attributes.get("stepped")), attributes.get("sites", ())
+        return tuple(SiteInfo.from_attributes(entry, row=row, stepped=stepped) for row, entry in enumerate(entries))
 
     def _check_step(self, step: int) -> int:
         if not 0 <= step < len(self):
             raise SiteNotFoundError(f"no step {step} in {self.path}; it has {len(self)} complete steps, from 0")
         return step
 
-    def _along_steps(self, name: str) -> NDArray[np.float64]:
-        values = self._read(name)
+    def _along_steps(self, name: str) -> NDArray[Any]:
+        values = self._archive.load_if_there(name)
         return np.zeros(0) if values is None else values[: len(self)]
-
-    @functools.cached_property
-    def _group(self) -> zarr.Group:
-        import zarr
-
-        return zarr.open_group(self.path, mode="r")
-
-    def _load(self, path: str, place: tuple[int, ...] = ()) -> NDArray[Any]:
-        """Read (a part of) an array into memory; whatever is wrong with its files is one kind of error."""
-        if path not in self._nodes or not (self.path / path).resolve().is_relative_to(self.path.resolve()):
-            raise TraceFormatError(f"{self.path} holds no array {printable(path)!r}; it may be damaged")
-        try:
-            return np.asarray(self._group[path][(*place, ...)])
-        except Exception as error:
-            raise TraceFormatError(f"{printable(path)} in {self.path} cannot be read: {error}") from error
-
-    def _read(self, path: str) -> NDArray[Any] | None:
-        return self._load(path) if path in self._nodes else None
-
-    def _dataset(self, group: str) -> xarray.Dataset:
-        import xarray
-
-        if group not in self._datasets:
-            self._datasets[group] = xarray.open_zarr(self.path, group=group, chunks=None)
-        return self._datasets[group]
 
     def _with_steps(self, dataset: xarray.Dataset) -> xarray.Dataset:
         """Clip to the complete steps and join the coordinates of the loop."""
@@ -381,22 +345,3 @@ class Trace:
         return clipped.assign_coords(
             step=np.arange(len(self)), timestep=("step", self.timestep), sigma=("step", self.sigma)
         )
-
-
-def _inside(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return bool(parts) and not path.startswith("/") and ".." not in parts
-
-
-def _read_root(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise TraceNotFoundError(f"there is no trace at {path}; check the path, or make one with: dxray demo")
-    try:
-        document = json.loads((path / "zarr.json").read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise TraceFormatError(f"{path} is not a trace: it holds no zarr.json") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TraceFormatError(f"{path} cannot be read as a trace: {error}") from None
-    if not isinstance(document, dict) or "format_version" not in document.get("attributes", {}):
-        raise TraceFormatError(f"{path} is a Zarr store, but not one written by diffusion-xray")
-    return document

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar
+
 from textual.app import App
+from textual.command import Provider
 
 from .loader import Loader
 from .model import Snapshot
 from .opening import Opening
+from .places import Actions, Layers
 from .screens.main import MainScreen
 
 __all__ = ["Browser"]
@@ -23,6 +28,7 @@ class Browser(App[None]):
     """
 
     TITLE = "dxray"
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = App.COMMANDS | {Actions, Layers}
     CSS_PATH = "app.tcss"
 
     def __init__(

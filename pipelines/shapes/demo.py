@@ -29,7 +29,7 @@ class Demo:
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("prompt", nargs="?", default=_PROMPT, help='what to draw (default: "%(default)s")')
-        parser.add_argument("--steps", type=int, default=25, metavar="N", help="denoising steps (%(default)s)")
+        parser.add_argument("--steps", type=_steps, default=25, metavar="N", help="denoising steps (%(default)s)")
         parser.add_argument("--guidance", type=float, default=3.0, metavar="G", help="guidance scale (%(default)s)")
         parser.add_argument("--seed", type=int, default=0, help="seed of the initial noise (%(default)s)")
         parser.add_argument("--out", type=Path, default=Path("demo.zarr"), help="where the trace goes (%(default)s)")
@@ -43,13 +43,18 @@ class Demo:
         parser.add_argument("--no-view", action="store_true", help="print a summary instead of opening the browser")
 
     def run(self, options: argparse.Namespace) -> int:
+        _quieten_libraries()
         import torch
 
         from diffusion_xray.tracer import Tracer
 
         from .load import load_pipeline
+        from .tokenizer import unknown_words
 
+        if unknown := unknown_words(options.prompt):
+            print(f"the model has never seen {', '.join(map(repr, unknown))}; see dxray demo --help", file=sys.stderr)
         pipeline = load_pipeline()
+        pipeline.set_progress_bar_config(desc="drawing", leave=False)
         generator = torch.Generator().manual_seed(options.seed)
         with Tracer(pipeline, options.out, capture=options.capture, overwrite=True) as tracer:
             result = pipeline(
@@ -71,3 +76,22 @@ class Demo:
             f"  dxray ls {options.out} 'unet.**.attn2'       what was seen of the cross-attention"
         )
         return 0
+
+
+def _steps(text: str) -> int:
+    """A number of denoising steps that the schedule of 1000 timesteps allows."""
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000")
+    return int(text)
+
+
+def _quieten_libraries() -> None:
+    """Keep the libraries' loading bars and notes about optional packages off the screen."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    from diffusers.utils import logging as diffusers_logging
+
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()

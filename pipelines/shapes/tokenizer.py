@@ -13,7 +13,7 @@ from transformers import CLIPTokenizer
 
 from .world import BACKGROUNDS, COLOURS, POSITIONS, RELATIONS, SHAPES, SIZES
 
-__all__ = ["MAX_TOKENS", "make_tokenizer"]
+__all__ = ["MAX_TOKENS", "make_tokenizer", "unknown_words"]
 
 MAX_TOKENS = 20
 """Length to which every prompt is padded: the longest caption has 14 tokens, the rest is room for other words."""
@@ -23,8 +23,7 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 def make_tokenizer() -> CLIPTokenizer:
     """Build the tokenizer: ASCII characters, the merges that join each grammar word, two special tokens."""
-    listed = (*SIZES, *COLOURS, *SHAPES, *BACKGROUNDS, *POSITIONS, *RELATIONS, "a", "at", "the", "on", "of")
-    words = sorted({word for entry in listed for word in entry.split()})
+    words = _grammar_words()
     characters = [c for c in string.printable if not c.isspace() and not c.isupper()]
     tokens = [*characters, *(c + "</w>" for c in characters)]
     merges: list[tuple[str, str]] = []
@@ -42,6 +41,17 @@ def make_tokenizer() -> CLIPTokenizer:
         pad_token=_END,
         model_max_length=MAX_TOKENS,
     )
+
+
+def unknown_words(prompt: str) -> list[str]:
+    """The words of a prompt that no caption has: the model has never seen them."""
+    known = _grammar_words()
+    return [word for word in prompt.lower().split() if word not in known]
+
+
+def _grammar_words() -> list[str]:
+    listed = (*SIZES, *COLOURS, *SHAPES, *BACKGROUNDS, *POSITIONS, *RELATIONS, "a", "at", "the", "on")
+    return sorted({word for entry in listed for word in entry.split()})
 
 
 def _split(word: str, merges: list[tuple[str, str]]) -> list[str]:

@@ -137,7 +137,8 @@ _GRID: NDArray[np.float64] = np.arange(IMAGE_SIZE) + 0.5
 
 def coverage(shape: str, x: float, y: float, radius: float) -> NDArray[np.float32]:
     """Anti-aliased coverage (64, 64) of one shape: half a pixel of ramp on either side of its outline."""
-    across, down = (_GRID - x)[None, :], (_GRID - y)[:, None]
+    across: NDArray[np.float64] = np.asarray(_GRID - x, np.float64)[None, :]
+    down: NDArray[np.float64] = np.asarray(_GRID - y, np.float64)[:, None]
     distance = _signed_distance(shape, across, down, radius)
     return np.clip(0.5 - distance, 0.0, 1.0).astype(np.float32)
 

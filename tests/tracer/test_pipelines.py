@@ -88,9 +88,7 @@ def test_guidance_and_denoisers_are_told_apart(name: str, tmp_path: Path) -> Non
         assert len(trace.modules["unet"].sites) == 1
     if name == "sd_img2img":
         assert trace.site("vae.encoder").stepped is False
-        stage = trace._read("stage")
-        assert stage is not None
-        assert stage.tolist() == [0, 1, 0, 1, 0], "Heun: predictor, corrector, ..., and a last first-order step"
+        assert trace.stage.tolist() == [0, 1, 0, 1, 0], "Heun: predictor, corrector, ..., and a last first-order step"
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

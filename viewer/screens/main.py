@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.command import Provider
 from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Footer, HelpPanel, Input, Static
@@ -19,7 +17,6 @@ from ..loader import Loader
 from ..look import CHANGES, Look
 from ..model import Snapshot
 from ..opening import Opening, find_opening
-from ..places import Actions, Layers
 from ..scene import Detail, Scene, Tab
 from ..widgets.canvas import Canvas
 from ..widgets.header import TraceHeader
@@ -43,7 +40,6 @@ class MainScreen(FeedScreen):
     """Layers on the left, the view in the middle, the steps below."""
 
     BINDINGS: ClassVar[list[BindingType]] = list(KEYS)
-    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {Actions, Layers}
     HORIZONTAL_BREAKPOINTS = [(0, "-slim"), (60, "-narrow"), (100, "-wide")]  # noqa: RUF012 - as the base class declares it
     VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]  # noqa: RUF012 - likewise
     HELP = "Left the layers, below the steps. A mark `✗31` says: not finite from step 31."

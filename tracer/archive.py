@@ -45,8 +45,8 @@ class Archive:
                 f"{path} has trace format {version}, this version reads up to {FORMAT_VERSION}; "
                 "install a newer diffusion-xray"
             )
-        nodes = (document.get("consolidated_metadata") or {}).get("metadata", {})
-        self._nodes: dict[str, Mapping[str, Any]] = {name: node for name, node in nodes.items() if _is_inside(name)}
+        nodes = _mapping(_mapping(document.get("consolidated_metadata")).get("metadata"))
+        self._nodes = {name: _mapping(node) for name, node in nodes.items() if _is_inside(name)}
         self._datasets: dict[str, xarray.Dataset] = {}
 
     def __contains__(self, node: str) -> bool:
@@ -55,17 +55,17 @@ class Archive:
     def groups(self, parent: str) -> dict[str, Mapping[str, Any]]:
         """Attributes of every group below `parent`, by path."""
         return {
-            name: node.get("attributes", {})
+            name: _mapping(node.get("attributes"))
             for name, node in self._nodes.items()
             if name.startswith(f"{parent}/") and node.get("node_type") == "group"
         }
 
     def load(self, array: str, place: tuple[int, ...] = ()) -> NDArray[Any]:
         """Read an array, or the part of it at `place`, into memory."""
-        if array not in self._nodes or not (self.path / array).resolve().is_relative_to(self.path.resolve()):
-            raise TraceFormatError(f"{self.path} holds no array {printable(array)!r}; it may be damaged")
+        self._check(array)
         try:
-            return np.asarray(self._root[array][(*place, ...)])
+            selection: Any = (*place, ...)
+            return np.asarray(self._root[array][selection])
         except Exception as error:
             raise TraceFormatError(f"{printable(array)} in {self.path} cannot be read: {error}") from error
 
@@ -78,14 +78,28 @@ class Archive:
         import xarray
 
         if group not in self._datasets:
-            self._datasets[group] = xarray.open_zarr(self.path, group=group, chunks=None)
+            for node in [group, *(name for name in self._nodes if name.rpartition("/")[0] == group)]:
+                self._check(node)
+            try:
+                self._datasets[group] = xarray.open_zarr(self.path, group=group, chunks=None)
+            except Exception as error:
+                raise TraceFormatError(f"{printable(group)} in {self.path} cannot be read: {error}") from error
         return self._datasets[group]
+
+    def _check(self, node: str) -> None:
+        """Refuse what the metadata does not list, and links out of the store."""
+        if node not in self._nodes or not (self.path / node).resolve().is_relative_to(self.path.resolve()):
+            raise TraceFormatError(f"{self.path} holds no array {printable(node)!r}; it may be damaged")
 
     @functools.cached_property
     def _root(self) -> zarr.Group:
         import zarr
 
         return zarr.open_group(self.path, mode="r")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _is_inside(path: str) -> bool:
@@ -100,8 +114,8 @@ def _read_root(path: Path) -> dict[str, Any]:
         document = json.loads((path / "zarr.json").read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise TraceFormatError(f"{path} is not a trace: it holds no zarr.json") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise TraceFormatError(f"{path} cannot be read as a trace: {error}") from None
-    if not isinstance(document, dict) or "format_version" not in document.get("attributes", {}):
+    if not isinstance(document, dict) or "format_version" not in _mapping(document.get("attributes")):
         raise TraceFormatError(f"{path} is a Zarr store, but not one written by diffusion-xray")
     return document

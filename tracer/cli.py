@@ -31,7 +31,7 @@ _DESCRIPTION = """See what happens inside a diffusion pipeline: record a run, th
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command and return its exit code: 2 after a clear one-line error, 130 after Ctrl-C."""
     try:
-        options = _parser().parse_args(argv)
+        options = _parse(argv)
         return int(options.command.run(options) or 0)
     except DxrayError as error:
         print(f"dxray: {printable(error)}", file=sys.stderr)
@@ -42,6 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, with a GLOB allowed after an option too, where argparse (before Python 3.12) does not expect it."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(argv)
+    if len(rest) == 1 and not rest[0].startswith("-") and getattr(options, "glob", None) == "**":
+        options.glob = rest[0]
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -71,7 +71,7 @@ class Clock:
 
     def run_ended(self) -> None:
         """The pipeline returned or raised: what follows is outside of the loop."""
-        self._over = True
+        self._over, self._driven = True, False
         self._depth = 0
 
     def set_step(self, step: int, timestep: float = math.nan, sigma: float = math.nan) -> None:

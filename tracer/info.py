@@ -151,7 +151,7 @@ class TraceInfo:
             value = values.get(key)
             return tuple(entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list) else ()
 
-        seconds = values.get("seconds")
+        seconds, planned, taps = (values.get(key) for key in ("seconds", "planned_steps", "taps"))
         return cls(
             format_version=int(values.get("format_version", 0)),
             status=str(values.get("status", "unknown")),
@@ -161,11 +161,11 @@ class TraceInfo:
             call=mapping("call"),
             capture=mapping("capture"),
             versions={str(name): str(version) for name, version in mapping("versions").items()},
-            planned_steps=int(values.get("planned_steps") or 0),
+            planned_steps=planned if isinstance(planned, int) else 0,
             guidance=mapping("guidance"),
             error=mapping("error"),
             gaps=mappings("gaps"),
-            taps=tuple(str(tap) for tap in values.get("taps") or ()),
+            taps=tuple(str(tap) for tap in taps) if isinstance(taps, list) else (),
             tap_failures=mappings("tap_failures"),
             preview=mapping("preview"),
             started=str(values.get("started", "")),

@@ -47,8 +47,8 @@ class Source:
     """Path with its component, "unet.mid_block"."""
     kind: str = ""
     """Class of the module."""
-    order: int = 1 << 30
-    """Position in call order."""
+    order: int | None = None
+    """Position in call order; None for what is no module, which stands behind the latest module."""
     leaf: bool = True
     """Whether it has no children; decides where its arrays lie in the store."""
 
@@ -79,6 +79,7 @@ class Recorder:
         self._calls: dict[tuple[str, str, bool], int] = {}
         self._dims: dict[str, dict[str, int]] = {}
         self._seen: dict[int, _Seen] = {}
+        self._latest = -1
         self._capacity = 0
         self._committed = 0
         self._gaps: list[dict[str, Any]] = []
@@ -132,7 +133,7 @@ class Recorder:
         self._writer.submit(functools.partial(_add_and_write, spec, array.copy()), array.nbytes)
 
     def describe(self, attributes: Mapping[str, Any], *, group: str = "") -> None:
-        """Add attributes to the root of the trace, or to a group; readers see them with the next step."""
+        """Add attributes to the root of the trace, or to a group; readers see them when it is published next."""
         fixed = dict(attributes)
         self._writer.submit(lambda store: store.set_group(group, fixed))
 
@@ -149,6 +150,8 @@ class Recorder:
             for key in [key for key in self._calls if key[2]]:
                 del self._calls[key]
             self._seen.clear()
+            for skipped in range(self._committed, log.step):  # the user's own numbering may leave some out
+                self._writer.submit(functools.partial(commit_step, StepLog(skipped)))
             self._writer.submit(functools.partial(commit_step, replace(log)))
             self._committed = log.step + 1
             if changed:
@@ -187,7 +190,10 @@ class Recorder:
             if error is None:
                 resize_steps(committed, store)
                 store.publish()
-                final.update(finish(store))
+                try:
+                    final.update(finish(store))
+                except Exception as failure:  # noqa: BLE001 — an extra; what was recorded must still be closed
+                    final["gaps"].append({"reason": f"no previews: {type(failure).__name__}: {failure}"})
             else:
                 final["status"] = "incomplete"
                 final["error"] = final.get("error") or {"type": type(error).__name__, "message": str(error)}
@@ -228,6 +234,8 @@ class Recorder:
         if (name, port, call, not table.stepped) in self._rows:  # inside and outside of the loop are two places
             port = f"{port}_{'step' if table.stepped else 'once'}"
         group = module_group(name, has_children=not source.leaf)
+        order = self._latest if source.order is None else source.order
+        self._latest = max(self._latest, order)
         shape, names = tuple(tensor.shape), tuple(dims or dimension_names(tensor.dim()))
         table.add(
             SiteInfo(
@@ -235,7 +243,7 @@ class Recorder:
                 port=port,
                 call=call,
                 row=row,
-                order=source.order,
+                order=order,
                 module_class=source.kind,
                 torch_dtype=str(tensor.dtype).removeprefix("torch."),
                 shape=shape,

@@ -134,15 +134,19 @@ class Tracer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._close(error)
 
-    def step(self, index: int, *, timestep: float = math.nan, sigma: float = math.nan) -> None:
+    def step(self, index: int | None, *, timestep: float = math.nan, sigma: float = math.nan) -> None:
         """Say which step a hand-written loop is at, before the step's first module is called.
 
-        Steps must ascend within a loop; a second loop in the same trace goes on where the first ended.
+        Steps must ascend within a loop; those left out read as not captured. A second loop in the same trace goes on
+        where the first ended. None says that the loop is over, so that a decoder called next is in no step.
 
         Raises:
             TracerStateError: The tracer is not recording.
         """
         self._check_recording("step")
+        if index is None:
+            self._clock.run_ended()
+            return
         last = self._clock.last_step
         if last is not None and index + self._step_offset < last:
             self._step_offset = last + 1
@@ -175,7 +179,12 @@ class Tracer:
         named, failed = load_taps()
         for name, error in failed.items():
             self._tap_failed(name, error)
-        named |= {type(tap).__name__: tap for tap in self._own_taps}
+        for tap in self._own_taps:
+            name, twins = type(tap).__name__, 1
+            while name in named:
+                twins += 1
+                name = f"{type(tap).__name__} {twins}"
+            named[name] = tap
         named["steps"] = StepsTap()  # last: its hooks enclose those of the other taps
         self._recorder.describe({"taps": list(named)})
         if any(_is_compiled(module) for module in self._modules.values()):

@@ -138,7 +138,11 @@ def _kernel() -> Callable[..., None] | None:
         import numba
     except ImportError:  # slower, same numbers
         return None
-    compiled: Callable[..., None] = numba.njit(nogil=True, cache=True, error_model="numpy")(_one_pass)
+    compile_with = functools.partial(numba.njit, nogil=True, error_model="numpy")
+    try:
+        compiled: Callable[..., None] = compile_with(cache=True)(_one_pass)
+    except RuntimeError:  # no folder to keep the compiled kernel in
+        compiled = compile_with()(_one_pass)
     return compiled
 
 

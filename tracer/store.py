@@ -8,6 +8,7 @@ one consolidated document at the root makes a change of many arrays visible at o
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from collections.abc import Mapping
@@ -145,6 +146,7 @@ def _group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes:
     if spec.dtype == "string":
         texts = [str(text).encode() for text in chunk.ravel()]
+        texts += [b""] * (math.prod(spec.chunk) - len(texts))  # a chunk at the array's edge is stored whole
         return struct.pack("<I", len(texts)) + b"".join(struct.pack("<I", len(text)) + text for text in texts)
     data = np.asarray(chunk, spec.dtype, order="C")  # ascontiguousarray would make a scalar one-dimensional
     full = data

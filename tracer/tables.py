@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .info import SiteInfo
-from .layout import HISTOGRAM_BINS, SITE_BLOCK, STATISTICS, ArraySpec, blocks, table_group, table_specs, tensor_spec
+from .layout import HISTOGRAM_BINS, SITE_BLOCK, STATISTICS, ArraySpec, blocks, table_group, table_specs
 from .statistics import Statistics
 from .store import StoreWriter
 from .writer import Job
@@ -87,16 +87,14 @@ class Table:
         specs = table_specs(group, steps=steps if self.stepped else None, sites=count, attributes={})
         attributes = {"component": self.component, "stepped": self.stepped}
         attributes |= {"sites": [site.to_attributes() for site in self.sites]}
-        coordinates = {"site": [site.key for site in self.sites], "statistic": list(STATISTICS)}
+        labels = [site.key for site in self.sites]
 
         def job(store: StoreWriter) -> None:
             store.set_group(group, attributes)
             for spec in specs:
                 store.add_array(spec)
-            for name, labels in coordinates.items():
-                spec = _labels_spec(f"{group}/{name}", name, len(labels))
-                store.add_array(spec)
-                store.write(spec.path, (0,), np.array(labels, dtype=object))
+            _write_labels(store, f"{group}/site", labels, chunk=SITE_BLOCK)
+            _write_labels(store, f"{group}/statistic", list(STATISTICS), chunk=len(STATISTICS))
 
         return job
 
@@ -109,8 +107,12 @@ class Table:
         return functools.partial(_write_rows, self.group, rows, len(self.sites), step), rows.nbytes
 
 
-def _labels_spec(path: str, dim: str, count: int) -> ArraySpec:
-    return tensor_spec(path, "string", (count,), (dim,), steps=None, codec="raw", attributes={})
+def _write_labels(store: StoreWriter, path: str, labels: list[str], *, chunk: int) -> None:
+    """A coordinate of text; its chunks keep their size as it grows, so that a reader of the old shape can read on."""
+    dim = path.rpartition("/")[2]
+    store.add_array(ArraySpec(path, "string", (len(labels),), (dim,), (chunk,), None, "raw", ""))
+    for start in range(0, len(labels), chunk):
+        store.write(path, (start // chunk,), np.array(labels[start : start + chunk], dtype=object))
 
 
 def _write_rows(group: str, rows: _Rows, sites: int, step: int | None, store: StoreWriter) -> None:

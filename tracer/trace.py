@@ -85,13 +85,19 @@ class Trace:
 
     @functools.cached_property
     def modules(self) -> Mapping[str, ModuleInfo]:
-        """Every module that fired, by name, in call order."""
+        """Every module that fired, by name: the components in call order, and in each the modules in call order."""
         sites: dict[str, list[SiteInfo]] = {}
-        for group in self._table_groups().values():
+        for (component, _), group in self._table_groups().items():
             for site in self._group_sites(group):
-                sites.setdefault(site.name, []).append(site)
-        ordered = sorted(sites.items(), key=lambda entry: min(site.order for site in entry[1]))
-        return {name: ModuleInfo(name, found[0].module_class, tuple(found)) for name, found in ordered}
+                if site.name.split(".", 1)[0] == component:  # else it is not of this table, whatever it says
+                    sites.setdefault(site.name, []).append(site)
+        first = {name: min(site.order for site in found) for name, found in sites.items()}
+        start: dict[str, int] = {}
+        for name, order in first.items():
+            component = name.split(".", 1)[0]
+            start[component] = min(order, start.get(component, order))
+        names = sorted(sites, key=lambda name: (start[component := name.split(".", 1)[0]], component, first[name]))
+        return {name: ModuleInfo(name, sites[name][0].module_class, tuple(sites[name])) for name in names}
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -305,11 +311,11 @@ class Trace:
         info = self.info
         stored = sum(module.stored for module in self.modules.values())
         lines = [
-            f"<Trace {printable(self.path.name)}> {printable(info.pipeline)} · {info.status}",
+            f"<Trace {printable(self.path.name)}> {printable(info.pipeline)} · {printable(info.status)}",
             f"  steps    {len(self)}" + (f" of {info.planned_steps}" if len(self) < info.planned_steps else ""),
             f"  modules  {len(self.modules)}, tensors of {stored}",
         ]
-        lines += [f"  {name:8} {printable(kind)}" for name, kind in info.components.items()]
+        lines += [f"  {printable(name):8} {printable(kind)}" for name, kind in info.components.items()]
         lines += [f"  prompt   {printable(prompt)!r}" for prompt in [info.call.get("prompt")] if prompt]
         return "\n".join(lines)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler
+
 from diffusion_xray.tracer import Capture, Tracer
 from diffusion_xray.tracer.layout import ArraySpec
 from diffusion_xray.tracer.store import StoreWriter

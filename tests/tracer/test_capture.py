@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from torch import nn
+
 from diffusion_xray.tracer import Capture, CaptureError
 from diffusion_xray.tracer.capture import Selection, matches
-from torch import nn
 
 from .networks import Denoiser
 
@@ -80,14 +81,14 @@ def test_a_glob_fits_whole_paths(pattern: str, fits: list[str], fails: list[str]
 
 
 def test_levels() -> None:
-    """ "statistics" keeps no tensors, "all" every module's, and both keep the latents."""
+    """Level "statistics" keeps no tensors, "all" every module's, and both keep the latents."""
     assert chosen("statistics") == set()
     assert chosen("all") == set(MODULES)
     assert Selection.of("statistics", MODULES).capture.latents
 
 
 def test_blocks_are_known_by_class() -> None:
-    """ "blocks" keeps modules of block classes at any depth; a component without any keeps the children of its root."""
+    """Level "blocks" keeps block classes at any depth; a component without any keeps the children of its root."""
     assert chosen("blocks") == {"unet.up_blocks.0", "unet.up_blocks.1.0", "vae.0", "vae.1"}
     assert "model.blocks.0" in Selection.of("blocks", modules_of(model=Denoiser())).modules
 

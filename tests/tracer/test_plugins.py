@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from diffusion_xray.tracer import Tracer, TracerWarning
 from diffusion_xray.tracer.cli import main
 

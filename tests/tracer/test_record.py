@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 import xarray
-from diffusion_xray.tracer import Capture, TargetError, Tracer
 from torch import nn
+
+from diffusion_xray.tracer import Capture, TargetError, Tracer
 
 from .networks import Denoiser
 
@@ -70,7 +71,7 @@ def test_a_record_is_copied(tmp_path: Path) -> None:
 
 
 def test_records_know_their_step(tmp_path: Path) -> None:
-    """In a hand-written DDIM loop the latents of each step are found under their step; before the loop there is none."""
+    """In a hand-written DDIM loop the latents of each step are found under it; before the loop there is none."""
     model = Denoiser()
     alphas = torch.linspace(0.9999, 0.01, 1000).cumprod(0).clamp(min=1e-4)
     timesteps = [900, 600, 300]
@@ -124,7 +125,7 @@ def test_a_record_taken_twice_in_a_step(tmp_path: Path) -> None:
 
 
 def test_records_form_a_hierarchy_of_any_shapes(tmp_path: Path) -> None:
-    """ "a" and "a.b" may have different shapes, and names may hold anything; xarray opens the whole tree."""
+    """A record may lie below another of a different shape, and names may hold anything; xarray opens the whole tree."""
     names = ["a", "a.b", "a.b.output", "x y", "a/b", "_io", "ü", "c", "zarr.json", "\x1b[31mred"]
     with Tracer(nn.Linear(1, 1), tmp_path / "run.zarr") as tracer:
         for step in range(2):
@@ -160,7 +161,7 @@ def test_a_shape_that_changes_is_a_gap(tmp_path: Path) -> None:
         ("x", [1.0], "list"),
         ("x", np.zeros(1), "ndarray"),
         ("x", None, "NoneType"),
-        ("x", torch.zeros(2).to_sparse(), "sparse_coo float32? ?.*no numbers"),
+        ("x", torch.zeros(2).to_sparse(), "sparse_coo .*no numbers"),
         ("x", torch.zeros(2, dtype=torch.complex64), "complex64"),
         ("x", torch.zeros(2, device="meta"), "no numbers"),
     ],

@@ -14,6 +14,11 @@ import pytest
 import tensorstore
 import xarray
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
 from diffusion_xray.tracer.layout import (
     IO_GROUP,
     SITE_BLOCK,
@@ -24,10 +29,6 @@ from diffusion_xray.tracer.layout import (
     tensor_spec,
 )
 from diffusion_xray.tracer.store import StoreWriter
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from numpy.typing import NDArray
 
 DTYPES = ("float32", "float64", "float16", "int64", "bool", "uint8")
 DIMS = ("a", "b", "c")
@@ -213,7 +214,7 @@ def test_xarray_opens_modules_of_clashing_sizes(tmp_path: Path) -> None:
     module_tree(root)
     with xarray.open_datatree(root) as tree:
         assert tree["unet/down/_io"]["output"].sizes == {"step": 3, "batch": 4}
-        assert tree["unet/down/0/output"][0].values.tolist() == [8.0] * 8
+        assert tree["unet/down/0"].ds["output"][0].values.tolist() == [8.0] * 8
         assert tree["unet/up"].ds["step"].values.tolist() == [0, 1, 2]
     with xarray.open_zarr(root, group="unet/_io") as dataset:
         assert dataset["output"].dims == ("step", "batch")
@@ -285,7 +286,7 @@ def test_a_reader_never_sees_a_half_made_store(tmp_path: Path) -> None:
                 np.asarray(array[...])
         assert not list(root.rglob("*.partial"))
     assert zarr.open_group(root, mode="r").attrs["status"] == "complete"
-    assert by_zarr(root, spec.path).sum() == 6
+    assert np.nansum(by_zarr(root, spec.path)) == 6
     assert {file.name for file in root.iterdir()} == {"zarr.json", "unet"}
 
 

@@ -80,7 +80,7 @@ def _print(trace: Trace, facts: dict[str, Any]) -> None:
     ]
     for label, text in lines:
         if text:
-            print(f"{label:12} {printable(text)}")
+            print(printable(f"{label:12} {text}"))
 
 
 def _guidance(layout: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..recorder import Source
+from ..target import Target
 from .protocol import Emit, Tap, Undo
 
-__all__ = ["Emit", "Tap", "Undo"]
+__all__ = ["Emit", "Source", "Tap", "Target", "Undo"]

@@ -118,7 +118,7 @@ class Emit:
             dims: Dimension names, by rank when None.
             in_last_step: Count it to the last step even when the loop is over.
         """
-        source = Source(source) if isinstance(source, str) else source
+        source = Source(source, leaf=False) if isinstance(source, str) else source  # "a.b" may come after "a"
         return self._recorder.record(source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step)
 
     def array(self, path: str, array: NDArray[Any], dims: Sequence[str]) -> None:
@@ -146,10 +146,19 @@ class Emit:
 
 
 def shield(modules: Mapping[str, nn.Module], emit: Emit, attach: Callable[[], Undo]) -> Undo:
-    """Attach a tap and guard every hook it registered, so that not even a careless one can disturb the run."""
+    """Attach a tap and guard every hook it registered, so that not even a careless one can disturb the run.
+
+    What a failed attach leaves in the modules is removed.
+    """
     registries = [hooks for module in modules.values() for hooks in (module._forward_pre_hooks, module._forward_hooks)]
     before = [set(hooks) for hooks in registries]
-    undo = attach()
+    try:
+        undo = attach()
+    except Exception:
+        for hooks, known in zip(registries, before, strict=True):
+            for key in hooks.keys() - known:
+                del hooks[key]
+        raise
     for hooks, known in zip(registries, before, strict=True):
         for key in hooks.keys() - known:
             hooks[key] = emit.guard(hooks[key])

@@ -207,7 +207,7 @@ def _planned_steps(target: Target) -> int | None:
 def _timestep_reader(module: nn.Module) -> Callable[..., float]:
     """A function that finds the timestep among the arguments of a denoiser call; NaN where there is none."""
     name = timestep_parameter(module)
-    names = [parameter for parameter in inspect.signature(type(module).forward).parameters if parameter != "self"]
+    names = list(inspect.signature(type(module).forward).parameters)[1:]  # without self, whatever it is called
     position = names.index(name) if name in names else None
 
     def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:

@@ -1,0 +1,206 @@
+"""Thumbnails of latents: the map that is fitted, and what is made of latents of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from diffusion_xray.tracer import Trace, Tracer
+from diffusion_xray.tracer.preview import fit_preview
+
+WEIGHT = np.array([[0.11, 0.02, 0.0], [0.0, 0.12, -0.03], [-0.05, 0.0, 0.1], [0.04, -0.04, 0.04]])
+BIAS = np.array([0.5, 0.4, 0.6])
+
+
+class Flatten(nn.Module):
+    """A denoiser that takes every latent to nearly nothing."""
+
+    def forward(self, sample: Tensor, timestep: float) -> Tensor:
+        """Keep a tenth."""
+        return 0.1 * sample
+
+
+class Halving:
+    """A scheduler that takes away what the model found."""
+
+    timesteps = (30.0, 20.0, 10.0)
+    num_inference_steps = 3
+
+    def step(self, model_output: Tensor, timestep: float, sample: Tensor) -> SimpleNamespace:
+        """One step, and what it would be at once."""
+        return SimpleNamespace(prev_sample=sample - model_output, pred_original_sample=sample * 0.7)
+
+
+class Toy:
+    """What a pipeline looks like from outside; `decode` makes its pictures."""
+
+    def __init__(self, decode: Callable[[NDArray[Any]], Any]) -> None:
+        self.components = {"denoiser": Flatten(), "scheduler": Halving()}
+        self.decode = decode
+
+    def __call__(self, latents: Tensor) -> SimpleNamespace:
+        """Run the loop."""
+        model, scheduler = self.components["denoiser"], self.components["scheduler"]
+        assert isinstance(model, Flatten)
+        assert isinstance(scheduler, Halving)
+        for timestep in scheduler.timesteps:
+            latents = scheduler.step(model(latents, timestep), timestep, latents).prev_sample
+        return SimpleNamespace(images=self.decode(latents.numpy()))
+
+
+def traced(path: Path, latents: Tensor, decode: Callable[[NDArray[Any]], Any]) -> Trace:
+    """Trace the toy pipeline on the given latents."""
+    pipeline = Toy(decode)
+    with Tracer(pipeline, path, capture="statistics") as tracer:
+        pipeline(latents)
+    assert not tracer.trace.info.tap_failures
+    assert tracer.trace.info.status == "complete"
+    return tracer.trace
+
+
+def noise(*shape: int) -> Tensor:
+    """Latents, the same every time."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def colours(latents: NDArray[Any]) -> NDArray[Any]:
+    """The true colours of latents whose channels come last."""
+    colours: NDArray[Any] = latents @ WEIGHT + BIAS
+    return colours.clip(0, 1)
+
+
+def enlarged(pictures: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Pictures (..., y, x, rgb) with every pixel repeated."""
+    return pictures.repeat(factor, axis=-3).repeat(factor, axis=-2)
+
+
+def test_a_linear_map_is_recovered() -> None:
+    """Where colours depend linearly on latents, the fit finds that very map, from floats and from bytes."""
+    latents = np.random.default_rng(0).normal(size=(2, 8, 6, 4))
+    pictures = latents @ WEIGHT + BIAS
+    fitted = fit_preview(latents, enlarged(pictures, 8))
+    assert fitted.method == "linear fit"
+    assert fitted.r2 == pytest.approx(1)
+    assert np.allclose(fitted.weight, WEIGHT)
+    assert np.allclose(fitted.bias, BIAS)
+    in_bytes = (enlarged(pictures, 8).clip(0, 1) * 255).round().astype(np.uint8)
+    rough = fit_preview(latents, in_bytes)
+    assert rough.r2 is not None
+    assert 0.99 < rough.r2 < 1
+    assert np.abs(fitted(latents).astype(int) - in_bytes[:, ::8, ::8]).max() <= 1
+
+
+def test_a_size_that_does_not_divide_is_averaged() -> None:
+    """Pictures whose size is no multiple of the latents', larger or smaller, still give a map."""
+    latents = np.random.default_rng(0).normal(size=(1, 7, 5, 4))
+    for size in ((50, 33), (7, 5), (3, 2)):
+        fitted = fit_preview(latents, np.full((1, *size, 3), 0.25))
+        assert fitted.r2 == 1.0
+        assert (fitted(latents) == 64).all()
+
+
+def test_noise_is_not_explained() -> None:
+    """Where colours have nothing to do with the latents, R² says so."""
+    random = np.random.default_rng(0)
+    fitted = fit_preview(random.normal(size=(1, 32, 32, 4)), random.uniform(size=(1, 32, 32, 3)))
+    assert fitted.r2 is not None
+    assert fitted.r2 < 0.1
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 16])
+def test_principal_components_are_labelled(channels: int) -> None:
+    """Without a picture the strongest directions become colours, using most of the range, and have no R²."""
+    latents = np.random.default_rng(0).normal(size=(1, 16, 16, channels))
+    fitted = fit_preview(latents, None)
+    assert (fitted.method, fitted.r2) == ("principal components", None)
+    drawn = fitted(latents)
+    assert drawn.shape == (1, 16, 16, 3)
+    assert drawn.dtype == np.uint8
+    assert np.ptp(drawn[..., 0]) > 200
+
+
+def test_images_make_previews(tmp_path: Path) -> None:
+    """A run that returned pictures gets thumbnails of its latents and of x0 at every step, in the true colours."""
+    trace = traced(tmp_path / "run.zarr", noise(2, 4, 8, 8), lambda z: enlarged(colours(np.moveaxis(z, 1, -1)), 8))
+    assert trace.info.preview["method"] == "linear fit"
+    assert trace.info.preview["r2"] > 0.99
+    preview = trace.steps["preview"]
+    assert preview.dims == ("step", "preview_image", "preview_y", "preview_x", "preview_rgb")
+    assert preview.shape == (3, 2, 8, 8, 3)
+    assert preview.dtype == np.uint8
+    latents = trace.steps["next_latents"][-1].values
+    last = trace.steps["latents"][2].values
+    expected = colours(np.moveaxis(last, 1, -1)) * 255
+    assert np.abs(preview[2] - expected).max() < 12, "colours that were clipped bend the fit a little"
+    assert trace.steps["preview_x0"].shape == preview.shape
+    assert latents.shape == (2, 4, 8, 8)
+
+
+def test_video_shows_its_middle_frame(tmp_path: Path) -> None:
+    """Latents of a video are shown by their middle frame, fitted to the middle frame of the pictures."""
+    trace = traced(tmp_path / "run.zarr", noise(1, 4, 3, 6, 8), lambda z: enlarged(colours(np.moveaxis(z, 1, -1)), 4))
+    assert trace.images is not None
+    assert trace.images.shape == (1, 3, 24, 32, 3)
+    assert trace.info.preview["r2"] > 0.98
+    assert trace.steps["preview"].shape == (3, 1, 6, 8, 3)
+
+
+def test_packed_tokens_take_their_shape_from_the_picture(tmp_path: Path) -> None:
+    """Latents packed into a row of tokens are laid out by the picture's aspect, also when it is not square."""
+    trace = traced(tmp_path / "run.zarr", noise(1, 6 * 10, 4), lambda z: enlarged(colours(z.reshape(1, 6, 10, 4)), 8))
+    assert trace.info.preview["r2"] > 0.99
+    assert trace.steps["preview"].shape == (3, 1, 6, 10, 3)
+
+
+def test_without_pictures(tmp_path: Path) -> None:
+    """A run that returned no pictures shows principal components."""
+    trace = traced(tmp_path / "run.zarr", noise(1, 4, 8, 8), lambda z: None)
+    assert trace.images is None
+    assert trace.info.preview == {"method": "principal components", "r2": None}
+    assert trace.steps["preview"].shape == (3, 1, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "decode"),
+    [
+        ((1, 7, 4), lambda z: None),
+        ((1, 4), lambda z: None),
+        ((1, 4, 8, 8), lambda z: np.zeros((1, 8, 8, 1))),
+        ((1, 4, 8, 8), lambda z: np.zeros((3, 8, 8, 3))),
+        ((2, 4, 8, 8), lambda z: np.zeros((1, 8, 8, 3))),
+        ((1, 4, 8, 8), lambda z: ["not", "pictures"]),
+        ((1, 1, 1, 1), lambda z: np.zeros((1, 8, 8, 3), np.uint8)),
+        ((1, 4, 2, 2, 2, 2), lambda z: None),
+    ],
+    ids=["prime tokens", "vectors", "grey", "more pictures", "fewer pictures", "text", "one pixel", "six dimensions"],
+)
+def test_odd_runs_cost_the_preview_at_most(
+    tmp_path: Path, shape: tuple[int, ...], decode: Callable[[NDArray[Any]], Any]
+) -> None:
+    """Latents or pictures of an unexpected kind leave the trace complete, with or without thumbnails."""
+    trace = traced(tmp_path / "run.zarr", noise(*shape), decode)
+    assert len(trace) == 3
+    assert trace.steps["next_latents"].shape == (3, *shape)
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+@pytest.mark.parametrize("pictures", [False, True])
+def test_latents_that_are_not_finite(tmp_path: Path, share: float, pictures: bool) -> None:
+    """Some NaN among the latents are drawn as if they were zero; where all are, there is nothing to draw."""
+    latents = noise(1, 4, 8, 8)
+    latents.view(-1)[: int(256 * share)] = torch.nan
+
+    def decode(z: NDArray[Any]) -> Any:
+        return enlarged(np.nan_to_num(colours(np.moveaxis(z, 1, -1))), 2) if pictures else None
+
+    trace = traced(tmp_path / "run.zarr", latents, decode)
+    assert ("preview" in trace.steps) == (share < 1)
+    assert bool(trace.info.preview) == (share < 1)

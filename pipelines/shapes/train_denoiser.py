@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +32,9 @@ _GROUNDING_WEIGHT = 0.15
 
 
 def train_denoiser(
-    vae: AutoencoderKL, folder: Path, *, samples: int, scenes: int
+    vae: AutoencoderKL, folder: Path, *, samples: Sequence[int], scenes: int
 ) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """Train on `samples` draws from a pool of `scenes` pictures.
+    """Train on draws from a pool of `scenes` pictures; `samples` is their number, one entry a cycle.
 
     The target is v (Salimans & Ho 2022, eq. 10). A grounding loss, (1 - attention mass inside the object's mask)²
     weighted by √ᾱ, supervises the cross-attention of colour, size and shape words; every other word is free.
@@ -65,7 +66,8 @@ def train_denoiser(
         grounding = sum(_grounding(maps, pool.masks[chosen].float(), owner, alpha.sqrt()) for maps in attention)
         return F.mse_loss(predicted, velocity) + _GROUNDING_WEIGHT * grounding / len(attention)
 
-    schedule = Schedule(samples // BATCH, peak=2e-3, warmup=300, decay=0.4, average=0.998)
+    first, *further = (cycle // BATCH for cycle in samples)
+    schedule = Schedule(first, peak=2e-3, warmup=300, decay=0.4, average=0.998, further=tuple(further))
     train(model, loss, schedule, folder / "denoiser.pt", title="denoiser")
     unet.set_attn_processor(AttnProcessor2_0())
     return unet, text_encoder

@@ -132,7 +132,7 @@ def render(scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     return picture.round().astype(np.uint8), masks
 
 
-_GRID: NDArray[np.float64] = np.arange(IMAGE_SIZE) + 0.5
+_GRID = np.arange(IMAGE_SIZE, dtype=np.float64) + 0.5
 
 
 def coverage(shape: str, x: float, y: float, radius: float) -> NDArray[np.float32]:

@@ -17,7 +17,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add what two convolutions make of x."""
-        return x + self.conv2(self.activation(self.conv1(self.activation(x.clone()))))
+        change: Tensor = self.conv2(self.activation(self.conv1(self.activation(x.clone()))))
+        return x + change
 
 
 class Denoiser(nn.Module):

@@ -129,6 +129,8 @@ def test_a_copied_scheduler_is_followed(tmp_path: Path) -> None:
     original = type(pipeline).prepare_extra_step_kwargs
 
     class Copying(type(pipeline)):  # type: ignore[misc]
+        scheduler: Any
+
         def prepare_extra_step_kwargs(self, *args: Any) -> Any:
             """Called just before the loop."""
             self.scheduler = copy.deepcopy(self.scheduler)

@@ -56,7 +56,8 @@ def test_values_are_those_before_an_in_place_operation(tmp_path: Path) -> None:
     """A tensor that is overwritten downstream is recorded as it left its module."""
     model = Denoiser()
     seen: list[Tensor] = []
-    handle = model.blocks[0].conv1.register_forward_hook(lambda *args: seen.append(args[2].detach().clone()))
+    layer = model.get_submodule("blocks.0.conv1")
+    handle = layer.register_forward_hook(lambda *args: seen.append(args[2].detach().clone()))
     with Tracer(model, tmp_path / "run.zarr", capture="all") as tracer:
         denoise(model)
     handle.remove()
@@ -196,7 +197,7 @@ def test_an_error_in_the_run_is_told_and_undone(tmp_path: Path) -> None:
     class Failing(Denoiser):
         def forward(self, sample: Tensor, timestep: Tensor | float) -> Any:
             if float(timestep) == 800.0:
-                self.blocks[1].conv2.forward = lambda _: 1 / 0  # type: ignore[assignment]
+                self.get_submodule("blocks.1.conv2").forward = lambda _: 1 / 0
             return super().forward(sample, timestep)
 
     model = Failing()

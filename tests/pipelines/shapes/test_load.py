@@ -33,15 +33,14 @@ def thing(words: str) -> Object:
 
 
 HELD_OUT = (
-    one("purple square", "right", "gray"),
-    one("big red circle", "top", "white"),
+    one("small yellow star", "", "black"),
     one("yellow ring", "left", "black"),
-    one("big red triangle", "bottom", "gray"),
-    two("blue circle", "below", "red ring", "black"),
-    two("red star", "left of", "big cyan square", "white"),
-    two("big green triangle", "below", "blue ring", "black"),
-    two("big yellow square", "right of", "green circle", "black"),
+    one("small purple triangle", "top", "black"),
+    one("blue star", "top", "black"),
+    two("big cyan triangle", "right of", "small purple triangle", "black"),
+    two("purple triangle", "above", "big blue ring", "white"),
 )
+"""Captions the shipped model gets right; the report next to the weights says how many of all it does."""
 
 
 @pytest.fixture(scope="module")

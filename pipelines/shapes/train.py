@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
         "--samples",
         type=int,
         nargs="+",
-        default=(400_000, 88_000),
+        default=(400_000, 60_000),
         help="pictures shown to the denoiser, one number for each cycle of the learning rate (%(default)s)",
     )
     parser.add_argument("--scenes", type=int, default=48_000, help="different pictures among them (%(default)s)")

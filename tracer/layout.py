@@ -180,7 +180,11 @@ _BYTES: Final = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
 def codec_chain(dtype: str, codec: Codec) -> list[dict[str, Any]]:
-    """Codecs of one chunk. Bitshuffle lets lz4 squeeze signs and exponents, all that compresses in activations."""
+    """Codecs of one chunk.
+
+    Bitshuffle lets lz4 squeeze signs and exponents, all that compresses in activations. Counts are mostly small or
+    zero, and shuffling their bytes is as good and 2.5 times faster.
+    """
     if dtype == "string":
         return [{"name": "vlen-utf8", "configuration": {}}]
     if codec == "raw":
@@ -189,7 +193,7 @@ def codec_chain(dtype: str, codec: Codec) -> list[dict[str, Any]]:
         "typesize": item_size(dtype),
         "cname": codec,
         "clevel": 1,
-        "shuffle": "bitshuffle",
+        "shuffle": "bitshuffle" if dtype.startswith("float") else "shuffle",
         "blocksize": 0,
     }
     return [_BYTES, {"name": "blosc", "configuration": configuration}]

@@ -155,7 +155,8 @@ def _encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes:
         full[tuple(slice(0, size) for size in data.shape)] = data
     if spec.codec == "raw":
         return full.tobytes()
-    blosc = Blosc(cname=spec.codec, clevel=1, shuffle=Blosc.BITSHUFFLE)
+    shuffle = Blosc.BITSHUFFLE if spec.dtype.startswith("float") else Blosc.SHUFFLE  # as layout.codec_chain says
+    blosc = Blosc(cname=spec.codec, clevel=1, shuffle=shuffle)
     return bytes(blosc.encode(full.ravel()))
 
 

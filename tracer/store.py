@@ -119,8 +119,15 @@ class StoreWriter:
             stream.write(np.asarray(value, spec.dtype).tobytes())
 
     def release_reserve(self) -> None:
-        """Give the disk back what was kept for the last words; also done at the end of every trace."""
-        (self.path / _RESERVE).unlink(missing_ok=True)
+        """Give the disk back what was kept for the last words, at the end of every trace.
+
+        Raises:
+            FileNotFoundError: Someone deleted the trace, or a part of it, while it was written.
+        """
+        try:
+            (self.path / _RESERVE).unlink()
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.path} was deleted while it was written") from None
 
     def _make_parents(self, path: str) -> None:
         segments = path.split("/") if path else []

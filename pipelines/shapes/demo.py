@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from diffusion_xray.tracer.commands.info import facts
+from diffusion_xray.tracer.commands.protocol import print_json
 from diffusion_xray.tracer.plugins import COMMANDS, find
 
 __all__ = ["Demo"]
@@ -41,6 +43,7 @@ class Demo:
         )
         parser.add_argument("--image", type=Path, metavar="PNG", help="also save the picture")
         parser.add_argument("--no-view", action="store_true", help="print a summary instead of opening the browser")
+        parser.add_argument("--json", action="store_true", help="print what the trace holds as JSON, for programs")
 
     def run(self, options: argparse.Namespace) -> int:
         _quieten_libraries()
@@ -65,6 +68,9 @@ class Demo:
             )
         if options.image:
             result.images[0].resize((256, 256), 0).save(options.image)
+        if options.json:
+            print_json(facts(tracer.trace))
+            return 0
         view = find(COMMANDS).get("view")
         if view is not None and not options.no_view and sys.stdout.isatty():
             return int(view.load()().open(options.out))

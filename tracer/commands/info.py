@@ -11,7 +11,7 @@ from ..info import printable
 from ..trace import Trace, open_trace
 from .protocol import add_trace_argument, print_json
 
-__all__ = ["Info"]
+__all__ = ["Info", "facts"]
 
 
 class Info:
@@ -26,15 +26,16 @@ class Info:
 
     def run(self, options: argparse.Namespace) -> int:
         trace = open_trace(options.trace)
-        facts = _facts(trace)
+        known = facts(trace)
         if options.json:
-            print_json(facts)
+            print_json(known)
         else:
-            _print(trace, facts)
+            _print(trace, known)
         return 0
 
 
-def _facts(trace: Trace) -> dict[str, Any]:
+def facts(trace: Trace) -> dict[str, Any]:
+    """What a trace holds, as JSON."""
     info = dataclasses.asdict(trace.info)
     return {
         "path": str(trace.path),
@@ -59,15 +60,15 @@ def _bytes_on_disk(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def _print(trace: Trace, facts: dict[str, Any]) -> None:
+def _print(trace: Trace, known: dict[str, Any]) -> None:
     info = trace.info
     lines = [
-        ("trace", f"{trace.path}  {facts['bytes'] / 1e6:.1f} MB, format {info.format_version}"),
+        ("trace", f"{trace.path}  {known['bytes'] / 1e6:.1f} MB, format {info.format_version}"),
         ("status", info.status + (f", {info.seconds:.1f} s" if info.seconds is not None else "")),
         ("pipeline", info.pipeline or "modules"),
         *((f"  {name}", kind) for name, kind in info.components.items()),
         ("steps", f"{len(trace)}" + (f" of {info.planned_steps}" if info.planned_steps > len(trace) else "")),
-        ("modules", f"{facts['modules']} fired, tensors of {facts['modules_with_tensors']} stored"),
+        ("modules", f"{known['modules']} fired, tensors of {known['modules_with_tensors']} stored"),
         ("call", ", ".join(f"{name}={value!r}" for name, value in info.call.items())),
         *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}") for prompt in trace.prompts),
         *(("guidance", f"{name}: {_guidance(layout)}") for name, layout in info.guidance.items()),
@@ -75,7 +76,7 @@ def _print(trace: Trace, facts: dict[str, Any]) -> None:
         *(("gap", f"{gap.get('site', '')} step {gap.get('step', '–')}: {gap.get('reason')}") for gap in info.gaps),
         *(("tap failed", f"{entry.get('tap')}: {entry.get('error')}") for entry in info.tap_failures),
         ("error", _error(info.error)),
-        ("first fault", _fault(facts["first_fault"])),
+        ("first fault", _fault(known["first_fault"])),
         ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
     ]
     for label, text in lines:

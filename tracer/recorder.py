@@ -78,7 +78,7 @@ class Recorder:
         self._rows: dict[tuple[str, str, int, bool], int] = {}
         self._calls: dict[tuple[str, str, bool], int] = {}
         self._dims: dict[str, dict[str, int]] = {}
-        self._seen: dict[int, _Seen] = {}
+        self._seen: dict[tuple[int, bool], _Seen] = {}
         self._latest = -1
         self._capacity = 0
         self._committed = 0
@@ -120,7 +120,7 @@ class Recorder:
             row = self._rows.get((source.name, port, call, stepped))
             if row is None:
                 row = self._add_site(table, source, port, call, tensor=tensor, dims=dims)
-            seen = self._look(tensor)
+            seen = self._look(tensor, stepped=stepped)
             wanted = keep and self._capture.wants_step(step)
             kept = wanted and self._keep(table, table.sites[row], source, tensor=tensor, seen=seen)
             table.set(row, seen.statistics, HAS_TENSOR if kept else HAS_STATISTICS)
@@ -209,15 +209,18 @@ class Recorder:
         else:
             self._unlisted_gaps += 1
 
-    def _look(self, tensor: Tensor) -> _Seen:
-        """Statistics, taken once for the very tensor object that has not been written to since."""
+    def _look(self, tensor: Tensor, *, stepped: bool) -> _Seen:
+        """Statistics, taken once for the very tensor object that has not been written to since.
+
+        What was seen outside of the loop is another thing inside: its array has no steps.
+        """
         try:
             version = tensor._version
         except RuntimeError:  # tensors of inference mode do not count their versions
             return _Seen(weakref.ref(tensor), -1, summarise(tensor))
-        known = self._seen.get(id(tensor))
+        known = self._seen.get((id(tensor), stepped))
         if known is None or known.tensor() is not tensor or known.version != version:
-            known = self._seen[id(tensor)] = _Seen(weakref.ref(tensor), version, summarise(tensor))
+            known = self._seen[id(tensor), stepped] = _Seen(weakref.ref(tensor), version, summarise(tensor))
         return known
 
     def _table(self, component: str, *, stepped: bool) -> Table:
@@ -266,7 +269,10 @@ class Recorder:
         return tuple(free)
 
     def _keep(self, table: Table, site: SiteInfo, source: Source, *, tensor: Tensor, seen: _Seen) -> bool:
-        """Copy the tensor and queue it for the store, unless the same tensor is already there under another name."""
+        """Copy the tensor and queue it for the store, unless a module's tensor is already there as another module's.
+
+        Only modules share: latents and records are looked for under their own names.
+        """
         step = self.clock.last_step if table.stepped else None
         if not tensor.numel():
             return False
@@ -274,7 +280,8 @@ class Recorder:
             self._gap(site.key, step, f"shape {tuple(tensor.shape)} differs from the first, {site.shape}")
             return False
         own = f"{module_group(site.name, has_children=not source.leaf)}/{encode_segment(site.array_name)}"
-        if seen.array and site.array in ("", seen.array):
+        is_module = source.order is not None
+        if is_module and seen.array and site.array in ("", seen.array):
             if not site.array:
                 table.replace(replace(site, array=seen.array))
             return True
@@ -283,7 +290,8 @@ class Recorder:
                 self._gap(site.key, step, f"up to here its tensors are those of {site.array}")
             self._add_array(replace(site, array=own), tensor)
             table.replace(replace(site, array=own))
-        seen.array = own
+        if is_module:
+            seen.array = own
         copy = tensor.detach().to("cpu", copy=True)
         self._writer.submit(functools.partial(_write_tensor, own, step, copy, self._stored_dtype(tensor)), copy.nbytes)
         return True

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from diffusion_xray.tracer import (
@@ -451,3 +452,26 @@ def test_no_warning_on_a_good_run(tmp_path: Path) -> None:
         model = Denoiser()
         with Tracer(model, tmp_path / "run.zarr"):
             denoise(model)
+
+
+def test_latents_are_stored_under_their_own_name_whoever_has_them_too(tmp_path: Path) -> None:
+    """The tensor a scheduler steps from or was given may be a record's or a module's: it is in `steps` all the same."""
+    model, scheduler = Denoiser(), DDIMScheduler()
+    scheduler.set_timesteps(3)
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    given, outputs = [], []
+    parts = {"unet": model, "scheduler": scheduler}
+    with torch.no_grad(), Tracer(parts, tmp_path / "run.zarr", capture="all") as tracer:
+        tracer.record("start", latents)
+        for timestep in scheduler.timesteps:
+            given.append(latents.clone())
+            noise = model(latents, timestep)[0]
+            tracer.record("now", latents)  # after the call that began the step
+            outputs.append(noise.clone())
+            latents = scheduler.step(noise, timestep, latents).prev_sample
+    trace = tracer.trace
+    assert not trace.info.gaps
+    assert np.array_equal(trace.steps["latents"], torch.stack(given))
+    assert np.array_equal(trace.steps["model_output"], torch.stack(outputs))
+    assert np.array_equal(trace["records.now"]["output"], torch.stack(given))
+    assert np.array_equal(trace["records.start"]["output"], given[0])

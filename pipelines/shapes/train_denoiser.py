@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,16 +27,18 @@ BATCH = 16
 _SEED = 2
 _ATTENTION_SIZE = 8
 _CAPTION_DROPOUT = 0.1
-_GROUNDING_WEIGHT = 0.15
+_GROUNDING_WEIGHT = 0.1
 
 
 def train_denoiser(
-    vae: AutoencoderKL, folder: Path, *, samples: Sequence[int], scenes: int
+    vae: AutoencoderKL, folder: Path, *, samples: int, scenes: int
 ) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """Train on draws from a pool of `scenes` pictures; `samples` is their number, one entry a cycle.
+    """Train on `samples` draws from a pool of `scenes` pictures.
 
     The target is v (Salimans & Ho 2022, eq. 10). A grounding loss, (1 - attention mass inside the object's mask)²
     weighted by √ᾱ, supervises the cross-attention of colour, size and shape words; every other word is free.
+    The text encoder learns at a quarter of the UNet's rate: at the full rate it lost the difference between words
+    ("circle" and "square") before the UNet had found a use for it, and never got it back.
     """
     torch.manual_seed(_SEED)
     unet, text_encoder = make_unet(), make_text_encoder(make_tokenizer())
@@ -66,9 +67,10 @@ def train_denoiser(
         grounding = sum(_grounding(maps, pool.masks[chosen].float(), owner, alpha.sqrt()) for maps in attention)
         return F.mse_loss(predicted, velocity) + _GROUNDING_WEIGHT * grounding / len(attention)
 
-    first, *further = (cycle // BATCH for cycle in samples)
-    schedule = Schedule(first, peak=2e-3, warmup=300, decay=0.4, average=0.998, further=tuple(further))
-    train(model, loss, schedule, folder / "denoiser.pt", title="denoiser")
+    steps = samples // BATCH
+    schedule = Schedule(steps, peak=2e-3, warmup=max(steps * 15 // 100, 1), decay=0.85, average=0.995)
+    rates = {"text_encoder": 0.25}
+    train(model, loss, schedule, folder / "denoiser.pt", title="denoiser", rates=rates)
     unet.set_attn_processor(AttnProcessor2_0())
     return unet, text_encoder
 
@@ -124,12 +126,9 @@ def _training_scene(rng: np.random.Generator) -> Scene:
 
 
 def _timesteps(random: torch.Generator) -> Tensor:
-    """Timesteps stratified over the batch; three quarters favour the middle, where shapes are decided."""
+    """Timesteps, uniform and stratified over the batch."""
     strata = (torch.arange(BATCH) + torch.rand(BATCH, generator=random)) / BATCH
-    middle = torch.sigmoid(torch.special.ndtri(strata.clamp(1e-4, 1 - 1e-4)) - 0.3)
-    flat = torch.rand(BATCH, generator=random)
-    uniform = torch.rand(BATCH, generator=random) < 0.25
-    return (torch.where(uniform, flat, middle) * 1000).long().clamp(0, 999)
+    return (strata * 1000).long().clamp(0, 999)
 
 
 def _record_cross_attention(unet: UNet2DConditionModel) -> list[Tensor]:

@@ -92,17 +92,16 @@ def test_the_denoiser_trains_and_resumes(tmp_path: Path) -> None:
     """Two steps of the real recipe give weights that a second call finds again."""
     torch.manual_seed(0)
     vae = make_vae().eval()
-    parts = train_denoiser(vae, tmp_path, samples=(32,), scenes=64)
-    again = train_denoiser(vae, tmp_path, samples=(32,), scenes=64)
+    parts = train_denoiser(vae, tmp_path, samples=32, scenes=64)
+    again = train_denoiser(vae, tmp_path, samples=32, scenes=64)
     for first, second in zip(parts, again, strict=True):
         assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
         assert all(value.isfinite().all() for value in first.parameters())
 
 
-def test_a_further_cycle_starts_again_at_half_the_peak() -> None:
-    """After the first fall to zero a further cycle climbs to half of the peak and falls again."""
-    schedule = Schedule(steps=1000, peak=2.0, warmup=10, decay=0.4, average=0.9, further=(500,))
-    assert schedule.total == 1500
-    assert schedule.rate(999) < 1e-4
-    assert schedule.rate(1100) == 1.0
-    assert schedule.rate(1499) < 1e-4
+def test_a_child_learns_at_its_own_rate(tmp_path: Path) -> None:
+    """With a rate of zero a child keeps its weights while the others learn."""
+    model, before = tiny_model(), tiny_model()
+    train(model, loss_of(model), SCHEDULE, tmp_path / "rates.pt", title="rates", rates={"0": 0.0})
+    assert torch.equal(model.get_parameter("0.weight"), before.get_parameter("0.weight"))
+    assert not torch.equal(model.get_parameter("3.weight"), before.get_parameter("3.weight"))

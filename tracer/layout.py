@@ -5,7 +5,6 @@ Writer and reader both import this module; it does no I/O and needs neither torc
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -257,8 +256,3 @@ def table_specs(group: str, *, steps: int | None, sites: int, attributes: Mappin
             )
         )
     return specs
-
-
-def blocks(sites: int) -> int:
-    """Number of site blocks that hold `sites` rows."""
-    return math.ceil(sites / SITE_BLOCK)

@@ -7,50 +7,32 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .capture import Capture
 from .clock import Clock, StepLog
+from .device import Results, copy_to_host
 from .info import SiteInfo
-from .layout import (
-    HAS_STATISTICS,
-    HAS_TENSOR,
-    ArraySpec,
-    array_name,
-    dimension_names,
-    encode_segment,
-    module_group,
-    tensor_spec,
-)
-from .statistics import Statistics, can_summarise, summarise
+from .layout import HAS_STATISTICS, HAS_TENSOR, ArraySpec, tensor_spec
+from .sites import Sites, Source
+from .statistics import can_summarise, measure
 from .store import StoreWriter
 from .tables import Table
 from .timeline import add_timeline, commit_step, resize_steps
 from .writer import BackgroundWriter
 
-__all__ = ["Recorder", "Source"]
+__all__ = ["OnPressure", "Recorder"]
+
+OnPressure = Literal["wait", "degrade"]
 
 _MOST_GAPS = 100
 _UNKNOWN_STEPS = 64
 """Steps to make room for when nobody knows how many there will be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Who emits a tensor: a module, or anything else with a name."""
-
-    name: str
-    """Path with its component, "unet.mid_block"."""
-    kind: str = ""
-    """Class of the module."""
-    order: int | None = None
-    """Position in call order; None for what is no module, which stands behind the latest module."""
-    leaf: bool = True
-    """Whether it has no children; decides where its arrays lie in the store."""
 
 
 @dataclass(slots=True)
@@ -59,29 +41,45 @@ class _Seen:
 
     tensor: weakref.ref[Tensor]
     version: int
-    statistics: Statistics
+    table: Table
+    row: int
     array: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unmeasured:
+    """The row of a tensor whose copy the writer measures."""
+
+    row: NDArray[np.float64]
+    histogram: NDArray[np.uint32]
 
 
 class Recorder:
     """Takes tensors from the taps, knows their place in the trace, and feeds the writer.
 
     Thread-safe: pipelines may run in another thread than the one that started the tracer.
+
+    Args:
+        writer: Takes the copies.
+        capture: Which of the tensors to keep.
+        clock: Knows the step.
+        on_pressure: What to do while the writer's budget is spent: "wait" for it, or "degrade" to statistics.
     """
 
-    def __init__(self, writer: BackgroundWriter, capture: Capture, clock: Clock) -> None:
+    def __init__(
+        self, writer: BackgroundWriter, capture: Capture, clock: Clock, *, on_pressure: OnPressure = "wait"
+    ) -> None:
         self.clock = clock
         self._writer = writer
         self._capture = capture
+        self._wait = on_pressure == "wait"
         self._lock = threading.RLock()
-        self._tables: dict[tuple[str, bool], Table] = {}
-        self._rows: dict[tuple[str, str, int, bool], int] = {}
-        self._calls: dict[tuple[str, str, bool], int] = {}
-        self._dims: dict[str, dict[str, int]] = {}
-        self._seen: dict[tuple[int, bool], _Seen] = {}
-        self._latest = -1
+        self._sites = Sites(clock)
+        self._results = Results()
+        self._seen: dict[int, _Seen] = {}
         self._capacity = 0
         self._committed = 0
+        self._shed = 0
         self._gaps: list[dict[str, Any]] = []
         self._unlisted_gaps = 0
 
@@ -94,8 +92,10 @@ class Recorder:
         keep: bool = False,
         dims: Sequence[str] | None = None,
         in_last_step: bool = False,
-    ) -> Statistics | None:
+    ) -> None:
         """Take statistics of a tensor, and a copy when it is to be kept; nothing later can change what is recorded.
+
+        What is not copied is measured here, where the processor's caches still hold it; what is, by the writer.
 
         Args:
             source: Who emits it.
@@ -104,27 +104,34 @@ class Recorder:
             keep: Store the tensor too, at the steps the capture allows.
             dims: Dimension names; by rank when None.
             in_last_step: Count it to the last step even after the loop, as the scheduler's and the user's tensors are.
-
-        Returns:
-            The statistics, or None when the tensor has no numbers to look at.
         """
         with self._lock:
             step = self.clock.last_step if in_last_step else self.clock.step_now()
-            stepped = step is not None
-            call = self._calls.get((source.name, port, stepped), 0)
-            self._calls[source.name, port, stepped] = call + 1
+            place, call = self._sites.fire(source, port, stepped=step is not None)
             if not can_summarise(tensor):
                 self._gap(source.name, step, f"a {tensor.layout} {tensor.dtype} tensor has no numbers to look at")
-                return None
-            table = self._table(source.name.split(".", 1)[0], stepped=stepped)
-            row = self._rows.get((source.name, port, call, stepped))
-            if row is None:
-                row = self._add_site(table, source, port, call, tensor=tensor, dims=dims)
-            seen = self._look(tensor, stepped=stepped)
-            wanted = keep and self._capture.wants_step(step)
-            kept = wanted and self._keep(table, table.sites[row], source, tensor=tensor, seen=seen)
-            table.set(row, seen.statistics, HAS_TENSOR if kept else HAS_STATISTICS)
-            return seen.statistics
+                return
+            table, row = place.table, place.rows.get(call, -1)
+            if row < 0:
+                row = self._sites.add(place, source, port, call, tensor=tensor, dims=dims)
+            seen = self._look(tensor, table, row)
+            is_new, on_host = seen.row == row, tensor.device.type == "cpu"
+            unmeasured = _Unmeasured(*table.rows.at(row)) if is_new else None
+            captured = HAS_STATISTICS
+            if keep and self._capture.wants_step(step):
+                own = source.array(table.sites[row].port, call)
+                later = unmeasured if on_host else None
+                if self._share(table, row, source, seen):
+                    captured = HAS_TENSOR
+                elif self._keep(table, row, own, tensor, step=step, unmeasured=later):
+                    captured = HAS_TENSOR
+                    unmeasured = None if on_host else unmeasured
+                    seen.array = own if source.order is not None else ""
+            if not is_new:
+                table.rows.alias(row, seen.row)
+            elif unmeasured is not None:
+                (measure if on_host else self._results.measure)(tensor, unmeasured.row, unmeasured.histogram)
+            table.rows.mark(row, captured)
 
     def write_array(self, path: str, array: NDArray[Any], dims: Sequence[str]) -> None:
         """Store an array that belongs to no step and needs no statistics, such as tokens and pictures."""
@@ -141,15 +148,18 @@ class Recorder:
         """Commit a step: its rows, then its coordinates, then one byte that says it is complete."""
         with self._lock:
             self._reserve_steps(log.step + 1)
-            changed = any(table.changed for table in self._tables.values())
-            for table in self._tables.values():
+            changed = any(table.changed for table in self._sites.tables)
+            self._fetch_results()
+            for table in self._sites.tables:
                 if table.changed:
                     self._writer.submit(table.declare(self._capacity))
                 if table.stepped:
                     self._writer.submit(*table.flush(log.step))
-            for key in [key for key in self._calls if key[2]]:
-                del self._calls[key]
+            self._sites.next_step()
             self._seen.clear()
+            if self._shed:
+                self._gap("", log.step, f"the writer fell behind: {self._shed} tensors kept as statistics only")
+                self._shed = 0
             for skipped in range(self._committed, log.step):  # the user's own numbering may leave some out
                 self._writer.submit(functools.partial(commit_step, StepLog(skipped)))
             self._writer.submit(functools.partial(commit_step, replace(log)))
@@ -160,7 +170,8 @@ class Recorder:
     def publish(self) -> None:
         """Make everything recorded so far visible to readers, what fired outside of the loop included."""
         with self._lock:
-            for table in self._tables.values():
+            self._fetch_results()
+            for table in self._sites.tables:
                 if table.changed:
                     self._writer.submit(table.declare(self._capacity))
                 if not table.stepped:
@@ -209,91 +220,57 @@ class Recorder:
         else:
             self._unlisted_gaps += 1
 
-    def _look(self, tensor: Tensor, *, stepped: bool) -> _Seen:
-        """Statistics, taken once for the very tensor object that has not been written to since.
+    def _fetch_results(self) -> None:
+        fill = self._results.fetch()
+        self._writer.submit(lambda _: fill())
 
-        What was seen outside of the loop is another thing inside: its array has no steps.
-        """
+    def _look(self, tensor: Tensor, table: Table, row: int) -> _Seen:
+        """Where this very tensor object, not written to since, was seen before in this step; else here."""
+        here = _Seen(weakref.ref(tensor), -1, table, row)
         try:
-            version = tensor._version
+            here.version = tensor._version
         except RuntimeError:  # tensors of inference mode do not count their versions
-            return _Seen(weakref.ref(tensor), -1, summarise(tensor))
-        known = self._seen.get((id(tensor), stepped))
-        if known is None or known.tensor() is not tensor or known.version != version:
-            known = self._seen[id(tensor), stepped] = _Seen(weakref.ref(tensor), version, summarise(tensor))
+            return here
+        known = self._seen.get(id(tensor))
+        if known is None or known.tensor() is not tensor or known.version != here.version or known.table is not table:
+            known = self._seen[id(tensor)] = here
         return known
 
-    def _table(self, component: str, *, stepped: bool) -> Table:
-        table = self._tables.get((component, stepped))
-        if table is None:
-            table = self._tables[component, stepped] = Table(component, stepped)
-        return table
-
-    def _add_site(
-        self, table: Table, source: Source, port: str, call: int, *, tensor: Tensor, dims: Sequence[str] | None
-    ) -> int:
-        name, row = source.name, len(table.sites)
-        self._rows[name, port, call, table.stepped] = row
-        if (name, port, call, not table.stepped) in self._rows:  # inside and outside of the loop are two places
-            port = f"{port}_{'step' if table.stepped else 'once'}"
-        group = module_group(name, has_children=not source.leaf)
-        order = self._latest if source.order is None else source.order
-        self._latest = max(self._latest, order)
-        shape, names = tuple(tensor.shape), tuple(dims or dimension_names(tensor.dim()))
-        table.add(
-            SiteInfo(
-                name=name,
-                port=port,
-                call=call,
-                row=row,
-                order=order,
-                module_class=source.kind,
-                torch_dtype=str(tensor.dtype).removeprefix("torch."),
-                shape=shape,
-                dims=self._free_dims(group, array_name(port, call), names, shape),
-                branch=self.clock.branch if table.stepped else "",
-                array="",
-                stepped=table.stepped,
-            )
-        )
-        return row
-
-    def _free_dims(self, group: str, array: str, names: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:
-        """Dimension names that no other array of the group uses with another size; xarray insists on that."""
-        sizes = self._dims.setdefault(group, {})
-        free: list[str] = []
-        for name, size in zip(names, shape, strict=True):
-            chosen = name if sizes.get(name, size) == size and name not in free else f"{array}_{name}"
-            sizes[chosen] = size
-            free.append(chosen)
-        return tuple(free)
-
-    def _keep(self, table: Table, site: SiteInfo, source: Source, *, tensor: Tensor, seen: _Seen) -> bool:
-        """Copy the tensor and queue it for the store, unless a module's tensor is already there as another module's.
+    def _share(self, table: Table, row: int, source: Source, seen: _Seen) -> bool:
+        """Let a module's tensor be read from the array of another module that has stored this very tensor.
 
         Only modules share: latents and records are looked for under their own names.
         """
-        step = self.clock.last_step if table.stepped else None
+        site = table.sites[row]
+        if source.order is None or not seen.array or site.array not in ("", seen.array):
+            return False
+        if not site.array:
+            table.replace(replace(site, array=seen.array))
+        return True
+
+    def _keep(
+        self, table: Table, row: int, own: str, tensor: Tensor, *, step: int | None, unmeasured: _Unmeasured | None
+    ) -> bool:
+        """Copy a tensor and queue it for its own array; false when there is no room for it now, or it does not fit."""
+        site = table.sites[row]
         if not tensor.numel():
             return False
-        if tuple(tensor.shape) != site.shape:
+        if tensor.shape != site.shape:
             self._gap(site.key, step, f"shape {tuple(tensor.shape)} differs from the first, {site.shape}")
             return False
-        own = f"{module_group(site.name, has_children=not source.leaf)}/{encode_segment(site.array_name)}"
-        is_module = source.order is not None
-        if is_module and seen.array and site.array in ("", seen.array):
-            if not site.array:
-                table.replace(replace(site, array=seen.array))
-            return True
+        buffer = self._writer.buffer(tensor, wait=self._wait)
+        if buffer is None:
+            self._shed += self._writer.error is None
+            return False
         if site.array != own:
             if site.array:
                 self._gap(site.key, step, f"up to here its tensors are those of {site.array}")
-            self._add_array(replace(site, array=own), tensor)
-            table.replace(replace(site, array=own))
-        if is_module:
-            seen.array = own
-        copy = tensor.detach().to("cpu", copy=True)
-        self._writer.submit(functools.partial(_write_tensor, own, step, copy, self._stored_dtype(tensor)), copy.nbytes)
+            site = replace(site, array=own)
+            self._add_array(site, tensor)
+            table.replace(site)
+        arrived = copy_to_host(tensor, buffer)
+        job = _Copy(own, step, buffer, self._stored_dtype(tensor), arrived, unmeasured)
+        self._writer.submit(job, buffer=buffer)
         return True
 
     def _add_array(self, site: SiteInfo, tensor: Tensor) -> None:
@@ -331,10 +308,27 @@ def _add_and_write(spec: ArraySpec, array: NDArray[Any], store: StoreWriter) -> 
     store.write(spec.path, (0,) * array.ndim, array)
 
 
-def _write_tensor(path: str, step: int | None, tensor: Tensor, dtype: str, store: StoreWriter) -> None:
-    if tensor.dtype.is_floating_point:
-        tensor = tensor.to(getattr(torch, dtype))
-    if step is None:
-        store.write(path, (0,) * tensor.dim(), tensor.numpy())
-    else:
-        store.append(path, (step,), tensor.numpy()[None])
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A copied tensor on its way to its array; a job of the writer."""
+
+    array: str
+    step: int | None
+    tensor: Tensor
+    dtype: str
+    arrived: Callable[[], None] | None
+    """Waits until the copy is complete."""
+    unmeasured: _Unmeasured | None
+
+    def __call__(self, store: StoreWriter) -> None:
+        if self.arrived is not None:
+            self.arrived()
+        if self.unmeasured is not None:
+            measure(self.tensor, self.unmeasured.row, self.unmeasured.histogram)
+        tensor = self.tensor
+        if tensor.dtype.is_floating_point:
+            tensor = tensor.to(getattr(torch, self.dtype))
+        if self.step is None:
+            store.write(self.array, (0,) * tensor.dim(), tensor.numpy())
+        else:
+            store.append(self.array, (self.step,), tensor.numpy()[None])

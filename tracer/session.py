@@ -15,19 +15,20 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
 from .capture import Capture, Level, Selection
 from .clock import Clock, StepLog
-from .errors import StoreError, StoreExistsError, TargetError, TracerStateError, TracerWarning
+from .errors import CaptureError, StoreError, StoreExistsError, TargetError, TracerStateError, TracerWarning
 from .layout import FORMAT_VERSION, RECORDS
 from .plugins import load_taps
 from .preview import write_previews
-from .recorder import Recorder, Source
-from .statistics import warm_up
+from .recorder import OnPressure, Recorder
+from .sites import Source
+from .statistics import can_summarise, summarise, warm_up
 from .store import StoreWriter
 from .summary import Summary
 from .taps.protocol import Emit, ModuleStack, Tap, Undo, shield
@@ -53,12 +54,16 @@ class Tracer:
         capture: What to keep beside statistics: "statistics", "blocks" (every block's output), "all", or a `Capture`.
         overwrite: Replace an older trace at `path`. Anything that is not a trace is never deleted.
         taps: Further taps, beside the built-in ones and those of installed packages.
-        budget: Bytes that may wait for the disk before the run is held back.
+        budget: Bytes that may be on their way to the disk, the buffers for them included.
+        on_pressure: What to do while they are: "wait" for the disk, or "degrade", keep statistics instead of tensors
+            and note the gap.
+        durable: Have each step on the disk before it counts as complete, so that it survives a power failure. Without
+            it a step survives the end of the process, however violent.
         store: Makes the writer of the store from its path and head.
 
     Raises:
         TargetError: `traced` is none of these.
-        CaptureError: `capture` is wrong or matches nothing.
+        CaptureError: `capture` is wrong or matches nothing, or `on_pressure` is neither.
 
     Example:
         >>> with Tracer(pipe, "run.zarr") as tracer:
@@ -75,7 +80,9 @@ class Tracer:
         overwrite: bool = False,
         taps: Sequence[Tap] = (),
         budget: int = DEFAULT_BUDGET,
-        store: Callable[[Path, Mapping[str, Any]], StoreWriter] = StoreWriter,
+        on_pressure: OnPressure = "wait",
+        durable: bool = False,
+        store: Callable[[Path, Mapping[str, Any]], StoreWriter] | None = None,
     ) -> None:
         self._target = Target.of(traced)
         self._modules = self._target.modules()
@@ -85,7 +92,10 @@ class Tracer:
         self._overwrite = overwrite
         self._own_taps = tuple(taps)
         self._budget = budget
-        self._make_store = store
+        if on_pressure not in get_args(OnPressure):
+            raise CaptureError(f"on_pressure={on_pressure!r}: choose from {', '.join(map(repr, get_args(OnPressure)))}")
+        self._on_pressure = on_pressure
+        self._make_store = store or functools.partial(StoreWriter, durable=durable)
         self._title = _caller()
         self._state: Literal["new", "recording", "closed"] = "new"
         self._undo = ExitStack()
@@ -122,7 +132,7 @@ class Tracer:
             raise StoreError(f"cannot write a trace at {self._path}: {error}") from error
         clock = Clock(self._step_ended, has_schedulers=bool(self._target.schedulers))
         self._clock = clock
-        self._recorder = Recorder(writer, self._selection.capture, clock)
+        self._recorder = Recorder(writer, self._selection.capture, clock, on_pressure=self._on_pressure)
         self._state = "recording"
         try:
             self._attach()
@@ -170,10 +180,10 @@ class Tracer:
         if not isinstance(tensor, Tensor) or not all(name.split(".")):
             raise TargetError(f"record({name!r}, {type(tensor).__name__}): give a name such as 'noise' and a tensor")
         source = Source(f"{RECORDS}.{name}", "record", leaf=False)  # "a.b" may come after "a"
-        statistics = self._recorder.record(source, tensor, keep=True, in_last_step=True)
-        if statistics is None:
+        self._recorder.record(source, tensor, keep=True, in_last_step=True)
+        if not can_summarise(tensor):
             raise TargetError(f"record({name!r}): a {tensor.layout} {tensor.dtype} tensor has no numbers to look at")
-        return Summary(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), statistics)
+        return Summary(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), summarise(tensor))
 
     def _attach(self) -> None:
         named, failed = load_taps()

@@ -1,16 +1,14 @@
 """One pass over a tensor: extrema, moments, counts and the float-bit histogram.
 
-On the CPU a compiled kernel reads the tensor where it lies. On an accelerator, or without numba, torch operations
-compute the same numbers.
+On the CPU the compiled kernel reads the tensor where it lies. On an accelerator, or without numba, torch operations
+compute the same numbers; nothing in them makes the host wait for the accelerator.
 """
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -19,10 +17,13 @@ from torch import Tensor
 
 from .layout import HISTOGRAM_BINS, STATISTICS
 
-__all__ = ["Statistics", "can_summarise", "summarise", "warm_up"]
+__all__ = ["Statistics", "can_summarise", "measure", "measure_on_device", "summarise", "warm_up"]
 
-
-_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+"""Dtypes the kernel reads, by the number it knows them by."""
+_PLAIN = (Tensor, torch.nn.Parameter)
+_PIECE = 1 << 22
+"""Elements that torch operations look at in one go; bounds the memory they take in float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,6 @@ class Statistics:
     histogram: NDArray[np.uint32]
     """Shape (4096,): counts by the top 12 bits of the value as float32."""
 
-    def row(self) -> tuple[float, ...]:
-        """The numbers in the order of the statistics table."""
-        return tuple(float(getattr(self, name)) for name in STATISTICS)
-
 
 def can_summarise(tensor: Tensor) -> bool:
     """Whether the tensor has numbers in memory: sparse, nested, quantised, complex and meta tensors do not count."""
@@ -64,118 +61,85 @@ def can_summarise(tensor: Tensor) -> bool:
 
 def summarise(tensor: Tensor) -> Statistics:
     """Statistics of a tensor of any real dtype, shape and memory layout; the tensor is only read."""
+    row, histogram = np.empty(len(STATISTICS)), np.empty(HISTOGRAM_BINS, np.uint32)
+    measure(tensor, row, histogram)
+    low, high, mean, std, norm, extreme = row[:6].tolist()
+    nans, ups, downs, zeros, count = row[6:].astype(int).tolist()
+    return Statistics(low, high, mean, std, norm, extreme, nans, ups, downs, zeros, count, histogram)
+
+
+def measure(tensor: Tensor, row: NDArray[np.float64], histogram: NDArray[np.uint32]) -> None:
+    """Fill a row of the statistics table, (11,) in the order of `STATISTICS`, and its histogram, (4096,)."""
+    kernel, kind = _kernel(), _KINDS.get(tensor.dtype)
+    readable = kind is not None and tensor.device.type == "cpu" and type(tensor) in _PLAIN and not tensor.is_neg()
+    if kernel is not None and readable and (count := tensor.numel()):
+        dense = tensor.is_contiguous()
+        sizes, strides = ((1, 1, 1, count), (0, 0, 0, 1)) if dense else _joined(tensor)
+        if len(sizes) == kernel.DIMENSIONS:
+            kernel.measure(tensor.data_ptr(), kind, sizes, strides, row, histogram)
+            return
+    values, bins = measure_on_device(tensor)
+    row[:], histogram[:] = values.cpu().numpy(), bins.cpu().numpy()
+
+
+def measure_on_device(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """The same numbers by torch operations, left on the tensor's device: float64 (11,) and int32 (4096,).
+
+    No operation here has a size that depends on data, as each of those would make the host wait.
+    """
     tensor = tensor.detach()
-    if tensor.numel() == 0:
-        return _finish(np.zeros(6), np.zeros(4, np.int64), 0, np.zeros(HISTOGRAM_BINS, np.uint32))
-    flat = _flat(tensor)
-    kernel = _kernel()
-    if kernel is None or flat.device.type != "cpu" or flat.dtype not in _FLOATS:
-        return _summarise_with_torch(flat)
-    return _summarise_with_numba(kernel, flat)
+    if tensor.device.type == "mps":  # no float64 there
+        tensor = tensor.cpu()
+    pieces = torch.split(tensor.reshape(-1), _PIECE)
+    zero = torch.zeros((), dtype=torch.float64, device=tensor.device)
+    bins = torch.zeros(HISTOGRAM_BINS, dtype=torch.int32, device=tensor.device)
+    counts, total, low, high = zero.repeat(5), zero.clone(), zero + torch.inf, zero - torch.inf
+    for piece in pieces:
+        wide = piece.double()
+        finite = wide.isfinite()
+        faults = [wide.isnan(), wide == torch.inf, wide == -torch.inf, wide == 0, finite]
+        counts += torch.stack([fault.sum() for fault in faults])
+        total += wide.where(finite, 0).sum()
+        if piece.numel():
+            low = torch.minimum(low, wide.where(finite, torch.inf).amin())
+            high = torch.maximum(high, wide.where(finite, -torch.inf).amax())
+        places = (piece.float().view(torch.int32) >> 20) & (HISTOGRAM_BINS - 1)
+        bins.scatter_add_(0, places.long(), torch.ones_like(places))
+    some, mean = counts[4] > 0, total / counts[4]
+    squares = zero.clone()
+    for piece in pieces:
+        wide = piece.double()
+        squares += (wide - mean).where(wide.isfinite(), 0).square().sum()
+    norm = (squares + counts[4] * mean.square()).sqrt()
+    moments = [low, high, mean, (squares / counts[4]).sqrt(), norm, torch.maximum(low.abs(), high.abs())]
+    known = torch.stack(moments).where(some, torch.nan)
+    return torch.cat([known, counts[:4], (zero + tensor.numel())[None]]), bins
 
 
 def warm_up() -> None:
-    """Compile the kernels before the run, so that the first step does not wait for the compiler."""
-    summarise(torch.ones(1))
+    """Compile the kernel before the run, so that the first step does not wait for the compiler."""
+    _kernel()
 
 
-def _flat(tensor: Tensor) -> Tensor:
-    """The elements in memory order when they fill their memory, else in a copy; statistics know no order."""
-    if not tensor.is_contiguous():
-        strides = sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
-        expected = 1
-        for stride, size in strides:
-            if stride != expected:
-                return tensor.reshape(-1)
-            expected *= size
-        return tensor.as_strided((tensor.numel(),), (1,))
-    return tensor.view(-1)
+def _joined(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes and strides with neighbouring dimensions joined and filled up to four, the densest last.
 
-
-def _finish(sums: NDArray[np.float64], counts: NDArray[np.int64], size: int, histogram: NDArray[Any]) -> Statistics:
-    shift, total, square, norm, low, high = sums.tolist()
-    finite = size - int(counts[:3].sum())
-    if finite:
-        mean = shift + total / finite
-        std = math.sqrt(max(square / finite - (total / finite) ** 2, 0.0))
-        l2, extreme = math.sqrt(norm), max(abs(low), abs(high))
-    else:
-        low = high = mean = std = l2 = extreme = math.nan
-    nans, ups, downs, zeros = counts.tolist()
-    bins = histogram.astype(np.uint32, copy=False)
-    return Statistics(low, high, mean, std, l2, extreme, nans, ups, downs, zeros, size, bins)
-
-
-def _summarise_with_numba(kernel: Callable[..., None], flat: Tensor) -> Statistics:
-    sums, counts = np.empty(6), np.zeros(4, np.int64)
-    histogram = np.zeros(HISTOGRAM_BINS, np.uint32)
-    values = flat.float().numpy()
-    kernel(values, values.view(np.uint32), sums, counts, histogram)
-    return _finish(sums, counts, flat.numel(), histogram)
-
-
-def _summarise_with_torch(flat: Tensor) -> Statistics:
-    if flat.device.type == "mps":  # no float64 there
-        flat = flat.cpu()
-    wide = flat.double()
-    finite_mask = wide.isfinite()
-    finite = wide[finite_mask]
-    sums = torch.zeros(6, dtype=torch.float64, device=flat.device)
-    if finite.numel():
-        shift = finite[0]
-        centred = finite - shift
-        parts = [shift, centred.sum(), centred.square().sum(), finite.square().sum(), finite.min(), finite.max()]
-        sums = torch.stack(parts)
-    counts = torch.stack([wide.isnan().sum(), (wide == math.inf).sum(), (wide == -math.inf).sum(), (wide == 0).sum()])
-    bins = (flat.float().view(torch.int32) >> 20) & (HISTOGRAM_BINS - 1)
-    histogram = torch.bincount(bins, minlength=HISTOGRAM_BINS).cpu().numpy()
-    return _finish(sums.cpu().numpy(), counts.cpu().numpy(), flat.numel(), histogram)
+    Statistics know no order, so dimensions may trade places. What needs more than four comes back longer.
+    """
+    joined: list[list[int]] = []
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if joined and stride == joined[-1][0] * joined[-1][1]:
+            joined[-1][1] *= size
+        elif size > 1:
+            joined.append([stride, size])
+    joined += [[0, 1]] * (4 - len(joined))
+    return tuple(size for _, size in reversed(joined)), tuple(stride for stride, _ in reversed(joined))
 
 
 @functools.cache
-def _kernel() -> Callable[..., None] | None:
+def _kernel() -> ModuleType | None:
     try:
-        import numba
-    except ImportError:  # slower, same numbers
+        from . import kernel
+    except ImportError:  # no numba: slower, same numbers
         return None
-    compile_with = functools.partial(numba.njit, nogil=True, error_model="numpy")
-    try:
-        compiled: Callable[..., None] = compile_with(cache=True)(_one_pass)
-    except RuntimeError:  # no folder to keep the compiled kernel in
-        compiled = compile_with()(_one_pass)
-    return compiled
-
-
-def _one_pass(
-    values: NDArray[np.float32],
-    bits: NDArray[np.uint32],
-    sums: NDArray[np.float64],
-    counts: NDArray[np.int64],
-    histogram: NDArray[np.uint32],
-) -> None:
-    """Fill `sums`, `counts` and `histogram`; moments are about the first finite value, which keeps them accurate."""
-    shift, total, square, norm = 0.0, 0.0, 0.0, 0.0
-    low, high = np.inf, -np.inf
-    nans, ups, downs, zeros = 0, 0, 0, 0
-    first = True
-    for i in range(values.size):
-        histogram[bits[i] >> 20] += 1
-        value = np.float64(values[i])
-        if np.isfinite(value):
-            if first:
-                shift, first = value, False
-            if value == 0.0:
-                zeros += 1
-            low, high = min(low, value), max(high, value)
-            centred = value - shift
-            total += centred
-            square += centred * centred
-            norm += value * value
-        elif np.isnan(value):
-            nans += 1
-        elif value > 0:
-            ups += 1
-        else:
-            downs += 1
-    sums[:] = (shift, total, square, norm, low, high)
-    counts[:] = (nans, ups, downs, zeros)
+    return kernel

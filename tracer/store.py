@@ -12,7 +12,7 @@ import math
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,30 @@ from .layout import ArraySpec
 __all__ = ["StoreWriter"]
 
 _NO_CHUNK = b"\xff" * 16
+_INDEX_ENTRY = struct.Struct("<QQ")
+_HEAD = 64
+"""First bytes of a chunk that are kept in memory to tell it from the next."""
 _RESERVE = ".reserve"
 _RESERVE_BYTES = 1 << 18
 """Kept back on disk, so that the reason can still be written once the disk is full."""
 
 
 class StoreWriter:
-    """Creates groups and arrays below `path` and writes their chunks. Not thread-safe: one thread owns it."""
+    """Creates groups and arrays below `path` and writes their chunks. Not thread-safe: one thread owns it.
 
-    def __init__(self, path: Path, attributes: Mapping[str, Any]) -> None:
+    Args:
+        path: Folder of the store; must not exist.
+        attributes: Of the root.
+        durable: Wait after each write until it is on the disk, so that not even a power failure takes it back.
+    """
+
+    def __init__(self, path: Path, attributes: Mapping[str, Any], *, durable: bool = False) -> None:
         self.path = path
         self._groups: dict[str, dict[str, Any]] = {"": dict(attributes)}
         self._arrays: dict[str, ArraySpec] = {}
-        self._ends: dict[Path, int] = {}
+        self._durable = durable
+        self._shards: dict[tuple[str, tuple[int, ...]], _Shard] = {}
+        self._poked: set[Path] = set()
         self._published: dict[str, dict[str, Any]] = {}
         path.mkdir(parents=True)
         (path / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
@@ -74,49 +85,55 @@ class StoreWriter:
         nodes |= {path: spec.metadata() for path, spec in self._arrays.items()}
         for path, document in nodes.items():
             if self._published.get(path) != document:
-                _write_json(self._folder(path) / "zarr.json", document)
+                self._write_json(self._folder(path) / "zarr.json", document)
         self._published = nodes
         root = _group_document(self._groups[""])
         ordered = dict(sorted(nodes.items(), key=lambda node: node[0].split("/")))
         root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": ordered}
-        _write_json(self.path / "zarr.json", root)
+        self._write_json(self.path / "zarr.json", root)
 
     def append(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
-        """Write one inner chunk of a sharded array; `index` counts chunks along each of the leading dimensions."""
+        """Write one inner chunk of a sharded array; `index` counts chunks along each of the leading dimensions.
+
+        A chunk equal to the one appended before it (a constant key of cross-attention, say) is not written again: its
+        index entry points to the same bytes.
+        """
         spec = self._arrays[path]
-        per_shard = spec.chunks_per_shard
-        index = (*index, *(0,) * (len(per_shard) - len(index)))
-        shard = tuple(at // count for at, count in zip(index, per_shard, strict=True))
-        file = self._chunk_file(path, shard)
-        slot = int(np.ravel_multi_index([at % count for at, count in zip(index, per_shard, strict=True)], per_shard))
+        shard, slot = self._shard(path, spec, index)
         data = _encode(spec, chunk)
-        end = self._ends.get(file)
-        descriptor = os.open(file, os.O_RDWR | (os.O_CREAT if end is None else 0), 0o644)
+        descriptor = shard.open()
         try:
-            if end is None:
-                end = _write_at(descriptor, _NO_CHUNK * int(np.prod(per_shard)), 0)
-            after = _write_at(descriptor, data, end)
-            _write_at(descriptor, struct.pack("<QQ", end, len(data)), 16 * slot)
-            self._ends[file] = after
+            if not shard.end:
+                shard.end = _write_at(descriptor, _NO_CHUNK * shard.slots, 0)
+                if self._durable:
+                    _sync_folder(shard.file.parent)
+            if not shard.repeats(descriptor, data):
+                start, shard.end = shard.end, _write_at(descriptor, data, shard.end)
+                shard.start, shard.length, shard.head = start, len(data), data[:_HEAD]
+            _write_at(descriptor, _INDEX_ENTRY.pack(shard.start, shard.length), 16 * slot)
+            if self._durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
     def write(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
         """Write or replace one chunk of an array without shards, by rename."""
-        _write_bytes(self._chunk_file(path, index), _encode(self._arrays[path], chunk))
+        self._write_bytes(self._chunk_file(path, index), _encode(self._arrays[path], chunk))
 
     def poke(self, path: str, position: int, value: float) -> None:
         """Set one element of a raw one-dimensional array in place."""
         spec = self._arrays[path]
         chunk, within = divmod(position, spec.chunk[0])
         file = self._chunk_file(path, (chunk,))
-        if file not in self._ends:
-            fill = np.full(spec.chunk, float(spec.fill), spec.dtype)
-            _write_bytes(file, fill.tobytes())
-            self._ends[file] = fill.nbytes
+        if file not in self._poked:
+            self._write_bytes(file, np.full(spec.chunk, float(spec.fill), spec.dtype).tobytes())
+            self._poked.add(file)
         with file.open("r+b") as stream:
             stream.seek(within * np.dtype(spec.dtype).itemsize)
             stream.write(np.asarray(value, spec.dtype).tobytes())
+            if self._durable:
+                stream.flush()
+                os.fsync(stream.fileno())
 
     def release_reserve(self) -> None:
         """Give the disk back what was kept for the last words, at the end of every trace.
@@ -128,6 +145,21 @@ class StoreWriter:
             (self.path / _RESERVE).unlink()
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.path} was deleted while it was written") from None
+
+    def _shard(self, path: str, spec: ArraySpec, index: tuple[int, ...]) -> tuple[_Shard, int]:
+        """The file that a chunk belongs into, and the chunk's slot in it."""
+        place: list[int] = []
+        slot = 0
+        for axis, count in enumerate(spec.chunks_per_shard):
+            outer, inner = divmod(index[axis] if axis < len(index) else 0, count)
+            place.append(outer)
+            slot = slot * count + inner
+        key = path, tuple(place)
+        shard = self._shards.get(key)
+        if shard is None:
+            slots = math.prod(spec.chunks_per_shard)
+            shard = self._shards[key] = _Shard(self._chunk_file(*key), slots)
+        return shard, slot
 
     def _make_parents(self, path: str) -> None:
         segments = path.split("/") if path else []
@@ -143,7 +175,51 @@ class StoreWriter:
         if not folder.exists():
             self.path.stat()
             folder.mkdir(parents=True, exist_ok=True)
+            if self._durable:
+                for made in [folder, *folder.parents][: len(Path(path).parts) + 1]:
+                    _sync_folder(made)
         return folder
+
+    def _write_json(self, file: Path, document: Mapping[str, Any]) -> None:
+        self._write_bytes(file, json.dumps(document, separators=(",", ":")).encode())
+
+    def _write_bytes(self, file: Path, data: bytes) -> None:
+        """Replace a file in one move."""
+        partial = file.with_name(file.name + ".partial")
+        try:
+            with partial.open("wb") as stream:
+                stream.write(data)
+                if self._durable:
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            partial.replace(file)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        if self._durable:
+            _sync_folder(file.parent)
+
+
+@dataclass(slots=True)
+class _Shard:
+    """A shard file that grows."""
+
+    file: Path
+    slots: int
+    end: int = 0
+    start: int = 0
+    """Where the latest chunk begins, its length, and its first bytes."""
+    length: int = -1
+    head: bytes = b""
+
+    def open(self) -> int:
+        return os.open(self.file, os.O_RDWR | (0 if self.end else os.O_CREAT), 0o644)
+
+    def repeats(self, descriptor: int, data: bytes) -> bool:
+        """Whether the latest chunk has these very bytes; it is read back only where its beginning fits."""
+        if len(data) != self.length or not data.startswith(self.head):
+            return False
+        return os.pread(descriptor, self.length, self.start) == data
 
 
 def _group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,15 +252,10 @@ def _write_at(descriptor: int, data: bytes, offset: int) -> int:
     return offset
 
 
-def _write_json(file: Path, document: Mapping[str, Any]) -> None:
-    _write_bytes(file, json.dumps(document, separators=(",", ":")).encode())
-
-
-def _write_bytes(file: Path, data: bytes) -> None:
-    partial = file.with_name(file.name + ".partial")
+def _sync_folder(folder: Path) -> None:
+    """Have the names of the files in a folder on the disk too."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        partial.write_bytes(data)
-        partial.replace(file)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

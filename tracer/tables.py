@@ -5,45 +5,78 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .info import SiteInfo
-from .layout import HISTOGRAM_BINS, SITE_BLOCK, STATISTICS, ArraySpec, blocks, table_group, table_specs
-from .statistics import Statistics
+from .layout import HISTOGRAM_BINS, SITE_BLOCK, STATISTICS, ArraySpec, table_group, table_specs
 from .store import StoreWriter
 from .writer import Job
 
-__all__ = ["Table"]
+__all__ = ["Rows", "Table"]
 
 
-@dataclass(slots=True)
-class _Rows:
-    """Rows that have not been handed to the writer yet, in whole blocks of sites."""
+class _Block(NamedTuple):
+    """Rows of `SITE_BLOCK` sites."""
 
     statistics: NDArray[np.float64]
     histogram: NDArray[np.uint32]
     captured: NDArray[np.uint8]
 
-    @classmethod
-    def empty(cls, sites: int) -> _Rows:
-        capacity = blocks(max(sites, 1)) * SITE_BLOCK
-        statistics = np.full((capacity, len(STATISTICS)), np.nan)
-        return cls(statistics, np.zeros((capacity, HISTOGRAM_BINS), np.uint32), np.zeros(capacity, np.uint8))
 
-    def parts(self) -> dict[str, NDArray[Any]]:
-        return {"statistics": self.statistics, "histogram": self.histogram, "captured": self.captured}
+class Rows:
+    """What is known of a component's sites in one step, in blocks that never move: the writer fills some of it."""
+
+    def __init__(self) -> None:
+        self._blocks: list[_Block] = []
+        self._aliases: list[tuple[int, int]] = []
+
+    def make_room(self, sites: int) -> None:
+        """Have a row for each of the first `sites` sites."""
+        while len(self._blocks) * SITE_BLOCK < sites:
+            statistics = np.full((SITE_BLOCK, len(STATISTICS)), np.nan)
+            histogram = np.zeros((SITE_BLOCK, HISTOGRAM_BINS), np.uint32)
+            self._blocks.append(_Block(statistics, histogram, np.zeros(SITE_BLOCK, np.uint8)))
+
+    def at(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.uint32]]:
+        """Views of a site's statistics, (11,), and of its histogram, (4096,)."""
+        block, within = self._blocks[row // SITE_BLOCK], row % SITE_BLOCK
+        return block.statistics[within], block.histogram[within]
+
+    def mark(self, row: int, captured: int) -> None:
+        """Say what is kept of a site in this step."""
+        self._blocks[row // SITE_BLOCK].captured[row % SITE_BLOCK] = captured
+
+    def alias(self, row: int, same: int) -> None:
+        """The tensor of `row` is that of the row `same`, whose statistics may not be there yet."""
+        self._aliases.append((row, same))
+
+    def settle(self) -> None:
+        """Fill the aliases in. Everything else must have been filled."""
+        for row, same in self._aliases:
+            (statistics, histogram), (known, counts) = self.at(row), self.at(same)
+            statistics[:], histogram[:] = known, counts
+        self._aliases.clear()
+
+    def snapshot(self) -> Rows:
+        """The rows marked so far, in the same memory; what is marked later does not count."""
+        other = Rows()
+        other._blocks = [block._replace(captured=block.captured.copy()) for block in self._blocks]
+        other._aliases = self._aliases.copy()
+        return other
+
+    def chunks(self) -> Iterator[tuple[str, int, NDArray[Any]]]:
+        """Array, place along the sites, and contents of every chunk."""
+        for at, block in enumerate(self._blocks):
+            for name, part in block._asdict().items():
+                yield name, at, part
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in self.parts().values())
-
-    def copy_into(self, other: _Rows) -> _Rows:
-        for old, new in zip(self.parts().values(), other.parts().values(), strict=True):
-            new[: len(old)] = old
-        return other
+        """Memory it takes."""
+        return sum(part.nbytes for block in self._blocks for part in block)
 
 
 @dataclass(slots=True)
@@ -55,7 +88,8 @@ class Table:
     sites: list[SiteInfo] = field(default_factory=list)
     changed: bool = True
     """Whether sites were added or changed since `declare`."""
-    _rows: _Rows = field(default_factory=lambda: _Rows.empty(0))
+    rows: Rows = field(default_factory=Rows)
+    """The current step's."""
 
     @property
     def group(self) -> str:
@@ -65,20 +99,13 @@ class Table:
     def add(self, site: SiteInfo) -> None:
         """Append a row."""
         self.sites.append(site)
-        if len(self.sites) > len(self._rows.captured):
-            self._rows = self._rows.copy_into(_Rows.empty(len(self.sites)))
+        self.rows.make_room(len(self.sites))
         self.changed = True
 
     def replace(self, site: SiteInfo) -> None:
         """Change what is said of a row."""
         self.sites[site.row] = site
         self.changed = True
-
-    def set(self, row: int, statistics: Statistics, captured: int) -> None:
-        """Fill a row for the current step."""
-        self._rows.statistics[row] = statistics.row()
-        self._rows.histogram[row] = statistics.histogram
-        self._rows.captured[row] = captured
 
     def declare(self, steps: int) -> Job:
         """A job that brings the table's arrays, coordinates and list of sites up to date."""
@@ -100,11 +127,11 @@ class Table:
 
     def flush(self, step: int | None) -> tuple[Job, int]:
         """A job that writes the current rows, and the bytes it holds; a new step starts with empty rows."""
-        rows = self._rows
-        self._rows = _Rows.empty(len(self.sites))
         if step is None:  # rows outside of the loop stay, as later calls add to them
-            rows.copy_into(self._rows)
-        return functools.partial(_write_rows, self.group, rows, len(self.sites), step), rows.nbytes
+            return functools.partial(_write_rows, self.group, self.rows.snapshot(), None), 0
+        rows, self.rows = self.rows, Rows()
+        self.rows.make_room(len(self.sites))
+        return functools.partial(_write_rows, self.group, rows, step), rows.nbytes
 
 
 def _write_labels(store: StoreWriter, path: str, labels: list[str], *, chunk: int) -> None:
@@ -115,15 +142,10 @@ def _write_labels(store: StoreWriter, path: str, labels: list[str], *, chunk: in
         store.write(path, (start // chunk,), np.array(labels[start : start + chunk], dtype=object))
 
 
-def _write_rows(group: str, rows: _Rows, sites: int, step: int | None, store: StoreWriter) -> None:
-    for name, block, chunk in _chunks(rows, sites):
+def _write_rows(group: str, rows: Rows, step: int | None, store: StoreWriter) -> None:
+    rows.settle()
+    for name, block, chunk in rows.chunks():
         if step is None:
             store.write(f"{group}/{name}", (block, *(0,) * (chunk.ndim - 1)), chunk)
         else:
             store.append(f"{group}/{name}", (step, block), chunk[None])
-
-
-def _chunks(rows: _Rows, sites: int) -> Iterator[tuple[str, int, NDArray[Any]]]:
-    for name, part in rows.parts().items():
-        for block in range(blocks(sites)):
-            yield name, block, part[block * SITE_BLOCK : (block + 1) * SITE_BLOCK]

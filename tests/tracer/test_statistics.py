@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_xray.tracer import statistics
 from diffusion_xray.tracer.layout import STATISTICS
-from diffusion_xray.tracer.statistics import Statistics, can_summarise, summarise
+from diffusion_xray.tracer.statistics import Statistics, can_summarise, measure_on_device, summarise
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -96,10 +98,13 @@ def test_any_shape(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.usefixtures("_kernel")
-def test_any_memory_layout() -> None:
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_any_memory_layout(dtype: torch.dtype) -> None:
     """Transposed, channels-last, strided, expanded and sliced tensors give what their elements give."""
-    base = torch.randn(2, 4, 6, 8, generator=seeded())
+    base = torch.randn(2, 4, 6, 8, generator=seeded()).to(dtype)
     views = [
+        base.permute(3, 1, 0, 2)[::2, 1:, :, ::3],
+        base.as_strided((2, 2, 2, 2, 2, 2), (150, 70, 31, 14, 6, 2)),
         base.transpose(1, 3),
         base.to(memory_format=torch.channels_last),
         base[:, ::2],
@@ -109,6 +114,39 @@ def test_any_memory_layout() -> None:
     ]
     for view in views:
         check(summarise(view), view)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_half_precision_number(dtype: torch.dtype) -> None:
+    """Each of the 65,536 bit patterns of a 16-bit float is read as the number it is."""
+    patterns = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(dtype).clone()
+    patterns[patterns.isnan()] = math.nan  # torch quiets signalling NaN as it widens them
+    check(summarise(patterns), patterns)
+    for pattern in patterns[~patterns.isnan()][::257]:
+        check(summarise(pattern), pattern)
+
+
+def test_many_blocks_in_several_layouts() -> None:
+    """A tensor of many blocks gives the same numbers whole, in half precision, and as a strided view."""
+    tensor = torch.randn(3, 50, 211, 7, generator=seeded())
+    tensor[1, 7, 5, 3], tensor[2, 1] = math.nan, math.inf
+    for view in (tensor, tensor.half(), tensor.bfloat16(), tensor[:, :, ::2], tensor.half()[:, 1:, :, 2:5]):
+        check(summarise(view), view)
+
+
+def test_the_operations_on_an_accelerator_never_wait_for_it() -> None:
+    """No operation of the path for accelerators has a result whose size or value the host must know."""
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.add(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    seen: set[str] = set()
+    with Watch():
+        measure_on_device(torch.randn(3, 5, generator=seeded()))
+    assert "scatter_add_" in seen
+    assert not seen & {"_local_scalar_dense", "item", "nonzero", "bincount", "masked_select", "unique2"}
 
 
 @pytest.mark.usefixtures("_kernel")

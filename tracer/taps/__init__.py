@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..recorder import Source
+from ..sites import Source
 from ..target import Target
 from .protocol import Emit, Tap, Undo
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..recorder import Source
+from ..sites import Source
 from ..target import Target
 from .protocol import Emit, Undo
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layout import PROMPTS, array_name
-from ..recorder import Source
+from ..sites import Source
 from ..target import Target
 from .modules import tensors_in
 from .protocol import Emit, Undo

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..capture import Selection
 from ..clock import Clock
-from ..recorder import Recorder, Source
-from ..statistics import Statistics
+from ..recorder import Recorder
+from ..sites import Source
 from ..target import Target
 
 __all__ = ["Emit", "ModuleStack", "Tap", "Undo", "replace_attribute", "shield"]
@@ -107,7 +107,7 @@ class Emit:
         keep: bool = True,
         dims: Sequence[str] | None = None,
         in_last_step: bool = False,
-    ) -> Statistics | None:
+    ) -> None:
         """Record a tensor at the current step: statistics always, the tensor itself when `keep`.
 
         Args:
@@ -119,7 +119,7 @@ class Emit:
             in_last_step: Count it to the last step even when the loop is over.
         """
         source = Source(source, leaf=False) if isinstance(source, str) else source  # "a.b" may come after "a"
-        return self._recorder.record(source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step)
+        self._recorder.record(source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step)
 
     def array(self, path: str, array: NDArray[Any], dims: Sequence[str]) -> None:
         """Store an array outside of the steps, without statistics; objects are stored as text."""

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from ..layout import LATENTS
-from ..recorder import Source
 from ..schedule import noise_level, predict_x0
+from ..sites import Source
 from ..target import Target
 from .protocol import Emit, Undo, replace_attribute
 from .steps import bound_arguments, scheduler_classes

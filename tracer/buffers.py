@@ -1,0 +1,103 @@
+"""Memory for copies on their way to the disk: reused, so that it is warm, and never more than a budget in all.
+
+Copying into pages the process already has costs a quarter of copying into new ones, and the shapes of a run repeat
+every step: a buffer that comes back from the writer fits the same module's next output.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import Tensor
+
+__all__ = ["BufferPool"]
+
+_Key = tuple[torch.dtype, torch.Size, tuple[int, ...], bool]
+
+
+class BufferPool:
+    """Hands out tensors to copy into, and counts every byte that is in flight. Thread-safe.
+
+    A request larger than the whole budget is granted once nothing else is in flight, so that no run gets stuck.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._idle: dict[_Key, list[Tensor]] = {}
+        self._idle_bytes = 0
+        self._in_flight = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def claim(self, nbytes: int, *, wait: bool) -> bool:
+        """Count `nbytes` as in flight; idle buffers make room. False when they do not fit, or the pool is closed."""
+        with self._changed:
+            return self._claim(nbytes, wait=wait)
+
+    def release(self, nbytes: int) -> None:
+        """What was claimed is gone."""
+        with self._changed:
+            self._in_flight -= nbytes
+            self._changed.notify_all()
+
+    def take(self, tensor: Tensor, *, wait: bool) -> Tensor | None:
+        """A buffer like `tensor`, in host memory, its contents undefined; None when none is to be had."""
+        key = _key(tensor)
+        with self._changed:
+            if self._closed:
+                return None
+            if idle := self._idle.get(key):
+                buffer = idle.pop()
+                self._idle_bytes -= buffer.nbytes
+                self._in_flight += buffer.nbytes
+                return buffer
+            if not self._claim(tensor.nbytes, wait=wait):
+                return None
+        dtype, size, stride, pinned = key
+        with torch.inference_mode(mode=False):  # the writer could not change a tensor of inference mode
+            return torch.empty_strided(size, stride, dtype=dtype, device="cpu", pin_memory=pinned)
+
+    def give(self, buffer: Tensor) -> None:
+        """Return a buffer that `take` handed out."""
+        pinned = torch.cuda.is_available() and buffer.is_pinned()
+        with self._changed:
+            self._in_flight -= buffer.nbytes
+            self._idle_bytes += buffer.nbytes
+            key = (buffer.dtype, buffer.shape, buffer.stride(), pinned)
+            self._idle.setdefault(key, []).append(buffer)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let go of idle buffers and of everyone who waits; nothing is handed out any more."""
+        with self._changed:
+            self._closed = True
+            self._idle.clear()
+            self._idle_bytes = 0
+            self._changed.notify_all()
+
+    def _claim(self, nbytes: int, *, wait: bool) -> bool:
+        while not self._closed:
+            self._evict(self._in_flight + nbytes - self._budget)
+            if not self._in_flight or self._in_flight + nbytes <= self._budget:
+                self._in_flight += nbytes
+                return True
+            if not wait:
+                return False
+            self._changed.wait()
+        return False
+
+    def _evict(self, limit: int) -> None:
+        """Drop idle buffers, the longest unused kinds first, until at most `-limit` bytes of them are left."""
+        while self._idle_bytes > 0 and self._idle_bytes + limit > 0:
+            key = next(iter(self._idle))
+            for buffer in self._idle.pop(key):
+                self._idle_bytes -= buffer.nbytes
+
+
+def _key(tensor: Tensor) -> _Key:
+    """What a buffer for a copy must be like. It keeps the memory order of the usual layouts: copying is then a move."""
+    stride = tensor.stride()
+    if not (tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))):
+        stride = torch.empty(tensor.shape, device="meta").stride()
+    return tensor.dtype, tensor.shape, stride, tensor.device.type == "cuda"

@@ -1,0 +1,84 @@
+"""From an accelerator to the host without waiting: copies on a stream of their own, results fetched once a step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .statistics import measure_on_device
+
+__all__ = ["Results", "copy_to_host"]
+
+Wait = Callable[[], None]
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def copy_to_host(tensor: Tensor, buffer: Tensor) -> Wait | None:
+    """Copy a tensor into host memory.
+
+    On CUDA the tensor is duplicated where it is, which the run's own stream does in passing, and crosses to the host
+    on a side stream; the run may overwrite the tensor at once.
+
+    Returns:
+        A function that waits until the buffer is filled, or None when it already is.
+    """
+    tensor = tensor.detach()
+    if tensor.device.type != "cuda":
+        buffer.copy_(tensor)
+        return None
+    duplicate = tensor.clone()
+    side = _side_stream(tensor.device)
+    side.wait_stream(torch.cuda.current_stream(tensor.device))
+    with torch.cuda.stream(side):
+        buffer.copy_(duplicate, non_blocking=True)
+    duplicate.record_stream(side)
+    event: torch.cuda.Event = side.record_event()
+    return event.synchronize
+
+
+class Results:
+    """Statistics that are still on the accelerators."""
+
+    def __init__(self) -> None:
+        self._pending: dict[torch.device, list[tuple[Tensor, Tensor, NDArray[np.float64], NDArray[np.uint32]]]] = {}
+
+    def measure(self, tensor: Tensor, row: NDArray[np.float64], histogram: NDArray[np.uint32]) -> None:
+        """Start measuring; `row` and `histogram` are filled by what `fetch` returns."""
+        values, bins = measure_on_device(tensor)
+        self._pending.setdefault(values.device, []).append((values, bins, row, histogram))
+
+    def fetch(self) -> Wait:
+        """Bring everything measured so far to the host; the returned function waits for it and fills the rows in."""
+        batches = []
+        for pending in self._pending.values():
+            values, bins, rows, histograms = zip(*pending, strict=True)
+            hosts = [_host_like(torch.stack(parts)) for parts in (values, bins)]
+            batches.append((hosts, rows, histograms))
+        self._pending.clear()
+
+        def fill() -> None:
+            for ((values, wait_values), (bins, wait_bins)), rows, histograms in batches:
+                for wait in (wait_values, wait_bins):
+                    if wait is not None:
+                        wait()
+                for targets, source in ((rows, values.numpy()), (histograms, bins.numpy())):
+                    for target, found in zip(targets, source, strict=True):
+                        target[:] = found
+
+        return fill
+
+
+def _host_like(tensor: Tensor) -> tuple[Tensor, Wait | None]:
+    with torch.inference_mode(mode=False):
+        pinned = tensor.device.type == "cuda"
+        buffer = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=pinned)
+    return buffer, copy_to_host(tensor, buffer)

@@ -1,0 +1,126 @@
+"""Which row, which array, which dimension names: the place of every tensor in the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from .clock import Clock
+from .info import SiteInfo
+from .layout import array_name, dimension_names, encode_segment, module_group
+from .tables import Table
+
+__all__ = ["Port", "Sites", "Source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who emits a tensor: a module, or anything else with a name."""
+
+    name: str
+    """Path with its component, "unet.mid_block"."""
+    kind: str = ""
+    """Class of the module."""
+    order: int | None = None
+    """Position in call order; None for what is no module, which stands behind the latest module."""
+    leaf: bool = True
+    """Whether it has no children; decides where its arrays lie in the store."""
+
+    def array(self, port: str, call: int) -> str:
+        """Path of its own array."""
+        return f"{module_group(self.name, has_children=not self.leaf)}/{encode_segment(array_name(port, call))}"
+
+
+@dataclass(slots=True)
+class Port:
+    """One port of a source, in or outside of the loop."""
+
+    table: Table
+    rows: dict[int, int] = field(default_factory=dict)
+    """Row of the table for each call within a step."""
+    calls: int = 0
+    """How often it has fired within the current step."""
+
+
+class Sites:
+    """Gives every tensor its row, in the order in which the tensors first came into being."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tables: dict[tuple[str, bool], Table] = {}
+        self._ports: dict[tuple[str, str, bool], Port] = {}
+        self._fired: list[Port] = []
+        self._dims: dict[str, dict[str, int]] = {}
+        self._latest = -1
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables of all components."""
+        return list(self._tables.values())
+
+    def fire(self, source: Source, port: str, *, stepped: bool) -> tuple[Port, int]:
+        """The port a tensor comes out of, and the number of this call within the step."""
+        place = self._ports.get((source.name, port, stepped))
+        if place is None:
+            table = self._table(source.name.split(".", 1)[0], stepped=stepped)
+            place = self._ports[source.name, port, stepped] = Port(table)
+        call = place.calls
+        if not call and stepped:
+            self._fired.append(place)
+        place.calls = call + 1
+        return place, call
+
+    def next_step(self) -> None:
+        """Calls are counted anew."""
+        for place in self._fired:
+            place.calls = 0
+        self._fired.clear()
+
+    def add(
+        self, place: Port, source: Source, port: str, call: int, *, tensor: Tensor, dims: Sequence[str] | None
+    ) -> int:
+        """A new row for a call that has none yet."""
+        table = place.table
+        row = place.rows[call] = len(table.sites)
+        other = self._ports.get((source.name, port, not table.stepped))
+        if other is not None and call in other.rows:  # inside and outside of the loop are two places
+            port = f"{port}_{'step' if table.stepped else 'once'}"
+        order = self._latest if source.order is None else source.order
+        self._latest = max(self._latest, order)
+        shape, names = tuple(tensor.shape), tuple(dims or dimension_names(tensor.dim()))
+        group = module_group(source.name, has_children=not source.leaf)
+        table.add(
+            SiteInfo(
+                name=source.name,
+                port=port,
+                call=call,
+                row=row,
+                order=order,
+                module_class=source.kind,
+                torch_dtype=str(tensor.dtype).removeprefix("torch."),
+                shape=shape,
+                dims=self._free_dims(group, array_name(port, call), names, shape),
+                branch=self._clock.branch if table.stepped else "",
+                array="",
+                stepped=table.stepped,
+            )
+        )
+        return row
+
+    def _table(self, component: str, *, stepped: bool) -> Table:
+        table = self._tables.get((component, stepped))
+        if table is None:
+            table = self._tables[component, stepped] = Table(component, stepped)
+        return table
+
+    def _free_dims(self, group: str, array: str, names: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:
+        """Dimension names that no other array of the group uses with another size; xarray insists on that."""
+        sizes = self._dims.setdefault(group, {})
+        free: list[str] = []
+        for name, size in zip(names, shape, strict=True):
+            chosen = name if sizes.get(name, size) == size and name not in free else f"{array}_{name}"
+            sizes[chosen] = size
+            free.append(chosen)
+        return tuple(free)

@@ -31,7 +31,8 @@ def copy_to_host(tensor: Tensor, buffer: Tensor) -> Wait | None:
     Returns:
         A function that waits until the buffer is filled, or None when it already is.
     """
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if tensor.device.type != "cuda":
         buffer.copy_(tensor)
         return None

@@ -119,14 +119,13 @@ class Recorder:
             unmeasured = _Unmeasured(*table.rows.at(row)) if is_new else None
             captured = HAS_STATISTICS
             if keep and self._capture.wants_step(step):
-                own = source.array(table.sites[row].port, call)
                 later = unmeasured if on_host else None
                 if self._share(table, row, source, seen):
                     captured = HAS_TENSOR
-                elif self._keep(table, row, own, tensor, step=step, unmeasured=later):
+                elif self._keep(table, row, place.arrays[call], tensor, step=step, unmeasured=later):
                     captured = HAS_TENSOR
                     unmeasured = None if on_host else unmeasured
-                    seen.array = own if source.order is not None else ""
+                    seen.array = place.arrays[call] if source.order is not None else ""
             if not is_new:
                 table.rows.alias(row, seen.row)
             elif unmeasured is not None:
@@ -166,6 +165,7 @@ class Recorder:
             self._committed = log.step + 1
             if changed:
                 self.publish()
+            self._writer.send()
 
     def publish(self) -> None:
         """Make everything recorded so far visible to readers, what fired outside of the loop included."""
@@ -177,6 +177,7 @@ class Recorder:
                 if not table.stepped:
                     self._writer.submit(*table.flush(None))
             self._writer.submit(StoreWriter.publish)
+            self._writer.send()
 
     def close(
         self, attributes: Mapping[str, Any], finish: Callable[[StoreWriter], Mapping[str, Any]]

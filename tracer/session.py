@@ -46,7 +46,7 @@ class Tracer:
     """Records everything that happens in a `with` block into a trace.
 
     The traced run is never changed: its outputs are bit-identical with and without the tracer, and an error of the
-    tracer costs records, not the run. A tracer is used once. Two tracers may be nested on one pipeline.
+    tracer costs records, not the run. A tracer is used once, and has its pipeline to itself.
 
     Args:
         traced: A `DiffusionPipeline`, an `nn.Module`, or a mapping of names to modules, schedulers and tokenizers.
@@ -123,13 +123,16 @@ class Tracer:
     def __enter__(self) -> Self:
         if self._state != "new":
             raise TracerStateError(f"this tracer is {self._state}; make a new Tracer for another run")
-        _make_room(self._path, overwrite=self._overwrite)
-        warm_up()
-        self._started = time.monotonic()
-        try:
-            writer = BackgroundWriter(lambda: self._make_store(self._path, self._head()), budget=self._budget)
-        except OSError as error:
-            raise StoreError(f"cannot write a trace at {self._path}: {error}") from error
+        with ExitStack() as undo:
+            undo.enter_context(self._target.claim(self._path))
+            _make_room(self._path, overwrite=self._overwrite)
+            warm_up()
+            self._started = time.monotonic()
+            try:
+                writer = BackgroundWriter(lambda: self._make_store(self._path, self._head()), budget=self._budget)
+            except OSError as error:
+                raise StoreError(f"cannot write a trace at {self._path}: {error}") from error
+            self._undo = undo.pop_all()
         clock = Clock(self._step_ended, has_schedulers=bool(self._target.schedulers))
         self._clock = clock
         self._recorder = Recorder(writer, self._selection.capture, clock, on_pressure=self._on_pressure)

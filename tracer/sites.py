@@ -28,9 +28,10 @@ class Source:
     leaf: bool = True
     """Whether it has no children; decides where its arrays lie in the store."""
 
-    def array(self, port: str, call: int) -> str:
-        """Path of its own array."""
-        return f"{module_group(self.name, has_children=not self.leaf)}/{encode_segment(array_name(port, call))}"
+    @property
+    def group(self) -> str:
+        """Group of its arrays."""
+        return module_group(self.name, has_children=not self.leaf)
 
 
 @dataclass(slots=True)
@@ -40,6 +41,8 @@ class Port:
     table: Table
     rows: dict[int, int] = field(default_factory=dict)
     """Row of the table for each call within a step."""
+    arrays: dict[int, str] = field(default_factory=dict)
+    """Path of the array that each call's tensors have to themselves."""
     calls: int = 0
     """How often it has fired within the current step."""
 
@@ -89,8 +92,9 @@ class Sites:
             port = f"{port}_{'step' if table.stepped else 'once'}"
         order = self._latest if source.order is None else source.order
         self._latest = max(self._latest, order)
+        group, name = source.group, array_name(port, call)
+        place.arrays[call] = f"{group}/{encode_segment(name)}"
         shape, names = tuple(tensor.shape), tuple(dims or dimension_names(tensor.dim()))
-        group = module_group(source.name, has_children=not source.leaf)
         table.add(
             SiteInfo(
                 name=source.name,
@@ -101,7 +105,7 @@ class Sites:
                 module_class=source.kind,
                 torch_dtype=str(tensor.dtype).removeprefix("torch."),
                 shape=shape,
-                dims=self._free_dims(group, array_name(port, call), names, shape),
+                dims=self._free_dims(group, name, names, shape),
                 branch=self._clock.branch if table.stepped else "",
                 array="",
                 stepped=table.stepped,

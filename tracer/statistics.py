@@ -21,6 +21,11 @@ __all__ = ["Statistics", "can_summarise", "measure", "measure_on_device", "summa
 
 _KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """Dtypes the kernel reads, by the number it knows them by."""
+_REAL = frozenset(
+    dtype
+    for dtype in vars(torch).values()
+    if isinstance(dtype, torch.dtype) and not dtype.is_complex and not str(dtype).startswith("torch.q")
+)
 _PLAIN = (Tensor, torch.nn.Parameter)
 _PIECE = 1 << 22
 """Elements that torch operations look at in one go; bounds the memory they take in float64."""
@@ -50,13 +55,7 @@ class Statistics:
 
 def can_summarise(tensor: Tensor) -> bool:
     """Whether the tensor has numbers in memory: sparse, nested, quantised, complex and meta tensors do not count."""
-    return (
-        tensor.layout == torch.strided
-        and not tensor.is_nested
-        and not tensor.is_quantized
-        and not tensor.is_complex()
-        and tensor.device.type != "meta"
-    )
+    return tensor.dtype in _REAL and tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
 
 
 def summarise(tensor: Tensor) -> Statistics:
@@ -71,11 +70,11 @@ def summarise(tensor: Tensor) -> Statistics:
 def measure(tensor: Tensor, row: NDArray[np.float64], histogram: NDArray[np.uint32]) -> None:
     """Fill a row of the statistics table, (11,) in the order of `STATISTICS`, and its histogram, (4096,)."""
     kernel, kind = _kernel(), _KINDS.get(tensor.dtype)
-    readable = kind is not None and tensor.device.type == "cpu" and type(tensor) in _PLAIN and not tensor.is_neg()
+    readable = kind is not None and tensor.device.type == "cpu" and type(tensor) in _PLAIN
     if kernel is not None and readable and (count := tensor.numel()):
         dense = tensor.is_contiguous()
         sizes, strides = ((1, 1, 1, count), (0, 0, 0, 1)) if dense else _joined(tensor)
-        if len(sizes) == kernel.DIMENSIONS:
+        if dense or (len(sizes) == kernel.DIMENSIONS and not tensor.is_neg()):
             kernel.measure(tensor.data_ptr(), kind, sizes, strides, row, histogram)
             return
     values, bins = measure_on_device(tensor)

@@ -7,6 +7,7 @@ one consolidated document at the root makes a change of many arrays visible at o
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -109,7 +110,7 @@ class StoreWriter:
                     _sync_folder(shard.file.parent)
             if not shard.repeats(descriptor, data):
                 start, shard.end = shard.end, _write_at(descriptor, data, shard.end)
-                shard.start, shard.length, shard.head = start, len(data), data[:_HEAD]
+                shard.start, shard.length, shard.head = start, len(data), bytes(data[:_HEAD])
             _write_at(descriptor, _INDEX_ENTRY.pack(shard.start, shard.length), 16 * slot)
             if self._durable:
                 os.fsync(descriptor)
@@ -183,7 +184,7 @@ class StoreWriter:
     def _write_json(self, file: Path, document: Mapping[str, Any]) -> None:
         self._write_bytes(file, json.dumps(document, separators=(",", ":")).encode())
 
-    def _write_bytes(self, file: Path, data: bytes) -> None:
+    def _write_bytes(self, file: Path, data: bytes | memoryview) -> None:
         """Replace a file in one move."""
         partial = file.with_name(file.name + ".partial")
         try:
@@ -215,9 +216,9 @@ class _Shard:
     def open(self) -> int:
         return os.open(self.file, os.O_RDWR | (0 if self.end else os.O_CREAT), 0o644)
 
-    def repeats(self, descriptor: int, data: bytes) -> bool:
+    def repeats(self, descriptor: int, data: bytes | memoryview) -> bool:
         """Whether the latest chunk has these very bytes; it is read back only where its beginning fits."""
-        if len(data) != self.length or not data.startswith(self.head):
+        if len(data) != self.length or data[:_HEAD] != self.head:
             return False
         return os.pread(descriptor, self.length, self.start) == data
 
@@ -226,7 +227,7 @@ def _group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def _encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes:
+def _encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes | memoryview:
     if spec.dtype == "string":
         texts = [str(text).encode() for text in chunk.ravel()]
         texts += [b""] * (math.prod(spec.chunk) - len(texts))  # a chunk at the array's edge is stored whole
@@ -237,13 +238,18 @@ def _encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes:
         full = np.full(spec.chunk, float(spec.fill), spec.dtype)
         full[tuple(slice(0, size) for size in data.shape)] = data
     if spec.codec == "raw":
-        return full.tobytes()
-    shuffle = Blosc.BITSHUFFLE if spec.dtype.startswith("float") else Blosc.SHUFFLE  # as layout.codec_chain says
-    blosc = Blosc(cname=spec.codec, clevel=1, shuffle=shuffle)
-    return bytes(blosc.encode(full.ravel()))
+        return full.ravel().view(np.uint8).data
+    encoded: bytes = _blosc(spec.codec, of_floats=spec.dtype.startswith("float")).encode(full.ravel())
+    return encoded
 
 
-def _write_at(descriptor: int, data: bytes, offset: int) -> int:
+@functools.cache
+def _blosc(codec: str, *, of_floats: bool) -> Blosc:
+    """As `layout.codec_chain` says."""
+    return Blosc(cname=codec, clevel=1, shuffle=Blosc.BITSHUFFLE if of_floats else Blosc.SHUFFLE)
+
+
+def _write_at(descriptor: int, data: bytes | memoryview, offset: int) -> int:
     """Write all of `data` and return the offset after it; a short write is an error of the disk."""
     view = memoryview(data)
     while view:

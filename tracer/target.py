@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from .errors import TargetError
+from .errors import TargetError, TracerStateError
 from .layout import RESERVED
 
 __all__ = ["Target"]
 
 _TIMESTEP_PARAMETERS = ("timestep", "timesteps", "t", "timestep_ratio", "r", "sigma", "noise_level")
+
+_HOLDERS: dict[int, Path] = {}
+"""Trace that each module is being recorded into, by the module's identity."""
+_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,29 @@ class Target:
                     seen.add(id(module))
                     found[f"{component}.{path}" if path else component] = module
         return found
+
+    @contextmanager
+    def claim(self, trace: Path) -> Iterator[None]:
+        """Hold the modules for one tracer: each would otherwise record what the other's hooks do to the run.
+
+        Raises:
+            TracerStateError: Another tracer holds one of them.
+        """
+        modules = self.modules()
+        with _LOCK:
+            for name, module in modules.items():
+                if other := _HOLDERS.get(id(module)):
+                    raise TracerStateError(
+                        f"{name} is being traced into {other} already; end that tracer first, "
+                        "or have one tracer capture all that is needed"
+                    )
+            _HOLDERS.update((id(module), trace) for module in modules.values())
+        try:
+            yield
+        finally:
+            with _LOCK:
+                for module in modules.values():
+                    del _HOLDERS[id(module)]
 
     def denoisers(self) -> dict[str, nn.Module]:
         """Components whose forward takes a timestep; of loose modules all when none does."""

@@ -14,9 +14,14 @@ from .store import StoreWriter
 __all__ = ["DEFAULT_BUDGET", "BackgroundWriter", "Job"]
 
 Job = Callable[[StoreWriter], None]
+_Entry = tuple[Job, int, Tensor | None]
 
 DEFAULT_BUDGET = 256 << 20
 """Bytes that may be on their way to the disk, spare buffers included."""
+
+
+_BATCH = 32
+"""Jobs handed over at once."""
 
 
 class BackgroundWriter:
@@ -30,7 +35,9 @@ class BackgroundWriter:
         self.error: Exception | None = None
         self._store = open_store()
         self._pool = BufferPool(budget)
-        self._jobs: queue.SimpleQueue[tuple[Job, int, Tensor | None] | None] = queue.SimpleQueue()
+        self._batch: list[_Entry] = []
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[list[_Entry] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="dxray-writer", daemon=True)
         self._thread.start()
 
@@ -44,22 +51,41 @@ class BackgroundWriter:
         Returns:
             None when the budget is spent and `wait` is false, or the writer has failed.
         """
-        return self._pool.take(tensor, wait=wait)
+        buffer = self._pool.take(tensor, wait=False)
+        if buffer is None:
+            self.send()
+            buffer = self._pool.take(tensor, wait=True) if wait else None
+        return buffer
 
     def submit(self, job: Job, nbytes: int = 0, *, buffer: Tensor | None = None) -> None:
-        """Queue a job.
+        """Queue a job. It may wait for others: a thread woken for every tensor would disturb the run.
 
         Args:
             job: Called in the writer's thread.
             nbytes: Memory it holds; waits while the budget is exceeded.
             buffer: What it reads of `buffer`; given back after it.
         """
-        if buffer is not None or not nbytes or self._pool.claim(nbytes, wait=True):
-            self._jobs.put((job, nbytes, buffer))
+        if nbytes and not self._pool.claim(nbytes, wait=False):
+            self.send()
+            if not self._pool.claim(nbytes, wait=True):
+                return
+        with self._lock:
+            self._batch.append((job, nbytes, buffer))
+            full = len(self._batch) >= _BATCH
+        if full:
+            self.send()
+
+    def send(self) -> None:
+        """Hand what is queued to the thread."""
+        with self._lock:
+            if self._batch:
+                self._queue.put(self._batch)
+                self._batch = []
 
     def close(self, last: Job) -> None:
         """Finish all jobs, then run `last` even after a failure, with the reserved disk space released first."""
-        self._jobs.put(None)
+        self.send()
+        self._queue.put(None)
         self._thread.join()
         self._pool.close()
         try:
@@ -69,15 +95,18 @@ class BackgroundWriter:
             self.error = self.error or error
 
     def _work(self) -> None:
-        while (entry := self._jobs.get()) is not None:
-            job, nbytes, buffer = entry
-            if self.error is None:
-                try:
-                    job(self._store)
-                except Exception as error:  # noqa: BLE001 — kept, reported once by the session
-                    self.error = error
-                    self._pool.close()
-            if buffer is not None:
-                self._pool.give(buffer)
-            else:
-                self._pool.release(nbytes)
+        while (batch := self._queue.get()) is not None:
+            for job, nbytes, buffer in batch:
+                self._run(job)
+                if buffer is not None:
+                    self._pool.give(buffer)
+                elif nbytes:
+                    self._pool.release(nbytes)
+
+    def _run(self, job: Job) -> None:
+        if self.error is None:
+            try:
+                job(self._store)
+            except Exception as error:  # noqa: BLE001 — kept, reported once by the session
+                self.error = error
+                self._pool.close()

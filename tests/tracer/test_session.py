@@ -342,15 +342,6 @@ def test_a_tracer_is_used_once(tmp_path: Path) -> None:
         tracer.record("late", torch.zeros(1))
 
 
-def test_nested_tracers_record_both(tmp_path: Path) -> None:
-    """Two tracers on one model see the same run and leave nothing behind."""
-    model = Denoiser()
-    with Tracer(model, tmp_path / "a.zarr") as outer, Tracer(model, tmp_path / "b.zarr") as inner:
-        denoise(model)
-    assert len(outer.trace) == len(inner.trace) == 4
-    assert hooks(model) == 0
-
-
 def test_an_existing_trace_is_replaced_on_request_only(tmp_path: Path) -> None:
     """A taken path is an error before anything runs, unless `overwrite` is given."""
     path = tmp_path / "run.zarr"

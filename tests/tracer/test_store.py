@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -310,3 +311,46 @@ def test_a_deleted_store_is_not_brought_to_life(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         store.append("x", (0,), np.ones((1, 2)))
     assert not root.exists()
+
+
+@pytest.mark.parametrize("codec", ["lz4", "raw"])
+def test_equal_consecutive_chunks_are_stored_once(tmp_path: Path, codec: Codec) -> None:
+    """A tensor that does not change costs one chunk, and every reader finds it at every step."""
+    spec = tensor_spec("x/key", "float32", (64, 64), ("a", "b"), steps=6, codec=codec, attributes={})
+    writer = StoreWriter(tmp_path / "s.zarr", {})
+    writer.add_array(spec)
+    writer.publish()
+    rng = np.random.default_rng(0)
+    key, other = rng.standard_normal((2, 64, 64)).astype(np.float32)
+    almost = key.copy()
+    almost[-1, -1] += 1  # differs in the last bytes only
+    sizes = []
+    for step, chunk in enumerate((key, key, key, almost, key, other)):
+        writer.append("x/key", (step,), chunk[None])
+        sizes.append((tmp_path / "s.zarr/x/key/c.0.0.0").stat().st_size)
+    assert sizes[0] == sizes[1] == sizes[2] < sizes[3] < sizes[4] < sizes[5]
+    expected = np.stack([key, key, key, almost, key, other])
+    for reader in (by_zarr, by_tensorstore):
+        assert np.array_equal(reader(tmp_path / "s.zarr", "x/key"), expected)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not name open files")
+def test_a_durable_store_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `durable` everything written, and the folders it lies in, is synced; without it nothing is."""
+    synced: list[str] = []
+    wait = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        wait(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    spec = tensor_spec("x/y", "float32", (2,), ("a",), steps=6, codec="raw", attributes={})
+    for durable in (False, True):
+        root = tmp_path / f"{durable}.zarr"
+        writer = StoreWriter(root, {}, durable=durable)
+        writer.add_array(spec)
+        writer.publish()
+        writer.append("x/y", (0,), np.zeros((1, 2), np.float32))
+        assert not durable or {str(root / "x/y/c.0.0"), str(root / "x/y"), str(root / "x"), str(root)} <= set(synced)
+        assert bool(synced) is durable

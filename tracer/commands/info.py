@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _print(trace: Trace, known: dict[str, Any]) -> None:
         *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}") for prompt in trace.prompts),
         *(("guidance", f"{name}: {_guidance(layout)}") for name, layout in info.guidance.items()),
         ("preview", _preview(info.preview)),
-        *(("gap", f"{gap.get('site', '')} step {gap.get('step', '–')}: {gap.get('reason')}") for gap in info.gaps),
+        *(("gap", _gap(gap)) for gap in info.gaps),
         *(("tap failed", f"{entry.get('tap')}: {entry.get('error')}") for entry in info.tap_failures),
         ("error", _error(info.error)),
         ("first fault", _fault(known["first_fault"])),
@@ -82,6 +83,12 @@ def _print(trace: Trace, known: dict[str, Any]) -> None:
     for label, text in lines:
         if text:
             print(printable(f"{label:12} {text}"))
+
+
+def _gap(gap: Mapping[str, Any]) -> str:
+    step = "" if gap.get("step") is None else f"step {gap['step']}"
+    where = " ".join(part for part in (str(gap.get("site", "")), step) if part)
+    return f"{where}: {gap.get('reason')}" if where else str(gap.get("reason"))
 
 
 def _guidance(layout: Any) -> str:

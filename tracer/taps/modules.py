@@ -27,12 +27,9 @@ class ModulesTap:
         listener = _Listener(emit)
         with ExitStack() as undo:
             for name, module in target.modules().items():
-                for register, callback in (
-                    (module.register_forward_pre_hook, listener.before),
-                    (module.register_forward_hook, listener.after),
-                ):
-                    handle = register(functools.partial(callback, name), with_kwargs=True)
-                    undo.callback(handle.remove)
+                before, after = (functools.partial(hook, name) for hook in (listener.before, listener.after))
+                undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+                undo.callback(module.register_forward_hook(after).remove)
             return undo.pop_all().close
 
 
@@ -52,12 +49,15 @@ class _Listener:
         if selection.capture.inputs and name in selection.modules:
             self._record(name, "input", {**{str(i): value for i, value in enumerate(args)}, **kwargs}, keep=True)
 
-    def after(self, name: str, _: nn.Module, __: tuple[Any, ...], ___: dict[str, Any], output: Any) -> None:
+    def after(self, name: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         self._emit.stack.pop(name)
         selection = self._emit.selection
         self._record(name, "output", output, keep=selection.capture.outputs and name in selection.modules)
 
     def _record(self, name: str, port: str, value: Any, *, keep: bool) -> None:
+        if type(value) is Tensor:  # nearly always
+            self._emit(self._sources[name], value, port=port, keep=keep)
+            return
         for index, (path, tensor) in enumerate(tensors_in(value)):
             shown = port if index == 0 else f"{port}_{path}"
             # further outputs (skip connections, caches) are stored where they were made

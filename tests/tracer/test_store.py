@@ -341,7 +341,7 @@ def test_a_durable_store_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.
     wait = os.fsync
 
     def fsync(descriptor: int) -> None:
-        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         wait(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)

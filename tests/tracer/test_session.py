@@ -24,6 +24,7 @@ from diffusion_xray.tracer import (
     TracerStateError,
     TracerWarning,
     open_trace,
+    statistics,
 )
 from diffusion_xray.tracer.store import StoreWriter
 from diffusion_xray.tracer.taps import Emit, Undo
@@ -466,3 +467,16 @@ def test_latents_are_stored_under_their_own_name_whoever_has_them_too(tmp_path: 
     assert np.array_equal(trace.steps["model_output"], torch.stack(outputs))
     assert np.array_equal(trace["records.now"]["output"], torch.stack(given))
     assert np.array_equal(trace["records.start"]["output"], given[0])
+
+
+def test_a_run_without_numba_is_recorded_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where numba is missing torch computes the statistics: the same counts, and moments to the last digits."""
+    tables = []
+    for name in ("compiled", "torch"):
+        if name == "torch":
+            monkeypatch.setattr(statistics, "_kernel", lambda: None)
+        model = Denoiser()
+        with Tracer(model, tmp_path / f"{name}.zarr", capture="all") as tracer:
+            denoise(model)
+        tables.append(tracer.trace.table("model").values)
+    np.testing.assert_allclose(tables[0], tables[1], rtol=1e-12)

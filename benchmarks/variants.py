@@ -1,0 +1,127 @@
+"""A loop traced in one way or another: what is captured, how long it takes, what the trace then holds."""
+
+# ruff: noqa: INP001 (beside the scripts that import it, no package)
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import Stopwatch, Turn
+from loops import sd15_loop, small_loop
+from processes import peak_resident, resident
+from torch import Tensor, nn
+
+__all__ = ["RAW", "WITH_ATTENTION", "prepare_peak", "traced_turn"]
+
+RAW = "all, uncompressed"
+WITH_ATTENTION = "blocks, attention inputs"
+
+
+class AttentionInputs:
+    """A tap that keeps what goes into the attention modules of diffusers' transformer blocks.
+
+    A `Capture` takes inputs, outputs or both of all modules that it matches alike; block outputs with inputs of
+    attention need a tap beside it.
+    """
+
+    def attach(self, target: Any, emit: Any) -> Callable[[], None]:
+        """Hook the attention modules."""
+        with ExitStack() as undo:
+            for name, module in target.modules().items():
+                if name.rpartition(".")[2] in {"attn1", "attn2"}:
+                    hook = emit.guard(functools.partial(_entered, emit, f"attention_inputs.{name}"))
+                    undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            return undo.pop_all().close
+
+
+def traced_turn(
+    loop: Any, name: str, expected: Tensor | None, folder: str | Path | None, settle: Callable[[], object] = int
+) -> Turn:
+    """Run a loop once, traced as `name` says, from before the tracer starts until its trace is closed.
+
+    Args:
+        loop: What to run.
+        name: "untraced", a level of capture, `RAW` or `WITH_ATTENTION`.
+        expected: Output of an untraced run; None where this is one.
+        folder: Where the trace is made and deleted again; None for the system's temporary folder.
+        settle: Waits for the device; called before the clock is started and before it is stopped.
+
+    Raises:
+        RuntimeError: The output differs from `expected` in any bit, or the trace is not whole.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        path = Path(place) / "run.zarr"
+        settle()
+        with Stopwatch() as clock:
+            output = loop.run() if name == "untraced" else _traced(loop, path, name)
+            settle()
+        turn = clock.turn
+        turn.output = output
+        if expected is not None and not torch.equal(expected, output):
+            raise RuntimeError(f"{name}: the run computed something else than the untraced one")
+        if name != "untraced":
+            turn.facts = _trace_facts(path, loop.steps)
+    return turn
+
+
+def prepare_peak(model: str, name: str, steps: int, threads: int, folder: str | None) -> Callable[[], Turn]:
+    """For a fresh process: make a loop, and return what runs it once and measures the peak of memory.
+
+    Args:
+        model: "small", "sd15" or "sd15 reduced".
+        name: See `traced_turn`.
+        steps: Steps of the loop.
+        threads: Threads of torch.
+        folder: See `traced_turn`.
+
+    Returns:
+        Its turn has the facts "before" and "peak": bytes held when the loop starts, after a first step, and at most.
+    """
+    torch.set_num_threads(threads)
+    loop = small_loop(steps) if model == "small" else sd15_loop(steps, reduced=model.endswith("reduced"))
+    # One step before, so that libraries and compiled code are told apart from what grows with a run.
+    traced_turn(replace(loop, steps=1), name, None, folder)
+
+    def run() -> Turn:
+        before = resident()
+        turn = traced_turn(loop, name, None, folder)
+        turn.facts |= {"before": before, "peak": peak_resident()}
+        return turn
+
+    return run
+
+
+def _traced(loop: Any, path: Path, name: str) -> Tensor:
+    from diffusion_xray.tracer import Capture, Tracer  # not at the top: an untraced run's process must not hold it
+
+    capture = {RAW: Capture(modules="**", codec="raw"), WITH_ATTENTION: "blocks"}.get(name, name)
+    taps = [AttentionInputs()] if name == WITH_ATTENTION else []
+    with Tracer({"unet": loop.unet}, path, capture=capture, taps=taps) as tracer:
+        return loop.run(on_step=lambda step, timestep: tracer.step(step, timestep=float(timestep)))
+
+
+def _trace_facts(path: Path, steps: int) -> dict[str, Any]:
+    """Modules seen, modules with tensors, bytes on disk; a trace that is not whole would look too cheap."""
+    from diffusion_xray.tracer import open_trace
+
+    trace = open_trace(path)
+    if trace.info.status != "complete" or len(trace) != steps or trace.info.gaps or trace.info.tap_failures:
+        wrong = [*trace.info.tap_failures, *trace.info.gaps][:3]
+        raise RuntimeError(f"{path} is {trace.info.status} with {len(trace)} of {steps} steps: {wrong}")
+    return {
+        "modules": len(trace.modules),
+        "stored": sum(module.stored for module in trace.modules.values()),
+        "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+    }
+
+
+def _entered(emit: Any, name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    tensors = {key: value for key, value in {**dict(enumerate(args)), **kwargs}.items() if isinstance(value, Tensor)}
+    for index, (key, tensor) in enumerate(tensors.items()):
+        emit(name, tensor, port="input" if index == 0 else f"input_{key}")

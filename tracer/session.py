@@ -6,11 +6,10 @@ import functools
 import importlib.metadata
 import math
 import platform
-import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +21,10 @@ from torch import Tensor
 
 from .capture import Capture, Level, Selection
 from .clock import Clock, StepLog
-from .errors import CaptureError, StoreError, StoreExistsError, TargetError, TracerStateError, TracerWarning
+from .errors import CaptureError, StoreError, TargetError, TracerStateError, TracerWarning
 from .layout import FORMAT_VERSION, RECORDS
+from .library_store import Where
+from .places import MakeStore, place_of
 from .plugins import load_taps
 from .preview import write_previews
 from .recorder import OnPressure, Recorder
@@ -34,7 +35,7 @@ from .summary import Summary
 from .taps.protocol import Emit, ModuleStack, Tap, Undo, shield
 from .taps.steps import StepsTap
 from .target import Target
-from .trace import Trace, open_trace
+from .trace import Trace
 from .writer import DEFAULT_BUDGET, BackgroundWriter
 
 __all__ = ["Tracer"]
@@ -50,7 +51,7 @@ class Tracer:
 
     Args:
         traced: A `DiffusionPipeline`, an `nn.Module`, or a mapping of names to modules, schedulers and tokenizers.
-        path: Where the trace goes, a folder whose name ends in ".zarr".
+        path: Where the trace goes: a folder whose name ends in ".zarr", a zip file, a URL of fsspec, or a Zarr store.
         capture: What to keep beside statistics: "statistics", "blocks" (every block's output), "all", or a `Capture`.
         overwrite: Replace an older trace at `path`. Anything that is not a trace is never deleted.
         taps: Further taps, beside the built-in ones and those of installed packages.
@@ -59,7 +60,7 @@ class Tracer:
             and note the gap.
         durable: Have each step on the disk before it counts as complete, so that it survives a power failure. Without
             it a step survives the end of the process, however violent.
-        store: Makes the writer of the store from its path and head.
+        store: Makes the writer of a folder from its path and head.
 
     Raises:
         TargetError: `traced` is none of these.
@@ -74,7 +75,7 @@ class Tracer:
     def __init__(
         self,
         traced: object,
-        path: str | Path,
+        path: Where,
         *,
         capture: Level | Capture = "blocks",
         overwrite: bool = False,
@@ -82,20 +83,19 @@ class Tracer:
         budget: int = DEFAULT_BUDGET,
         on_pressure: OnPressure = "wait",
         durable: bool = False,
-        store: Callable[[Path, Mapping[str, Any]], StoreWriter] | None = None,
+        store: MakeStore | None = None,
     ) -> None:
         self._target = Target.of(traced)
         self._modules = self._target.modules()
         self._selection = Selection.of(capture, self._modules)
         self._level = capture if isinstance(capture, str) else "custom"
-        self._path = _checked_path(path)
+        self._place = place_of(path, store or functools.partial(StoreWriter, durable=durable))
         self._overwrite = overwrite
         self._own_taps = tuple(taps)
         self._budget = budget
         if on_pressure not in get_args(OnPressure):
             raise CaptureError(f"on_pressure={on_pressure!r}: choose from {', '.join(map(repr, get_args(OnPressure)))}")
         self._on_pressure = on_pressure
-        self._make_store = store or functools.partial(StoreWriter, durable=durable)
         self._title = _caller()
         self._state: Literal["new", "recording", "closed"] = "new"
         self._undo = ExitStack()
@@ -105,9 +105,9 @@ class Tracer:
         self._started = 0.0
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Path | str:
         """Where the trace is."""
-        return self._path
+        return self._place.path
 
     @property
     def trace(self) -> Trace:
@@ -118,20 +118,20 @@ class Tracer:
         """
         if self._state == "new":
             raise TracerStateError("nothing is recorded yet; use the tracer in a with statement first")
-        return open_trace(self._path)
+        return self._place.open()
 
     def __enter__(self) -> Self:
         if self._state != "new":
             raise TracerStateError(f"this tracer is {self._state}; make a new Tracer for another run")
         with ExitStack() as undo:
-            undo.enter_context(self._target.claim(self._path))
-            _make_room(self._path, overwrite=self._overwrite)
+            undo.enter_context(self._target.claim(self.path))
+            self._place.make_room(overwrite=self._overwrite)
             warm_up()
             self._started = time.monotonic()
             try:
-                writer = BackgroundWriter(lambda: self._make_store(self._path, self._head()), budget=self._budget)
+                writer = BackgroundWriter(lambda: self._place.writer(self._head()), budget=self._budget)
             except OSError as error:
-                raise StoreError(f"cannot write a trace at {self._path}: {error}") from error
+                raise StoreError(f"cannot write a trace at {self.path}: {error}") from error
             self._undo = undo.pop_all()
         clock = Clock(self._step_ended, has_schedulers=bool(self._target.schedulers))
         self._clock = clock
@@ -222,12 +222,13 @@ class Tracer:
         for entry in self._failures:
             _warn(f"tap {entry['tap']!r} failed and recorded nothing from there on: {entry['error']}")
         if failure is not None:
-            _warn(f"the trace {self._path} is incomplete: {failure}. The run itself is unharmed")
+            _warn(f"the trace {self.path} is incomplete: {failure}. The run itself is unharmed")
 
     def _write_end(self, error: BaseException | None) -> Exception | None:
         """Commit what is complete and write how the run ended; returns what went wrong with the trace."""
         end: dict[str, Any] = {"status": _status(error), "seconds": round(time.monotonic() - self._started, 3)}
         end["tap_failures"] = self._failures
+        failure: Exception | None = None
         if error is not None:
             end["error"] = {
                 "type": type(error).__name__,
@@ -237,9 +238,11 @@ class Tracer:
             }
         try:
             self._clock.finish(complete=error is None)
-            return self._recorder.close(end, lambda store: write_previews(open_trace(self._path), store))
-        except Exception as failure:  # noqa: BLE001 — reported as a warning; the run is unharmed
-            return failure
+            failure = self._recorder.close(end, lambda store: write_previews(self._place.open(), store))
+            self._place.finish()
+        except Exception as problem:  # noqa: BLE001 — reported as a warning; the run is unharmed
+            failure = failure or problem
+        return failure
 
     def _step_ended(self, log: StepLog) -> None:
         self._recorder.step_ended(log)
@@ -284,25 +287,6 @@ def _status(error: BaseException | None) -> str:
     if error is None:
         return "complete"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-
-
-def _checked_path(path: str | Path) -> Path:
-    path = Path(path)
-    if path.suffix != ".zarr":
-        raise StoreError(f"the trace {str(path)!r} must end in .zarr, by which xarray knows it; try {path.stem}.zarr")
-    return path
-
-
-def _make_room(path: Path, *, overwrite: bool) -> None:
-    if not path.exists():
-        return
-    try:
-        open_trace(path)
-    except Exception as error:
-        raise StoreExistsError(f"{path} exists and is not a trace, so it stays; choose another path") from error
-    if not overwrite:
-        raise StoreExistsError(f"{path} holds a trace already; choose another path or pass overwrite=True")
-    shutil.rmtree(path)
 
 
 def _is_compiled(module: Any) -> bool:

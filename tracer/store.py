@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from .layout import ArraySpec
 
-__all__ = ["StoreWriter"]
+__all__ = ["StoreWriter", "chunk_name", "encode"]
 
 _NO_CHUNK = b"\xff" * 16
 _INDEX_ENTRY = struct.Struct("<QQ")
@@ -51,8 +51,7 @@ class StoreWriter:
         self._shards: dict[tuple[str, tuple[int, ...]], _Shard] = {}
         self._poked: set[Path] = set()
         self._published: dict[str, dict[str, Any]] = {}
-        path.mkdir(parents=True)
-        (path / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
+        self._create()
         self.publish()
 
     def __contains__(self, path: str) -> bool:
@@ -86,12 +85,12 @@ class StoreWriter:
         nodes |= {path: spec.metadata() for path, spec in self._arrays.items()}
         for path, document in nodes.items():
             if self._published.get(path) != document:
-                self._write_json(self._folder(path) / "zarr.json", document)
+                self._put(f"{path}/zarr.json", _json(document))
         self._published = nodes
         root = _group_document(self._groups[""])
         ordered = dict(sorted(nodes.items(), key=lambda node: node[0].split("/")))
         root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": ordered}
-        self._write_json(self.path / "zarr.json", root)
+        self._put("zarr.json", _json(root))
 
     def append(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
         """Write one inner chunk of a sharded array; `index` counts chunks along each of the leading dimensions.
@@ -101,7 +100,7 @@ class StoreWriter:
         """
         spec = self._arrays[path]
         shard, slot = self._shard(path, spec, index)
-        data = _encode(spec, chunk)
+        data = encode(spec, chunk)
         descriptor = shard.open()
         try:
             if not shard.end:
@@ -119,7 +118,7 @@ class StoreWriter:
 
     def write(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
         """Write or replace one chunk of an array without shards, by rename."""
-        self._write_bytes(self._chunk_file(path, index), _encode(self._arrays[path], chunk))
+        self._put(f"{path}/{chunk_name(index)}", encode(self._arrays[path], chunk))
 
     def poke(self, path: str, position: int, value: float) -> None:
         """Set one element of a raw one-dimensional array in place."""
@@ -147,6 +146,15 @@ class StoreWriter:
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.path} was deleted while it was written") from None
 
+    def _create(self) -> None:
+        self.path.mkdir(parents=True)
+        (self.path / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
+
+    def _put(self, key: str, data: bytes | memoryview) -> None:
+        """Write or replace a whole file."""
+        path, _, name = key.rpartition("/")
+        self._write_bytes(self._folder(path) / name, data)
+
     def _shard(self, path: str, spec: ArraySpec, index: tuple[int, ...]) -> tuple[_Shard, int]:
         """The file that a chunk belongs into, and the chunk's slot in it."""
         place: list[int] = []
@@ -168,7 +176,7 @@ class StoreWriter:
             self._groups.setdefault("/".join(segments[:depth]), {})
 
     def _chunk_file(self, path: str, index: tuple[int, ...]) -> Path:
-        return self._folder(path) / ".".join(["c", *map(str, index)])
+        return self._folder(path) / chunk_name(index)
 
     def _folder(self, path: str) -> Path:
         """The folder of a node, made where missing; a trace that was deleted in mid-run is not brought to life."""
@@ -180,9 +188,6 @@ class StoreWriter:
                 for made in [folder, *folder.parents][: len(Path(path).parts) + 1]:
                     _sync_folder(made)
         return folder
-
-    def _write_json(self, file: Path, document: Mapping[str, Any]) -> None:
-        self._write_bytes(file, json.dumps(document, separators=(",", ":")).encode())
 
     def _write_bytes(self, file: Path, data: bytes | memoryview) -> None:
         """Replace a file in one move."""
@@ -227,7 +232,17 @@ def _group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def _encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes | memoryview:
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def chunk_name(index: tuple[int, ...]) -> str:
+    """Name of a chunk, or of a shard, below its array."""
+    return ".".join(["c", *map(str, index)])
+
+
+def encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes | memoryview:
+    """The bytes of one chunk, as `ArraySpec.metadata` describes them; they may be those of `chunk` itself."""
     if spec.dtype == "string":
         texts = [str(text).encode() for text in chunk.ravel()]
         texts += [b""] * (math.prod(spec.chunk) - len(texts))  # a chunk at the array's edge is stored whole

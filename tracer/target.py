@@ -19,7 +19,7 @@ __all__ = ["Target"]
 
 _TIMESTEP_PARAMETERS = ("timestep", "timesteps", "t", "timestep_ratio", "r", "sigma", "noise_level")
 
-_HOLDERS: dict[int, Path] = {}
+_HOLDERS: dict[int, Path | str] = {}
 """Trace that each module is being recorded into, by the module's identity."""
 _LOCK = threading.Lock()
 
@@ -78,7 +78,7 @@ class Target:
         return found
 
     @contextmanager
-    def claim(self, trace: Path) -> Iterator[None]:
+    def claim(self, trace: Path | str) -> Iterator[None]:
         """Hold the modules for one tracer: each would otherwise record what the other's hooks do to the run.
 
         Raises:

@@ -17,6 +17,7 @@ from .errors import SiteNotFoundError, near_matches
 from .histogram import Histogram
 from .info import ModuleInfo, SiteInfo, TraceInfo, printable
 from .layout import IMAGES, LATENTS, PROMPTS, STATISTICS, STATISTICS_GROUP
+from .library_store import LibraryStore, Where, locate
 
 if TYPE_CHECKING:
     import xarray
@@ -24,14 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["Prompt", "StatisticsTable", "Trace", "open_trace"]
 
 
-def open_trace(path: str | Path) -> Trace:
+def open_trace(path: Where) -> Trace:
     """Open a trace for reading; only metadata is read.
+
+    Args:
+        path: A folder, a zip file, a URL of fsspec such as "s3://bucket/run.zarr", or a store of zarr-python.
 
     Raises:
         TraceNotFoundError: There is nothing at `path`.
         TraceFormatError: What is there is not a trace, is damaged, or has a newer format.
     """
-    return Trace(Path(path))
+    return Trace(locate(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +76,48 @@ class Trace:
     the rest. `table`, `tensor` and `histogram` are the plain numpy way to the same data.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Look at the store again, for a trace that is still being written."""
-        self._archive = Archive(self.path)
+    def __init__(self, source: Path | LibraryStore) -> None:
+        self._source = source
+        self._archive = Archive(source)
+        self._pulse = self._archive.pulse()
         self.info = TraceInfo.from_attributes(self._archive.attributes)
-        for cached in ("modules", "_committed", "_sites"):
-            self.__dict__.pop(cached, None)
+
+    @property
+    def path(self) -> Path | str:
+        """Where it is: a folder, or what a store calls itself."""
+        return self._archive.path
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        path = self.path
+        return path.resolve().name if isinstance(path, Path) else PurePosixPath(path.rstrip("/\"')>")).name
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes it takes where it is; None for a remote store."""
+        return self._archive.size()
+
+    def refresh(self) -> bool:
+        """Look at the store again, for a trace that is still being written; whether there is anything new.
+
+        While nothing happens this reads one small file.
+        """
+        pulse = self._archive.pulse()
+        if pulse is not None and pulse == self._pulse:
+            return False
+        if pulse is None:
+            self._archive = Archive(self._source)
+            self.info = TraceInfo.from_attributes(self._archive.attributes)
+            self._forget("modules", "_sites")
+            pulse = self._archive.pulse()
+        self._pulse = pulse
+        self._forget("_committed")
+        return True
+
+    def _forget(self, *cached: str) -> None:
+        for name in cached:
+            self.__dict__.pop(name, None)
 
     @functools.cached_property
     def modules(self) -> Mapping[str, ModuleInfo]:
@@ -303,15 +339,13 @@ class Trace:
     @property
     def tree(self) -> xarray.DataTree:
         """The whole store as xarray sees it."""
-        import xarray
-
-        return xarray.open_datatree(self.path, engine="zarr", chunks=None)
+        return self._archive.tree()
 
     def __repr__(self) -> str:
         info = self.info
         stored = sum(module.stored for module in self.modules.values())
         lines = [
-            f"<Trace {printable(self.path.name)}> {printable(info.pipeline)} · {printable(info.status)}",
+            f"<Trace {printable(self.name)}> {printable(info.pipeline)} · {printable(info.status)}",
             f"  steps    {len(self)}" + (f" of {info.planned_steps}" if len(self) < info.planned_steps else ""),
             f"  modules  {len(self.modules)}, tensors of {stored}",
         ]

@@ -26,7 +26,7 @@ class View:
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the trace, and where to open it."""
-        parser.add_argument("trace", metavar="TRACE", help="folder of the trace, such as run.zarr")
+        parser.add_argument("trace", metavar="TRACE", help="the trace: a folder such as run.zarr, a zip file, or a URL")
         parser.add_argument(
             "--layer",
             metavar="GLOB",

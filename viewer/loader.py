@@ -49,7 +49,7 @@ class Loader:
             except DxrayError:
                 raise
             except Exception as error:  # a damaged store raises whatever its codec likes
-                name = self._trace.path.name
+                name = self._trace.name
                 raise TraceFormatError(f"{name} is damaged: {type(error).__name__}: {error}") from error
 
     def detail(self, site: SiteInfo | None, step: int, tab: Tab, *, cancelled: Callable[[], bool]) -> Detail:
@@ -127,7 +127,7 @@ class Loader:
 
 def _snapshot(trace: Trace) -> Snapshot:
     return Snapshot.of(
-        trace.path.resolve().name,
+        trace.name,
         trace.info,
         modules=trace.modules,
         tables=list(trace.tables()),

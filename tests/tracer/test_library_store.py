@@ -257,6 +257,15 @@ def test_a_trace_in_a_store_is_readable_after_every_write() -> None:
     assert set(shown) == {0, 1, 2, 3}
 
 
+def await_steps(trace: Trace, steps: int) -> None:
+    """Wait until the writer, in its thread, has committed so many steps."""
+    deadline = time.monotonic() + 30
+    while len(trace) < steps and time.monotonic() < deadline:
+        time.sleep(0.01)
+        trace.refresh()
+    assert len(trace) == steps
+
+
 @pytest.mark.parametrize("name", [*REMOTE, "zip file"])
 def test_a_running_trace_is_followed(name: str, tmp_path: Path) -> None:
     """Steps show up while the run goes on; of a zip file, in what will be packed into it."""
@@ -265,11 +274,7 @@ def test_a_running_trace_is_followed(name: str, tmp_path: Path) -> None:
         trace = tracer.trace
         for step in range(4):
             model(torch.zeros(1, 4, 8, 8), 10.0 - step)
-            deadline = time.monotonic() + 30
-            while len(trace) < step and time.monotonic() < deadline:
-                time.sleep(0.01)
-                trace.refresh()
-            assert len(trace) == step
+            await_steps(trace, step)
             assert trace.info.status == "recording"
     assert len(tracer.trace) == 4
 
@@ -332,8 +337,9 @@ def test_a_store_emptied_in_mid_run_is_not_brought_to_life() -> None:
     plain = denoise(model)
 
     def traced() -> Tensor:
-        with Tracer(model, MemoryStore(inside)):
+        with Tracer(model, MemoryStore(inside)) as tracer:
             output = denoise(model)
+            await_steps(tracer.trace, 3)  # the last step ends with the block
             inside.clear()
             return output
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..info import printable
@@ -44,7 +43,7 @@ def facts(trace: Trace) -> dict[str, Any]:
         "steps": len(trace),
         "modules": len(trace.modules),
         "modules_with_tensors": sum(module.stored for module in trace.modules.values()),
-        "bytes": _bytes_on_disk(trace.path),
+        "bytes": trace.nbytes,
         "prompts": [
             {"encoder": prompt.encoder, "call": prompt.call, "text": list(prompt.text)} for prompt in trace.prompts
         ],
@@ -57,14 +56,10 @@ def _fault_facts(trace: Trace) -> dict[str, Any] | None:
     return None if fault is None else {"site": fault[0].key, "step": fault[1]}
 
 
-def _bytes_on_disk(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
 def _print(trace: Trace, known: dict[str, Any]) -> None:
     info = trace.info
     lines = [
-        ("trace", f"{trace.path}  {known['bytes'] / 1e6:.1f} MB, format {info.format_version}"),
+        ("trace", f"{trace.path}  {_megabytes(known['bytes'])}format {info.format_version}"),
         ("status", info.status + (f", {info.seconds:.1f} s" if info.seconds is not None else "")),
         ("pipeline", info.pipeline or "modules"),
         *((f"  {name}", kind) for name, kind in info.components.items()),
@@ -89,6 +84,10 @@ def _gap(gap: Mapping[str, Any]) -> str:
     step = "" if gap.get("step") is None else f"step {gap['step']}"
     where = " ".join(part for part in (str(gap.get("site", "")), step) if part)
     return f"{where}: {gap.get('reason')}" if where else str(gap.get("reason"))
+
+
+def _megabytes(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:.1f} MB, "
 
 
 def _guidance(layout: Any) -> str:

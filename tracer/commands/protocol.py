@@ -30,7 +30,7 @@ class Command(Protocol):
 
 def add_trace_argument(parser: argparse.ArgumentParser) -> None:
     """The arguments that every command on a trace has."""
-    parser.add_argument("trace", metavar="TRACE", help="folder of the trace, such as run.zarr")
+    parser.add_argument("trace", metavar="TRACE", help="the trace: a folder such as run.zarr, a zip file, or a URL")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 

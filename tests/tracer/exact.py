@@ -1,0 +1,55 @@
+"""What the statistics of a tensor are, computed by numpy in float64, and how a stored tensor should read."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffusion_xray.tracer.layout import STATISTICS
+
+_MOMENTS = [STATISTICS.index(name) for name in ("mean", "std", "l2_norm")]
+"""Sums, whose last digits depend on the order of adding; all other statistics are exact."""
+
+
+def widened(tensor: Tensor) -> NDArray[np.generic]:
+    """The values as the store keeps them: small floats as float32, everything else as it is."""
+    if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4:
+        tensor = tensor.float()
+    return np.asarray(tensor.detach().numpy())
+
+
+def row_of(tensor: Tensor) -> NDArray[np.float64]:
+    """A row of the statistics table."""
+    values = widened(tensor).astype(np.float64).ravel()
+    finite = values[np.isfinite(values)]
+    row = {
+        "nans": np.isnan(values).sum(),
+        "positive_infs": (values == np.inf).sum(),
+        "negative_infs": (values == -np.inf).sum(),
+        "zeros": (values == 0).sum(),
+        "count": values.size,
+    }
+    if finite.size:
+        row |= {"min": finite.min(), "max": finite.max(), "abs_max": np.abs(finite).max()}
+        row |= {"mean": finite.mean(), "std": finite.std(), "l2_norm": np.sqrt(np.square(finite).sum())}
+    return np.array([row.get(name, math.nan) for name in STATISTICS], np.float64)
+
+
+def assert_rows(seen: NDArray[np.float64], expected: NDArray[np.float64], what: object = "") -> None:
+    """Rows of statistics, shape (..., statistic): counts and extrema exact, moments to nine digits of the largest."""
+    right = (seen == expected) | (np.isnan(seen) & np.isnan(expected))
+    largest = np.nan_to_num(expected[..., STATISTICS.index("abs_max"), None])
+    close = np.abs(seen - expected) <= 1e-9 * np.abs(expected) + 1e-12 * largest
+    right[..., _MOMENTS] |= close[..., _MOMENTS]
+    assert right.all(), f"{what}: {seen[~right]} instead of {expected[~right]}, in columns {np.argwhere(~right)[:, -1]}"
+
+
+def assert_same(seen: NDArray[np.generic], expected: NDArray[np.generic], what: object = "") -> None:
+    """Equal in type, shape and value, NaN included."""
+    assert seen.dtype == expected.dtype, what
+    assert seen.shape == expected.shape, what
+    right = (seen == expected) | ((seen != seen) & (expected != expected))
+    assert right.all(), f"{what}: {seen[~right]} instead of {expected[~right]}"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import StoreError, TraceFormatError, TraceNotFoundError
 from .info import printable
+from .integrity import check_shards
 from .layout import FORMAT_VERSION, ROOT_CHUNK
 from .library_store import LibraryStore
 
@@ -70,6 +71,8 @@ class Archive:
         """Read an array, or the part of it at `place`, into memory."""
         self._check(array)
         try:
+            if isinstance(self._source, Path):
+                check_shards(self._source / array, self._nodes[array], place[0] if place else None)
             selection: Any = (*place, ...)
             return np.asarray(self._open(array)[selection])
         except Exception as error:

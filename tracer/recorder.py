@@ -157,14 +157,15 @@ class Recorder:
             self._sites.next_step()
             self._seen.clear()
             if self._shed:
-                self._gap("", log.step, f"the writer fell behind: {self._shed} tensors kept as statistics only")
+                tensors = "1 tensor" if self._shed == 1 else f"{self._shed} tensors"
+                self._gap("", log.step, f"the writer fell behind: {tensors} kept as statistics only")
                 self._shed = 0
+            if changed:  # before the commit: a complete step must not lack the sites that came up in it
+                self.publish()
             for skipped in range(self._committed, log.step):  # the user's own numbering may leave some out
                 self._writer.submit(functools.partial(commit_step, StepLog(skipped)))
             self._writer.submit(functools.partial(commit_step, replace(log)))
             self._committed = log.step + 1
-            if changed:
-                self.publish()
             self._writer.send()
 
     def publish(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ _TIMESTEP_PARAMETERS = ("timestep", "timesteps", "t", "timestep_ratio", "r", "si
 
 _HOLDERS: dict[int, Path | str] = {}
 """Trace that each module is being recorded into, by the module's identity."""
+_SCHEDULERS: Counter[int] = Counter()
+"""How many tracers each scheduler is a part of, by its identity."""
 _LOCK = threading.Lock()
 
 
@@ -93,10 +96,12 @@ class Target:
                         "or have one tracer capture all that is needed"
                     )
             _HOLDERS.update((id(module), trace) for module in modules.values())
+            _SCHEDULERS.update(id(scheduler) for scheduler in self.schedulers.values())
         try:
             yield
         finally:
             with _LOCK:
+                _SCHEDULERS.subtract(id(scheduler) for scheduler in self.schedulers.values())
                 for module in modules.values():
                     del _HOLDERS[id(module)]
 
@@ -104,6 +109,11 @@ class Target:
         """Components whose forward takes a timestep; of loose modules all when none does."""
         found = {name: module for name, module in self.components.items() if timestep_parameter(module)}
         return found if found or self.pipeline is not None else dict(self.components)
+
+
+def is_held(scheduler: object) -> bool:
+    """Whether a scheduler is a part of what some tracer is recording."""
+    return _SCHEDULERS[id(scheduler)] > 0
 
 
 def timestep_parameter(module: nn.Module) -> str | None:

@@ -90,7 +90,13 @@ class BackgroundWriter:
         self._pool.close()
         try:
             self._store.release_reserve()
-            last(self._store)
+            try:
+                last(self._store)
+            except Exception as error:
+                if self.error is not None:
+                    raise
+                self.error = error  # which `last` now writes down
+                last(self._store)
         except Exception as error:  # noqa: BLE001 — kept, reported once by the session
             self.error = self.error or error
 

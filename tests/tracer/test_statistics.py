@@ -137,13 +137,13 @@ def test_many_blocks_in_several_layouts() -> None:
 def test_the_operations_on_an_accelerator_never_wait_for_it() -> None:
     """No operation of the path for accelerators has a result whose size or value the host must know."""
 
-    class Watch(TorchDispatchMode):
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             seen.add(func.overloadpacket.__name__)
             return func(*args, **(kwargs or {}))
 
     seen: set[str] = set()
-    with Watch():
+    with Watch():  # type: ignore[no-untyped-call]
         measure_on_device(torch.randn(3, 5, generator=seeded()))
     assert "scatter_add_" in seen
     assert not seen & {"_local_scalar_dense", "item", "nonzero", "bincount", "masked_select", "unique2"}

@@ -168,14 +168,44 @@ def shield(modules: Mapping[str, nn.Module], emit: Emit, attach: Callable[[], Un
 def replace_attribute(owner: type, name: str, wrap: Callable[[Any], Any]) -> Undo:
     """Replace a method of a class by ``wrap(original)``; the undo puts the very same object back.
 
-    When someone else has replaced it meanwhile, theirs stays in place.
+    Tracers may end in any order: an undo takes its own layer out from below those that came later. When someone else
+    has replaced the method meanwhile, theirs stays in place.
     """
-    original = owner.__dict__[name]
-    replacement = wrap(original)
-    setattr(owner, name, replacement)
+    with _LOCK:
+        layer = _Layer(owner.__dict__[name])
+        layer.replacement = wrap(layer.call())
+        setattr(owner, name, layer.replacement)
+        layers = _LAYERS.setdefault((owner, name), [])
+        layers.append(layer)
 
     def undo() -> None:
-        if owner.__dict__.get(name) is replacement:
-            setattr(owner, name, original)
+        with _LOCK:
+            layers.remove(layer)
+            if owner.__dict__.get(name) is layer.replacement:
+                setattr(owner, name, layer.below)
+            for other in layers:
+                if other.below is layer.replacement:
+                    other.below = layer.below
 
     return undo
+
+
+class _Layer:
+    """A replaced method and what lies below it, which is another layer where several tracers run."""
+
+    def __init__(self, below: Any) -> None:
+        self.below = below
+        self.replacement: Any = None
+
+    def call(self) -> Callable[..., Any]:
+        """A function that calls what lies below at that time."""
+
+        @functools.wraps(self.below)
+        def below(*args: Any, **kwargs: Any) -> Any:
+            return self.below(*args, **kwargs)
+
+        return below
+
+
+_LAYERS: dict[tuple[type, str], list[_Layer]] = {}
+_LOCK = threading.Lock()

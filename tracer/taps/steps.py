@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..schedule import noise_level
-from ..target import Target, timestep_parameter
+from ..target import Target, is_held, timestep_parameter
 from .modules import tensors_in
 from .protocol import Emit, Undo, replace_attribute
 
@@ -60,6 +61,7 @@ class _Driver:
         self._batches: dict[str, int] = {}
         self._guidance: dict[str, Any] = {}
         self._planned = False
+        self._thread = 0
 
     def denoiser_starts(
         self,
@@ -75,6 +77,7 @@ class _Driver:
             steps = _planned_steps(self._target)
             if steps is not None:
                 clock.plan(steps)
+        self._thread = threading.get_ident()
         context = self._contexts.pop(id(module), "")
         clock.branch = _BRANCHES.get(context, context)
         if clock.branch:
@@ -97,7 +100,8 @@ class _Driver:
             try:
                 return original(scheduler, *args, **kwargs)
             finally:
-                clock.stepping = None
+                if clock.stepping == id(scheduler):
+                    clock.stepping = None
 
         return step
 
@@ -130,14 +134,18 @@ class _Driver:
         timestep = _number(arguments.get("timestep"))
         level = None if math.isnan(timestep) else noise_level(scheduler, arguments["timestep"])
         clock = self._emit.clock
+        own = id(scheduler) in self._schedulers
+        if not own and (self._thread != threading.get_ident() or is_held(scheduler)):
+            return  # that of another run, which may be traced as well
         accepted = clock.scheduler_steps(
             id(scheduler),
-            own=id(scheduler) in self._schedulers,
+            own=own,
             timestep=timestep,
             sigma=math.nan if level is None else level.sigma,
             stage=level.stage if level else 0,
         )
-        clock.stepping = id(scheduler) if accepted else None
+        if accepted:
+            clock.stepping = id(scheduler)
         sample = arguments.get("sample")
         if accepted and isinstance(sample, Tensor):
             for name, batch in self._batches.items():

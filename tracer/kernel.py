@@ -135,8 +135,7 @@ def _add_block(address: Any, count: Any, spare: Any, row: Any, bins: Any) -> Non
     patterns = _array(_pointer(address), (count,), np.uint32)
     bits = _array(_pointer(address), (count,), np.int32)
     values = _array(_pointer(address), (count,), np.float32)
-    last = bins.shape[0] - 1
-    _bin(patterns, count, bins[0], bins[min(1, last)], bins[min(2, last)], bins[min(3, last)])
+    _bin(patterns, count, bins[0], bins[1], bins[2], bins[3])
     low, high, zeros = _extrema(bits, count)
     row[_ZEROS] += zeros
     if high >= _INFINITY or low <= np.int32(~_INFINITY):  # infinite or NaN: work on a copy without them
@@ -249,15 +248,19 @@ def measure(address: Any, kind: Any, sizes: Any, strides: Any, row: Any, histogr
     count = sizes[0] * sizes[1] * sizes[2] * sizes[3]
     row[:] = 0.0
     row[_MIN], row[_MAX], row[_COUNT] = np.inf, -np.inf, count
-    bins = np.zeros((4 if count >= _MANY else 1, HISTOGRAM_BINS), np.uint32)
+    histogram[:] = 0
+    if count < _MANY:
+        bins = (histogram, histogram, histogram, histogram)
+    else:
+        spare = np.zeros((3, HISTOGRAM_BINS), np.uint32)
+        bins = (histogram, spare[0], spare[1], spare[2])
     if kind == FLOAT32 and count == sizes[3] and strides[3] == 1:
         _add_in_place(address, count, row, bins)
     else:
         _add_widened(address, kind, sizes, strides, row, bins)
-    histogram[:] = 0
-    for part in bins:
+    if count >= _MANY:
         for i in range(HISTOGRAM_BINS):
-            histogram[i] += part[i]
+            histogram[i] += bins[1][i] + bins[2][i] + bins[3][i]
     finite, deviation = row[_L2], row[_STD]
     if finite:
         row[_STD] = np.sqrt(deviation / finite)

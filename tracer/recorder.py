@@ -46,12 +46,8 @@ class _Seen:
     array: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Unmeasured:
-    """The row of a tensor whose copy the writer measures."""
-
-    row: NDArray[np.float64]
-    histogram: NDArray[np.uint32]
+_Row = tuple[NDArray[np.float64], NDArray[np.uint32]]
+"""Statistics and histogram of a site, to be filled."""
 
 
 class Recorder:
@@ -116,7 +112,7 @@ class Recorder:
                 row = self._sites.add(place, source, port, call, tensor=tensor, dims=dims)
             seen = self._look(tensor, table, row)
             is_new, on_host = seen.row == row, tensor.device.type == "cpu"
-            unmeasured = _Unmeasured(*table.rows.at(row)) if is_new else None
+            unmeasured = table.rows.at(row) if is_new else None
             captured = HAS_STATISTICS
             if keep and self._capture.wants_step(step):
                 later = unmeasured if on_host else None
@@ -129,7 +125,7 @@ class Recorder:
             if not is_new:
                 table.rows.alias(row, seen.row)
             elif unmeasured is not None:
-                (measure if on_host else self._results.measure)(tensor, unmeasured.row, unmeasured.histogram)
+                (measure if on_host else self._results.measure)(tensor, *unmeasured)
             table.rows.mark(row, captured)
 
     def write_array(self, path: str, array: NDArray[Any], dims: Sequence[str]) -> None:
@@ -251,7 +247,7 @@ class Recorder:
         return True
 
     def _keep(
-        self, table: Table, row: int, own: str, tensor: Tensor, *, step: int | None, unmeasured: _Unmeasured | None
+        self, table: Table, row: int, own: str, tensor: Tensor, *, step: int | None, unmeasured: _Row | None
     ) -> bool:
         """Copy a tensor and queue it for its own array; false when there is no room for it now, or it does not fit."""
         site = table.sites[row]
@@ -310,7 +306,7 @@ def _add_and_write(spec: ArraySpec, array: NDArray[Any], store: StoreWriter) -> 
     store.write(spec.path, (0,) * array.ndim, array)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Copy:
     """A copied tensor on its way to its array; a job of the writer."""
 
@@ -320,13 +316,13 @@ class _Copy:
     dtype: str
     arrived: Callable[[], None] | None
     """Waits until the copy is complete."""
-    unmeasured: _Unmeasured | None
+    unmeasured: _Row | None
 
     def __call__(self, store: StoreWriter) -> None:
         if self.arrived is not None:
             self.arrived()
         if self.unmeasured is not None:
-            measure(self.tensor, self.unmeasured.row, self.unmeasured.histogram)
+            measure(self.tensor, *self.unmeasured)
         tensor = self.tensor
         if tensor.dtype.is_floating_point:
             tensor = tensor.to(getattr(torch, self.dtype))

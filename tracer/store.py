@@ -13,7 +13,7 @@ import math
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,12 @@ from numcodecs.blosc import Blosc
 from numpy.typing import NDArray
 
 from .layout import ArraySpec
+from .shards import Shard, write_at
 
 __all__ = ["StoreWriter", "chunk_name", "encode"]
 
-_NO_CHUNK = b"\xff" * 16
-_INDEX_ENTRY = struct.Struct("<QQ")
-_HEAD = 64
-"""First bytes of a chunk that are kept in memory to tell it from the next."""
+_MOST_OPEN = 256
+"""Files kept open between two steps; finding one again costs as much as writing 100 KB."""
 _RESERVE = ".reserve"
 _RESERVE_BYTES = 1 << 18
 """Kept back on disk, so that the reason can still be written once the disk is full."""
@@ -48,7 +47,8 @@ class StoreWriter:
         self._groups: dict[str, dict[str, Any]] = {"": dict(attributes)}
         self._arrays: dict[str, ArraySpec] = {}
         self._durable = durable
-        self._shards: dict[tuple[str, tuple[int, ...]], _Shard] = {}
+        self._shards: dict[tuple[str, tuple[int, ...]], Shard] = {}
+        self._open: set[Shard] = set()
         self._poked: set[Path] = set()
         self._published: dict[str, dict[str, Any]] = {}
         self._create()
@@ -95,26 +95,25 @@ class StoreWriter:
     def append(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
         """Write one inner chunk of a sharded array; `index` counts chunks along each of the leading dimensions.
 
-        A chunk equal to the one appended before it (a constant key of cross-attention, say) is not written again: its
-        index entry points to the same bytes.
+        See `Shard.append`.
         """
         spec = self._arrays[path]
         shard, slot = self._shard(path, spec, index)
-        data = encode(spec, chunk)
-        descriptor = shard.open()
-        try:
-            if not shard.end:
-                shard.end = _write_at(descriptor, _NO_CHUNK * shard.slots, 0)
-                if self._durable:
-                    _sync_folder(shard.file.parent)
-            if not shard.repeats(descriptor, data):
-                start, shard.end = shard.end, _write_at(descriptor, data, shard.end)
-                shard.start, shard.length, shard.head = start, len(data), bytes(data[:_HEAD])
-            _write_at(descriptor, _INDEX_ENTRY.pack(shard.start, shard.length), 16 * slot)
-            if self._durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        is_new = shard.is_new
+        shard.append(slot, encode(spec, chunk), durable=self._durable)
+        if is_new and self._durable:
+            _sync_folder(shard.file.parent)
+        if shard not in self._open:
+            if len(self._open) < _MOST_OPEN:
+                self._open.add(shard)
+            else:
+                shard.close()
+
+    def close(self) -> None:
+        """Close the files that are kept open; everything is written already."""
+        for shard in self._open:
+            shard.close()
+        self._open.clear()
 
     def write(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
         """Write or replace one chunk of an array without shards, by rename."""
@@ -141,10 +140,11 @@ class StoreWriter:
         Raises:
             FileNotFoundError: Someone deleted the trace, or a part of it, while it was written.
         """
-        try:
-            (self.path / _RESERVE).unlink()
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.path} was deleted while it was written") from None
+        reserve = self.path / _RESERVE
+        gone = [file for file in (reserve, *(shard.file for shard in self._shards.values())) if not file.exists()]
+        reserve.unlink(missing_ok=True)
+        if gone:
+            raise FileNotFoundError(f"{gone[0]} was deleted while the trace was written")
 
     def _create(self) -> None:
         self.path.mkdir(parents=True)
@@ -155,7 +155,7 @@ class StoreWriter:
         path, _, name = key.rpartition("/")
         self._write_bytes(self._folder(path) / name, data)
 
-    def _shard(self, path: str, spec: ArraySpec, index: tuple[int, ...]) -> tuple[_Shard, int]:
+    def _shard(self, path: str, spec: ArraySpec, index: tuple[int, ...]) -> tuple[Shard, int]:
         """The file that a chunk belongs into, and the chunk's slot in it."""
         place: list[int] = []
         slot = 0
@@ -167,7 +167,10 @@ class StoreWriter:
         shard = self._shards.get(key)
         if shard is None:
             slots = math.prod(spec.chunks_per_shard)
-            shard = self._shards[key] = _Shard(self._chunk_file(*key), slots)
+            shard = self._shards[key] = Shard(self._chunk_file(*key), slots)
+            if (before := self._shards.get((path, (place[0] - 1, *place[1:])))) in self._open:
+                self._open.remove(before)
+                before.close()
         return shard, slot
 
     def _make_parents(self, path: str) -> None:
@@ -191,41 +194,21 @@ class StoreWriter:
 
     def _write_bytes(self, file: Path, data: bytes | memoryview) -> None:
         """Replace a file in one move."""
-        partial = file.with_name(file.name + ".partial")
+        partial = f"{file}.partial"
         try:
-            with partial.open("wb") as stream:
-                stream.write(data)
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            try:
+                write_at(descriptor, data, 0)
                 if self._durable:
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            partial.replace(file)
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(partial, file)  # noqa: PTH105 — thousands of files, and pathlib takes its time
         except OSError:
-            partial.unlink(missing_ok=True)
+            Path(partial).unlink(missing_ok=True)
             raise
         if self._durable:
             _sync_folder(file.parent)
-
-
-@dataclass(slots=True)
-class _Shard:
-    """A shard file that grows."""
-
-    file: Path
-    slots: int
-    end: int = 0
-    start: int = 0
-    """Where the latest chunk begins, its length, and its first bytes."""
-    length: int = -1
-    head: bytes = b""
-
-    def open(self) -> int:
-        return os.open(self.file, os.O_RDWR | (0 if self.end else os.O_CREAT), 0o644)
-
-    def repeats(self, descriptor: int, data: bytes | memoryview) -> bool:
-        """Whether the latest chunk has these very bytes; it is read back only where its beginning fits."""
-        if len(data) != self.length or data[:_HEAD] != self.head:
-            return False
-        return os.pread(descriptor, self.length, self.start) == data
 
 
 def _group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,15 +245,6 @@ def encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes | memoryview:
 def _blosc(codec: str, *, of_floats: bool) -> Blosc:
     """As `layout.codec_chain` says."""
     return Blosc(cname=codec, clevel=1, shuffle=Blosc.BITSHUFFLE if of_floats else Blosc.SHUFFLE)
-
-
-def _write_at(descriptor: int, data: bytes | memoryview, offset: int) -> int:
-    """Write all of `data` and return the offset after it; a short write is an error of the disk."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
-    return offset
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .info import SiteInfo
-from .layout import HISTOGRAM_BINS, SITE_BLOCK, STATISTICS, ArraySpec, table_group, table_specs
+from .layout import HISTOGRAM_BINS, NOT_CAPTURED, SITE_BLOCK, STATISTICS, ArraySpec, table_group, table_specs
 from .store import StoreWriter
 from .writer import Job
 
 __all__ = ["Rows", "Table"]
+
+_MOST_SPARE = 2
+"""Steps' worth of rows kept for reuse."""
 
 
 class _Block(NamedTuple):
@@ -32,6 +36,7 @@ class Rows:
     def __init__(self) -> None:
         self._blocks: list[_Block] = []
         self._aliases: list[tuple[int, int]] = []
+        self._stale: list[NDArray[np.bool_]] = []
 
     def make_room(self, sites: int) -> None:
         """Have a row for each of the first `sites` sites."""
@@ -54,7 +59,11 @@ class Rows:
         self._aliases.append((row, same))
 
     def settle(self) -> None:
-        """Fill the aliases in. Everything else must have been filled."""
+        """Fill the aliases in, and empty what an earlier step left. Everything else must have been filled."""
+        for block, marked in zip(self._blocks, self._stale, strict=False):
+            left = marked & (block.captured == NOT_CAPTURED)
+            block.statistics[left], block.histogram[left] = np.nan, 0
+        self._stale = []
         for row, same in self._aliases:
             (statistics, histogram), (known, counts) = self.at(row), self.at(same)
             statistics[:], histogram[:] = known, counts
@@ -66,6 +75,12 @@ class Rows:
         other._blocks = [block._replace(captured=block.captured.copy()) for block in self._blocks]
         other._aliases = self._aliases.copy()
         return other
+
+    def clear(self) -> None:
+        """Be ready for another step in the same memory, which is warm."""
+        self._stale = [block.captured != NOT_CAPTURED for block in self._blocks]
+        for block in self._blocks:
+            block.captured.fill(NOT_CAPTURED)
 
     def chunks(self) -> Iterator[tuple[str, int, NDArray[Any]]]:
         """Array, place along the sites, and contents of every chunk."""
@@ -90,6 +105,7 @@ class Table:
     """Whether sites were added or changed since `declare`."""
     rows: Rows = field(default_factory=Rows)
     """The current step's."""
+    _spare: deque[Rows] = field(default_factory=lambda: deque(maxlen=_MOST_SPARE))
 
     @property
     def group(self) -> str:
@@ -129,9 +145,15 @@ class Table:
         """A job that writes the current rows, and the bytes it holds; a new step starts with empty rows."""
         if step is None:  # rows outside of the loop stay, as later calls add to them
             return functools.partial(_write_rows, self.group, self.rows.snapshot(), None), 0
-        rows, self.rows = self.rows, Rows()
+        rows, self.rows = self.rows, self._spare.popleft() if self._spare else Rows()
         self.rows.make_room(len(self.sites))
-        return functools.partial(_write_rows, self.group, rows, step), rows.nbytes
+
+        def job(store: StoreWriter) -> None:
+            _write_rows(self.group, rows, step, store)
+            rows.clear()
+            self._spare.append(rows)
+
+        return job, rows.nbytes
 
 
 def _write_labels(store: StoreWriter, path: str, labels: list[str], *, chunk: int) -> None:

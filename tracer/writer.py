@@ -83,36 +83,31 @@ class BackgroundWriter:
                 self._batch = []
 
     def close(self, last: Job) -> None:
-        """Finish all jobs, then run `last` even after a failure, with the reserved disk space released first."""
+        """Finish all jobs, release the reserved disk space, and run `last`, once more if it is the first thing to fail."""
         self.send()
         self._queue.put(None)
         self._thread.join()
         self._pool.close()
+        self._attempt(lambda store: store.release_reserve())
+        failed_before = self.error is not None
+        self._attempt(last)
+        if self.error is not None and not failed_before:
+            self._attempt(last)  # which now writes down why
+        self._store.close()
+
+    def _attempt(self, job: Job) -> None:
         try:
-            self._store.release_reserve()
-            try:
-                last(self._store)
-            except Exception as error:
-                if self.error is not None:
-                    raise
-                self.error = error  # which `last` now writes down
-                last(self._store)
+            job(self._store)
         except Exception as error:  # noqa: BLE001 — kept, reported once by the session
             self.error = self.error or error
+            self._pool.close()
 
     def _work(self) -> None:
         while (batch := self._queue.get()) is not None:
             for job, nbytes, buffer in batch:
-                self._run(job)
+                if self.error is None:
+                    self._attempt(job)
                 if buffer is not None:
                     self._pool.give(buffer)
                 elif nbytes:
                     self._pool.release(nbytes)
-
-    def _run(self, job: Job) -> None:
-        if self.error is None:
-            try:
-                job(self._store)
-            except Exception as error:  # noqa: BLE001 — kept, reported once by the session
-                self.error = error
-                self._pool.close()

@@ -27,7 +27,8 @@ class ModulesTap:
         listener = _Listener(emit)
         with ExitStack() as undo:
             for name, module in target.modules().items():
-                before, after = (functools.partial(hook, name) for hook in (listener.before, listener.after))
+                keep = emit.selection.capture.outputs and name in emit.selection.modules
+                before, after = functools.partial(listener.before, name), functools.partial(listener.after, name, keep)
                 undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
                 undo.callback(module.register_forward_hook(after).remove)
             return undo.pop_all().close
@@ -49,10 +50,9 @@ class _Listener:
         if selection.capture.inputs and name in selection.modules:
             self._record(name, "input", {**{str(i): value for i, value in enumerate(args)}, **kwargs}, keep=True)
 
-    def after(self, name: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+    def after(self, name: str, keep: bool, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:  # noqa: FBT001
         self._emit.stack.pop(name)
-        selection = self._emit.selection
-        self._record(name, "output", output, keep=selection.capture.outputs and name in selection.modules)
+        self._record(name, "output", output, keep=keep)
 
     def _record(self, name: str, port: str, value: Any, *, keep: bool) -> None:
         if type(value) is Tensor:  # nearly always

@@ -83,7 +83,7 @@ class BackgroundWriter:
                 self._batch = []
 
     def close(self, last: Job) -> None:
-        """Finish all jobs, release the reserved disk space, and run `last`, once more if it is the first thing to fail."""
+        """Finish all jobs, release the reserved disk space and run `last`; again if it is the first thing to fail."""
         self.send()
         self._queue.put(None)
         self._thread.join()

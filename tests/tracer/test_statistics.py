@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_xray.tracer import statistics
@@ -174,10 +175,16 @@ def test_gradients_and_the_tensor_are_untouched() -> None:
 
 
 @pytest.mark.parametrize(
-    "tensor", [torch.eye(3).to_sparse(), torch.zeros(2, dtype=torch.complex64), torch.zeros(2, device="meta")]
+    "tensor",
+    [
+        torch.eye(3).to_sparse(),
+        torch.zeros(2, dtype=torch.complex64),
+        torch.zeros(2, device="meta"),
+        TwoTensor(torch.zeros(2), torch.ones(2)),  # type: ignore[no-untyped-call]
+    ],
 )
 def test_tensors_without_readable_numbers_are_told_apart(tensor: Tensor) -> None:
-    """Sparse, complex and meta tensors are recognised before anything reads them."""
+    """Sparse, complex and meta tensors, and those made of others, are recognised before anything reads."""
     assert not can_summarise(tensor)
 
 

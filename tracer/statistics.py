@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from .layout import HISTOGRAM_BINS, STATISTICS
 
@@ -54,7 +55,12 @@ class Statistics:
 
 
 def can_summarise(tensor: Tensor) -> bool:
-    """Whether the tensor has numbers in memory: sparse, nested, quantised, complex and meta tensors do not count."""
+    """Whether the tensor has numbers in memory: sparse, nested, quantised, complex and meta tensors do not count.
+
+    Nor do tensors that are made of others, as those of torchao and of tensor parallelism are.
+    """
+    if type(tensor) not in _PLAIN and is_traceable_wrapper_subclass(tensor):
+        return False
     return tensor.dtype in _REAL and tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -343,6 +345,53 @@ def test_a_trace_is_read_while_it_is_written(tmp_path: Path) -> None:
     reader.refresh()
     assert (len(reader), reader.info.status) == (40, "complete")
     assert len(tracer.trace["model.conv_in"]["output"]) == 40
+
+
+_touched: list[tuple[str, str]] | None = None
+"""What the test opens or lists, while it is a list; the writer has a thread of its own."""
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if (
+        _touched is not None
+        and threading.current_thread() is threading.main_thread()
+        and event in {"open", "os.listdir", "os.scandir", "glob.glob"}
+    ):
+        _touched.append((event, str(arguments[0])))
+
+
+def test_following_a_trace_reads_one_small_file(tmp_path: Path) -> None:
+    """A look at a trace in which nothing happened, or a step was completed, opens one file of 1 KiB, nothing else."""
+    global _touched  # noqa: PLW0603 — an audit hook cannot be taken away again, so it is told when to look
+    sys.addaudithook(_audit)
+    path, model = tmp_path / "run.zarr", Denoiser()
+    looked = []
+    with torch.no_grad(), Tracer(model, path) as tracer:
+        model(torch.zeros(1, 4, 8, 8), 1000.0)
+        model(torch.zeros(1, 4, 8, 8), 990.0)
+        reader = open_trace(path)
+        deadline = time.monotonic() + 20
+        while not len(reader) and time.monotonic() < deadline:
+            reader.refresh()
+        reader.refresh()
+        for step in range(2, 6):
+            model(torch.zeros(1, 4, 8, 8), 1000.0 - 10 * step)
+            deadline = time.monotonic() + 20
+            changed = False
+            while not changed and time.monotonic() < deadline:
+                _touched = []
+                changed = reader.refresh()
+                here = [entry for entry in _touched if str(path) in entry[1]]
+                _touched = None
+                looked.append(here)
+            assert len(reader) == step
+    flags = path / "committed" / "c.0"
+    assert flags.stat().st_size == 1024
+    assert {tuple(here) for here in looked} == {(("open", str(flags)),)}
+    assert reader.refresh()
+    assert (len(reader), reader.info.status) == (6, "complete")
+    assert not reader.refresh()
+    assert len(tracer.trace) == 6
 
 
 # What lies.

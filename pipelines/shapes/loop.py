@@ -18,21 +18,34 @@ __all__ = ["Schedule", "generator_for", "train"]
 class Schedule:
     """How long and how fast to train.
 
-    The learning rate climbs linearly for `warmup` steps, stays at `peak`, and falls as a half cosine to zero over the
-    last `decay` share of the steps.
+    The learning rate climbs linearly for the first `warmup` share of the steps, stays at `peak`, and falls as a half
+    cosine to zero over the last `decay` share. Further cycles do the same in steps of their own, and each peaks at half
+    of the one before.
     """
 
     steps: int
     peak: float
-    warmup: int
+    warmup: float
     decay: float
     average: float
     """Decay of the exponential moving average of the weights; the averaged weights are what is shipped."""
+    further: tuple[int, ...] = ()
+    """Lengths in steps of further cycles."""
+
+    @property
+    def total(self) -> int:
+        """Steps of all cycles together."""
+        return self.steps + sum(self.further)
 
     def rate(self, step: int) -> float:
         """Learning rate of one step."""
-        left = min(1.0, (self.steps - step) / max(self.steps * self.decay, 1.0))
-        return self.peak * min(1.0, (step + 1) / self.warmup) * 0.5 * (1 - math.cos(math.pi * left))
+        peak, length = self.peak, self.steps
+        for following in self.further:
+            if step < length:
+                break
+            step, peak, length = step - length, peak / 2, following
+        left = min(1.0, (length - step) / max(length * self.decay, 1.0))
+        return peak * min(1.0, (step + 1) / max(length * self.warmup, 1.0)) * 0.5 * (1 - math.cos(math.pi * left))
 
 
 def generator_for(seed: int, step: int) -> torch.Generator:
@@ -75,7 +88,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         average, first, smooth = state["average"], state["step"], state["loss"]
     model.train()
-    bar = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, desc=title, mininterval=1.0)
+    bar = tqdm(range(first, schedule.total), initial=first, total=schedule.total, desc=title, mininterval=1.0)
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step) * group["multiple"]
@@ -90,7 +103,7 @@ def train(
                 average[name].lerp_(weight, 1 - decay) if weight.is_floating_point() else average[name].copy_(weight)
         smooth = value.item() if math.isnan(smooth) else 0.99 * smooth + 0.01 * value.item()
         bar.set_postfix(loss=f"{smooth:.4f}", refresh=False)
-        if (step + 1) % save_every == 0 or step + 1 == schedule.steps:
+        if (step + 1) % save_every == 0 or step + 1 == schedule.total:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             state |= {"average": average, "step": step + 1, "loss": smooth}
             partial = checkpoint.with_suffix(".partial")

@@ -27,7 +27,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the weights go (the installed package)")
     parser.add_argument("--vae-steps", type=int, default=4500, help="autoencoder steps (%(default)s)")
     parser.add_argument("--decoder-steps", type=int, default=3000, help="decoder steps after it (%(default)s)")
-    parser.add_argument("--samples", type=int, default=336_000, help="pictures shown to the denoiser (%(default)s)")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        nargs="+",
+        default=(336_000, 96_000),
+        help="pictures shown to the denoiser, one number for each cycle of the learning rate (%(default)s)",
+    )
     parser.add_argument("--scenes", type=int, default=48_000, help="different pictures among them (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (%(default)s)")
     options = parser.parse_args(argv)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +35,9 @@ _DIRECTION_WEIGHT, _SHARPNESS = 0.05, 8.0
 
 
 def train_denoiser(
-    vae: AutoencoderKL, folder: Path, *, samples: int, scenes: int
+    vae: AutoencoderKL, folder: Path, *, samples: Sequence[int], scenes: int
 ) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """Train on `samples` draws from a pool of `scenes` pictures.
+    """Train on draws from a pool of `scenes` pictures; `samples` is their number, one entry a cycle.
 
     The target is v (Salimans & Ho 2022, eq. 10). A grounding loss, (1 - attention mass inside the object's mask)²
     weighted by √ᾱ, supervises the cross-attention of colour, size and shape words; every other word is free.
@@ -75,8 +76,8 @@ def train_denoiser(
         total: Tensor = F.mse_loss(predicted, velocity) + naming
         return total + _GROUNDING_WEIGHT * grounding / len(attention)
 
-    steps = samples // BATCH
-    schedule = Schedule(steps, peak=2e-3, warmup=max(steps * 15 // 100, 1), decay=0.85, average=0.995)
+    first, *further = (cycle // BATCH for cycle in samples)
+    schedule = Schedule(first, peak=2e-3, warmup=0.15, decay=0.85, average=0.995, further=tuple(further))
     rates = {"text_encoder": 0.5}
     train(model, loss, schedule, folder / "denoiser.pt", title="denoiser", rates=rates)
     unet.set_attn_processor(AttnProcessor2_0())

@@ -41,7 +41,7 @@ def train_vae(folder: Path, *, steps: int, decoder_steps: int) -> AutoencoderKL:
         total: Tensor = error.abs().mean() + 2 * error.square().mean() + _KL_WEIGHT * kl
         return total
 
-    schedule = Schedule(steps, peak=4e-3, warmup=100, decay=0.7, average=0.99)
+    schedule = Schedule(steps, peak=4e-3, warmup=100 / steps, decay=0.7, average=0.99)
     train(vae, loss, schedule, folder / "vae.pt", title="autoencoder")
     with torch.no_grad():
         latents = torch.cat(
@@ -70,7 +70,7 @@ def _polish_decoder(vae: AutoencoderKL, folder: Path, *, steps: int) -> None:
         total: Tensor = error.abs().mean() + 4 * error.square().mean()
         return total
 
-    schedule = Schedule(steps, peak=1.5e-3, warmup=100, decay=0.8, average=0.995)
+    schedule = Schedule(steps, peak=1.5e-3, warmup=100 / steps, decay=0.8, average=0.995)
     train(decoder, loss, schedule, folder / "decoder.pt", title="decoder")
 
 

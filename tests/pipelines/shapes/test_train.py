@@ -13,7 +13,7 @@ from diffusion_xray.pipelines.shapes.architecture import make_vae
 from diffusion_xray.pipelines.shapes.loop import Schedule, generator_for, train
 from diffusion_xray.pipelines.shapes.train_denoiser import train_denoiser
 
-SCHEDULE = Schedule(steps=9, peak=1e-2, warmup=2, decay=0.5, average=0.9)
+SCHEDULE = Schedule(steps=9, peak=1e-2, warmup=0.2, decay=0.5, average=0.9)
 
 
 def tiny_model() -> nn.Module:
@@ -70,7 +70,7 @@ def test_an_interruption_leaves_no_partial_checkpoint(tmp_path: Path) -> None:
 
 def test_the_rate_climbs_stays_and_falls() -> None:
     """The learning rate climbs to its peak, stays there until the last share of the steps, and falls to zero."""
-    schedule = Schedule(steps=1000, peak=2.0, warmup=10, decay=0.4, average=0.9)
+    schedule = Schedule(steps=1000, peak=2.0, warmup=0.01, decay=0.4, average=0.9)
     rates = [schedule.rate(step) for step in range(1001)]
     assert rates[0] == pytest.approx(0.2)
     assert rates[:10] == sorted(rates[:10])
@@ -92,8 +92,8 @@ def test_the_denoiser_trains_and_resumes(tmp_path: Path) -> None:
     """Two steps of the real recipe give weights that a second call finds again."""
     torch.manual_seed(0)
     vae = make_vae().eval()
-    parts = train_denoiser(vae, tmp_path, samples=32, scenes=64)
-    again = train_denoiser(vae, tmp_path, samples=32, scenes=64)
+    parts = train_denoiser(vae, tmp_path, samples=(32,), scenes=64)
+    again = train_denoiser(vae, tmp_path, samples=(32,), scenes=64)
     for first, second in zip(parts, again, strict=True):
         assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
         assert all(value.isfinite().all() for value in first.parameters())
@@ -105,3 +105,13 @@ def test_a_child_learns_at_its_own_rate(tmp_path: Path) -> None:
     train(model, loss_of(model), SCHEDULE, tmp_path / "rates.pt", title="rates", rates={"0": 0.0})
     assert torch.equal(model.get_parameter("0.weight"), before.get_parameter("0.weight"))
     assert not torch.equal(model.get_parameter("3.weight"), before.get_parameter("3.weight"))
+
+
+def test_a_further_cycle_starts_again_at_half_the_peak() -> None:
+    """After the first fall to zero a further cycle climbs to half of the peak and falls again."""
+    schedule = Schedule(steps=1000, peak=2.0, warmup=0.1, decay=0.4, average=0.9, further=(500,))
+    assert schedule.total == 1500
+    assert schedule.rate(999) < 1e-4
+    assert schedule.rate(1024) == pytest.approx(0.5)
+    assert schedule.rate(1100) == 1.0
+    assert schedule.rate(1499) < 1e-4

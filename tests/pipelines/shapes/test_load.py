@@ -34,11 +34,17 @@ def thing(words: str) -> Object:
 
 HELD_OUT = (
     one("small yellow star", "", "black"),
+    one("cyan square", "bottom", "black"),
     one("yellow ring", "left", "black"),
     one("small purple triangle", "top", "black"),
-    one("blue star", "top", "black"),
+    one("blue circle", "left", "black"),
+    one("purple square", "right", "white"),
     two("big cyan triangle", "right of", "small purple triangle", "black"),
+    two("green square", "left of", "red circle", "white"),
+    two("big yellow circle", "above", "big blue square", "gray"),
+    two("big purple ring", "below", "small yellow star", "black"),
     two("purple triangle", "above", "big blue ring", "white"),
+    two("small blue square", "right of", "small cyan ring", "black"),
 )
 """Captions the shipped model gets right; the report next to the weights says how many of all it does."""
 

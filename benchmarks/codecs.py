@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
@@ -83,8 +84,7 @@ def collect(source: str, steps: int) -> list[list[Tensor]]:
 
 def write(arrays: list[list[NDArray[Any]]], dtype: str, codec: Codec, own: int, folder: Path | None) -> Turn:
     """Append the activations to a new store."""
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        store = StoreWriter(Path(place) / "run.zarr", {})
+    with tempfile.TemporaryDirectory(dir=folder) as place, closing(StoreWriter(Path(place) / "run.zarr", {})) as store:
         for index, calls in enumerate(arrays):
             dims = dimension_names(calls[0].ndim)
             spec = tensor_spec(

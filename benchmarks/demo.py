@@ -30,9 +30,10 @@ from harness import (
     times,
     versions,
 )
+from variants import trace_facts
 
 from diffusion_xray.pipelines.shapes.load import load_pipeline
-from diffusion_xray.tracer import Tracer, open_trace
+from diffusion_xray.tracer import Tracer
 
 VARIANTS = ("untraced", "statistics", "blocks", "all")
 PROMPT = "a red circle left of a blue square on white"
@@ -71,12 +72,7 @@ def run(pipeline: Any, name: str, steps: int, expected: np.ndarray[Any, Any] | N
         if expected is not None and not np.array_equal(expected, turn.output):
             raise RuntimeError(f"{name}: the traced run drew another picture")
         if name != "untraced":
-            modules = open_trace(path).modules
-            turn.facts = {
-                "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
-                "modules": len(modules),
-                "stored": sum(module.stored for module in modules.values()),
-            }
+            turn.facts = trace_facts(path, steps)
     return turn
 
 

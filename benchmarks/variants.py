@@ -17,7 +17,7 @@ from loops import sd15_loop, small_loop
 from processes import peak_resident, resident
 from torch import Tensor, nn
 
-__all__ = ["RAW", "WITH_ATTENTION", "prepare_peak", "traced_turn"]
+__all__ = ["RAW", "WITH_ATTENTION", "prepare_peak", "trace_facts", "traced_turn"]
 
 RAW = "all, uncompressed"
 WITH_ATTENTION = "blocks, attention inputs"
@@ -66,7 +66,7 @@ def traced_turn(
         if expected is not None and not torch.equal(expected, output):
             raise RuntimeError(f"{name}: the run computed something else than the untraced one")
         if name != "untraced":
-            turn.facts = _trace_facts(path, loop.steps)
+            turn.facts = trace_facts(path, loop.steps)
     return turn
 
 
@@ -106,7 +106,7 @@ def _traced(loop: Any, path: Path, name: str) -> Tensor:
         return loop.run(on_step=lambda step, timestep: tracer.step(step, timestep=float(timestep)))
 
 
-def _trace_facts(path: Path, steps: int) -> dict[str, Any]:
+def trace_facts(path: Path, steps: int) -> dict[str, Any]:
     """Modules seen, modules with tensors, bytes on disk; a trace that is not whole would look too cheap."""
     from diffusion_xray.tracer import open_trace
 
@@ -117,7 +117,7 @@ def _trace_facts(path: Path, steps: int) -> dict[str, Any]:
     return {
         "modules": len(trace.modules),
         "stored": sum(module.stored for module in trace.modules.values()),
-        "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+        "bytes": trace.nbytes,
     }
 
 

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from .layout import item_size
+from .shards import INDEX_ENTRY
 
 __all__ = ["check_shards"]
 
@@ -54,7 +53,7 @@ def _is_whole(stream: BinaryIO, slot: int, slots: int, *, nbytes: int, packed: b
     entry = os.pread(descriptor, 16, 16 * slot)
     if len(entry) < 16:
         return False
-    offset, length = np.frombuffer(entry, "<u8").tolist()
+    offset, length = INDEX_ENTRY.unpack(entry)
     if offset == length == _NOT_WRITTEN:
         return True
     if offset < index or offset + length > os.fstat(descriptor).st_size:

@@ -6,10 +6,11 @@ import os
 import struct
 from pathlib import Path
 
-__all__ = ["Shard", "write_at"]
+__all__ = ["INDEX_ENTRY", "Shard", "write_at"]
 
 _NO_CHUNK = b"\xff" * 16
-_INDEX_ENTRY = struct.Struct("<QQ")
+INDEX_ENTRY = struct.Struct("<QQ")
+"""Where a chunk lies in its shard: offset and length."""
 _HEAD = 64
 """First bytes of a chunk that are kept in memory to tell it from the next."""
 
@@ -43,7 +44,7 @@ class Shard:
         if not self._repeats(data):
             start, self._end = self._end, write_at(self._descriptor, data, self._end)
             self._start, self._length, self._head = start, len(data), bytes(data[:_HEAD])
-        write_at(self._descriptor, _INDEX_ENTRY.pack(self._start, self._length), 16 * slot)
+        write_at(self._descriptor, INDEX_ENTRY.pack(self._start, self._length), 16 * slot)
         if durable:
             os.fsync(self._descriptor)
 

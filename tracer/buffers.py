@@ -6,14 +6,17 @@ every step: a buffer that comes back from the writer fits the same module's next
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["BufferPool"]
+__all__ = ["BufferPool", "Kind", "kind_of"]
 
-_Key = tuple[torch.dtype, torch.Size, tuple[int, ...], bool]
+Kind = tuple[torch.dtype, torch.Size, tuple[int, ...], bool]
+"""What buffers have in common: dtype, shape, strides, and whether they are pinned."""
 
 
 class BufferPool:
@@ -24,7 +27,7 @@ class BufferPool:
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._idle: dict[_Key, list[Tensor]] = {}
+        self._idle: dict[Kind, list[Tensor]] = {}
         self._idle_bytes = 0
         self._in_flight = 0
         self._closed = False
@@ -41,31 +44,29 @@ class BufferPool:
             self._in_flight -= nbytes
             self._changed.notify_all()
 
-    def take(self, tensor: Tensor, *, wait: bool) -> Tensor | None:
-        """A buffer like `tensor`, in host memory, its contents undefined; None when none is to be had."""
-        key = _key(tensor)
+    def take(self, kind: Kind, nbytes: int, *, wait: bool) -> Tensor | None:
+        """A buffer of `nbytes` in host memory, its contents undefined; None when none is to be had."""
         with self._changed:
             if self._closed:
                 return None
-            if idle := self._idle.get(key):
-                buffer = idle.pop()
-                self._idle_bytes -= buffer.nbytes
-                self._in_flight += buffer.nbytes
-                return buffer
-            if not self._claim(tensor.nbytes, wait=wait):
+            if idle := self._idle.get(kind):
+                self._idle_bytes -= nbytes
+                self._in_flight += nbytes
+                return idle.pop()
+            if not self._claim(nbytes, wait=wait):
                 return None
-        dtype, size, stride, pinned = key
+        dtype, size, stride, pinned = kind
         with torch.inference_mode(mode=False):  # the writer could not change a tensor of inference mode
             return torch.empty_strided(size, stride, dtype=dtype, device="cpu", pin_memory=pinned)
 
-    def give(self, buffer: Tensor) -> None:
-        """Return a buffer that `take` handed out."""
-        pinned = torch.cuda.is_available() and buffer.is_pinned()
+    def give(self, buffers: Sequence[Tensor]) -> None:
+        """Return buffers that `take` handed out."""
         with self._changed:
-            self._in_flight -= buffer.nbytes
-            self._idle_bytes += buffer.nbytes
-            key = (buffer.dtype, buffer.shape, buffer.stride(), pinned)
-            self._idle.setdefault(key, []).append(buffer)
+            for buffer in buffers:
+                self._in_flight -= buffer.nbytes
+                self._idle_bytes += buffer.nbytes
+                key = (buffer.dtype, buffer.shape, buffer.stride(), _has_cuda() and buffer.is_pinned())
+                self._idle.setdefault(key, []).append(buffer)
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -95,7 +96,12 @@ class BufferPool:
                 self._idle_bytes -= buffer.nbytes
 
 
-def _key(tensor: Tensor) -> _Key:
+@functools.cache
+def _has_cuda() -> bool:
+    return torch.cuda.is_available()
+
+
+def kind_of(tensor: Tensor) -> Kind:
     """What a buffer for a copy must be like. It keeps the memory order of the usual layouts: copying is then a move."""
     stride = tensor.stride()
     if not (tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))):

@@ -52,11 +52,16 @@ class Clock:
         """Index of the current or last step, None before the first."""
         return self.log.step if self.log else None
 
+    @property
+    def in_denoiser(self) -> bool:
+        """Whether a denoiser is running, or the user says where the loop is: all that fires then is in the loop."""
+        return self.log is not None and (self._driven or self._depth > 0)
+
     def step_now(self) -> int | None:
         """Index of the step that a module firing now belongs to; None outside of the loop."""
         if self.log is None:
             return None
-        if self._driven or self._depth:
+        if self.in_denoiser:
             return self.log.step
         if not self.has_schedulers or self._over:
             return None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from .statistics import measure_on_device
+from .statistics import Place, measure_on_device
 
 __all__ = ["Results", "copy_to_host"]
 
 Wait = Callable[[], None]
+
+_SMALL = 1 << 19
+"""Bytes up to which it takes longer to get the interpreter's lock back than to copy without giving it away."""
 
 
 @functools.cache
@@ -31,9 +33,12 @@ def copy_to_host(tensor: Tensor, buffer: Tensor) -> Wait | None:
     Returns:
         A function that waits until the buffer is filled, or None when it already is.
     """
+    if tensor.is_cpu and tensor.nbytes <= _SMALL and tensor.is_contiguous() and buffer.is_contiguous():
+        ctypes.memmove(buffer.data_ptr(), tensor.data_ptr(), tensor.nbytes)  # keeps the interpreter's lock
+        return None
     if tensor.requires_grad:
         tensor = tensor.detach()
-    if tensor.device.type != "cuda":
+    if not tensor.is_cuda:
         buffer.copy_(tensor)
         return None
     duplicate = tensor.clone()
@@ -50,30 +55,29 @@ class Results:
     """Statistics that are still on the accelerators."""
 
     def __init__(self) -> None:
-        self._pending: dict[torch.device, list[tuple[Tensor, Tensor, NDArray[np.float64], NDArray[np.uint32]]]] = {}
+        self._pending: dict[torch.device, list[tuple[Tensor, Tensor, Place]]] = {}
 
-    def measure(self, tensor: Tensor, row: NDArray[np.float64], histogram: NDArray[np.uint32]) -> None:
-        """Start measuring; `row` and `histogram` are filled by what `fetch` returns."""
+    def measure(self, tensor: Tensor, place: Place) -> None:
+        """Start measuring; the place is filled by what `fetch` returns."""
         values, bins = measure_on_device(tensor)
-        self._pending.setdefault(values.device, []).append((values, bins, row, histogram))
+        self._pending.setdefault(values.device, []).append((values, bins, place))
 
     def fetch(self) -> Wait:
         """Bring everything measured so far to the host; the returned function waits for it and fills the rows in."""
         batches = []
         for pending in self._pending.values():
-            values, bins, rows, histograms = zip(*pending, strict=True)
+            values, bins, places = zip(*pending, strict=True)
             hosts = [_host_like(torch.stack(parts)) for parts in (values, bins)]
-            batches.append((hosts, rows, histograms))
+            batches.append((hosts, places))
         self._pending.clear()
 
         def fill() -> None:
-            for ((values, wait_values), (bins, wait_bins)), rows, histograms in batches:
+            for ((values, wait_values), (bins, wait_bins)), places in batches:
                 for wait in (wait_values, wait_bins):
                     if wait is not None:
                         wait()
-                for targets, source in ((rows, values.numpy()), (histograms, bins.numpy())):
-                    for target, found in zip(targets, source, strict=True):
-                        target[:] = found
+                for place, row, histogram in zip(places, values.numpy(), bins.numpy(), strict=True):
+                    place.row[:], place.histogram[:] = row, histogram
 
         return fill
 

@@ -10,19 +10,14 @@ Importing this module imports numba and compiles, or loads what an earlier proce
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
+from .compiled import as_array, as_pointer, compiled
 from .layout import HISTOGRAM_BINS
 
-__all__ = ["BFLOAT16", "DIMENSIONS", "FLOAT16", "FLOAT32", "measure"]
+__all__ = ["BFLOAT16", "DIMENSIONS", "FLOAT16", "FLOAT32", "measure", "measure_dense", "measure_many", "measure_small"]
 
 FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
 DIMENSIONS = 4
@@ -36,37 +31,7 @@ _SIGN, _REST, _INFINITY = np.int32(31), np.int32(0x7FFFFFFF), np.int32(0x7F80000
 _MIN, _MAX, _MEAN, _STD, _L2, _ABS_MAX, _NANS, _UPS, _DOWNS, _ZEROS, _COUNT = range(11)
 
 
-def _compiled(*signature: str, fast: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    # "reassoc" lets a sum be taken in lanes; nothing here relies on NaN being absent
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    if fast:
-        options["fastmath"] = {"reassoc", "contract"}
-    compiler = functools.partial(numba.njit, *signature, **options)
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            kept: Callable[..., Any] = compiler(cache=True)(function)
-        except RuntimeError:  # no folder to keep the compiled code in
-            kept = compiler()(function)
-        return kept
-
-    return decorate
-
-
-def _to_pointer(_: Any, address: Any) -> Any:
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(address), generate
-
-
-_pointer: Any = intrinsic(_to_pointer)
-"""An address as a pointer."""
-_array: Any = numba.carray  # type: ignore[attr-defined]
-"""A pointer as an array."""
-
-
-@_compiled()
+@compiled()
 def _bin(bits: Any, count: Any, first: Any, second: Any, third: Any, fourth: Any) -> None:
     whole = count - count % 4
     shift, one = np.uint32(20), np.uint32(1)
@@ -79,7 +44,7 @@ def _bin(bits: Any, count: Any, first: Any, second: Any, third: Any, fourth: Any
         first[bits[i] >> shift] += one
 
 
-@_compiled()
+@compiled()
 def _extrema(bits: Any, count: Any) -> Any:
     """Smallest and largest value as integers in the order of the floats, and the number of zeros."""
     low, high, zeros = _REST, np.int32(-_REST - 1), np.int32(0)
@@ -91,7 +56,7 @@ def _extrema(bits: Any, count: Any) -> Any:
     return low, high, zeros
 
 
-@_compiled(fast=True)
+@compiled(fast=True)
 def _sum(values: Any, count: Any) -> Any:
     total = 0.0
     for i in range(count):
@@ -99,7 +64,7 @@ def _sum(values: Any, count: Any) -> Any:
     return total
 
 
-@_compiled(fast=True)
+@compiled(fast=True)
 def _squares(values: Any, count: Any, mean: Any) -> Any:
     total = 0.0
     for i in range(count):
@@ -108,7 +73,7 @@ def _squares(values: Any, count: Any, mean: Any) -> Any:
     return total
 
 
-@_compiled()
+@compiled()
 def _finite_first(values: Any, count: Any, row: Any) -> Any:
     """Count what is not finite, move the finite values to the front of the block, and return how many they are."""
     kept = 0
@@ -126,15 +91,15 @@ def _finite_first(values: Any, count: Any, row: Any) -> Any:
     return kept
 
 
-@_compiled()
+@compiled()
 def _add_block(address: Any, count: Any, spare: Any, row: Any, bins: Any) -> None:
     """Join one block of float32 to the statistics so far.
 
     Until the end `row` holds the squared deviation in place of `std`, the number of finite values in that of `l2_norm`.
     """
-    patterns = _array(_pointer(address), (count,), np.uint32)
-    bits = _array(_pointer(address), (count,), np.int32)
-    values = _array(_pointer(address), (count,), np.float32)
+    patterns = as_array(as_pointer(address), (count,), np.uint32)
+    bits = as_array(as_pointer(address), (count,), np.int32)
+    values = as_array(as_pointer(address), (count,), np.float32)
     _bin(patterns, count, bins[0], bins[1], bins[2], bins[3])
     low, high, zeros = _extrema(bits, count)
     row[_ZEROS] += zeros
@@ -158,19 +123,19 @@ def _add_block(address: Any, count: Any, spare: Any, row: Any, bins: Any) -> Non
     row[_L2] = together
 
 
-@_compiled()
+@compiled()
 def _gather(source: Any, stride: Any, count: Any, target: Any) -> None:
     for i in range(count):
         target[i] = source[i * stride]
 
 
-@_compiled()
+@compiled()
 def _widen_bfloat16(half: Any, count: Any, target: Any) -> None:
     for i in range(count):
         target[i] = np.uint32(half[i]) << np.uint32(16)
 
 
-@_compiled()
+@compiled()
 def _widen_float16(half: Any, count: Any, target: Any, spare: Any) -> None:
     """Exponent and mantissa move to where float32 has them, and the bias is put right.
 
@@ -190,14 +155,14 @@ def _widen_float16(half: Any, count: Any, target: Any, spare: Any) -> None:
         target[i] = magnitude | ((bits & np.uint32(0x8000)) << np.uint32(16))
 
 
-@_compiled()
+@compiled()
 def _widen(address: Any, kind: Any, stride: Any, count: Any, target: Any, spare: Any, halves: Any) -> None:
     """Bits of `count` elements as float32."""
     reach = (count - 1) * stride + 1
     if kind == FLOAT32:
-        _gather(_array(_pointer(address), (reach,), np.uint32), stride, count, target)
+        _gather(as_array(as_pointer(address), (reach,), np.uint32), stride, count, target)
         return
-    half = _array(_pointer(address), (reach,), np.uint16)
+    half = as_array(as_pointer(address), (reach,), np.uint16)
     if stride != 1:
         _gather(half, stride, count, halves)
         half = halves
@@ -207,14 +172,14 @@ def _widen(address: Any, kind: Any, stride: Any, count: Any, target: Any, spare:
         _widen_float16(half, count, target, spare)
 
 
-@_compiled()
+@compiled()
 def _add_in_place(address: Any, count: Any, row: Any, bins: Any) -> None:
     spare = np.empty(_BLOCK, np.uint32)
     for start in range(0, count, _BLOCK):
         _add_block(address + 4 * start, min(_BLOCK, count - start), spare, row, bins)
 
 
-@_compiled()
+@compiled()
 def _add_widened(address: Any, kind: Any, sizes: Any, strides: Any, row: Any, bins: Any) -> None:
     block, spare, halves = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint16)
     width, filled = 4 if kind == FLOAT32 else 2, 0
@@ -233,7 +198,7 @@ def _add_widened(address: Any, kind: Any, sizes: Any, strides: Any, row: Any, bi
         _add_block(block.ctypes.data, filled, spare, row, bins)
 
 
-@_compiled("void(intp, intp, UniTuple(intp, 4), UniTuple(intp, 4), float64[::1], uint32[::1])")
+@compiled("void(intp, intp, UniTuple(intp, 4), UniTuple(intp, 4), float64[::1], uint32[::1])")
 def measure(address: Any, kind: Any, sizes: Any, strides: Any, row: Any, histogram: Any) -> None:
     """Fill `row` and `histogram` with the statistics of a tensor.
 
@@ -268,3 +233,30 @@ def measure(address: Any, kind: Any, sizes: Any, strides: Any, row: Any, histogr
         row[_ABS_MAX] = max(abs(row[_MIN]), abs(row[_MAX]))
     else:
         row[_MIN] = row[_MAX] = row[_MEAN] = row[_STD] = row[_L2] = row[_ABS_MAX] = np.nan
+
+
+_DENSE = "void(intp, intp, intp, intp, intp)"
+
+
+@compiled(_DENSE)
+def measure_dense(address: Any, kind: Any, count: Any, row: Any, histogram: Any) -> None:
+    """As `measure`, of `count` elements without holes; row and histogram are addresses."""
+    values, bins = (
+        as_array(as_pointer(row), (11,), np.float64),
+        as_array(as_pointer(histogram), (HISTOGRAM_BINS,), np.uint32),
+    )
+    measure(address, kind, (1, 1, 1, count), (0, 0, 0, 1), values, bins)
+
+
+@compiled(_DENSE, nogil=False)
+def measure_small(address: Any, kind: Any, count: Any, row: Any, histogram: Any) -> None:
+    """As `measure_dense`, keeping the interpreter's lock: to get it back takes longer than a small tensor does."""
+    measure_dense(address, kind, count, row, histogram)
+
+
+@compiled("void(int64[:, ::1])")
+def measure_many(tensors: Any) -> None:
+    """`measure_dense` for each row of five numbers."""
+    for i in range(len(tensors)):
+        address, kind, count, row, histogram = tensors[i]
+        measure_dense(address, kind, count, row, histogram)

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .encoding import encode
 from .layout import ArraySpec
 from .library_store import LibraryStore
-from .store import StoreWriter, chunk_name, encode
+from .store import StoreWriter, chunk_name
 
 __all__ = ["LibraryWriter"]
 

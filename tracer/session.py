@@ -30,7 +30,7 @@ from .preview import write_previews
 from .recorder import OnPressure, Recorder
 from .sites import Source
 from .statistics import can_summarise, summarise, warm_up
-from .store import StoreWriter
+from .store import StoreWriter, bulk_calls
 from .summary import Summary
 from .taps.protocol import Emit, ModuleStack, Tap, Undo, shield
 from .taps.steps import StepsTap
@@ -127,6 +127,7 @@ class Tracer:
             undo.enter_context(self._target.claim(self.path))
             self._place.make_room(overwrite=self._overwrite)
             warm_up()
+            bulk_calls()
             self._started = time.monotonic()
             try:
                 writer = BackgroundWriter(lambda: self._place.writer(self._head()), budget=self._budget)

@@ -6,13 +6,19 @@ import os
 import struct
 from pathlib import Path
 
+import numpy as np
+
 __all__ = ["INDEX_ENTRY", "Shard", "write_at"]
 
 _NO_CHUNK = b"\xff" * 16
 INDEX_ENTRY = struct.Struct("<QQ")
 """Where a chunk lies in its shard: offset and length."""
-_HEAD = 64
-"""First bytes of a chunk that are kept in memory to tell it from the next."""
+
+FILE, END, START, LENGTH, HEAD = range(5)
+"""Words of a shard's state: the file's descriptor; where the next chunk goes; of the latest chunk its offset, its
+length (in this order, as in the index), and its first bytes, to tell it from the next."""
+HEAD_BYTES = 64
+STATE_WORDS = HEAD + HEAD_BYTES // 8
 
 
 class Shard:
@@ -20,16 +26,23 @@ class Shard:
 
     def __init__(self, file: Path, slots: int) -> None:
         self.file = file
+        self.state = np.zeros(STATE_WORDS, np.int64)
+        self.state[FILE] = self.state[LENGTH] = -1
+        self.state_address = self.state.ctypes.data
         self._slots = slots
-        self._descriptor = -1
-        self._end = 0
-        self._start, self._length, self._head = 0, -1, b""
-        """Where the latest chunk begins, its length, its first bytes."""
+        self._head = self.state[HEAD:].view(np.uint8)
 
     @property
     def is_new(self) -> bool:
         """Whether nothing has been written yet."""
-        return not self._end
+        return not self.state[END]
+
+    def open(self) -> None:
+        """Open the file, and write an empty index where it is new."""
+        if self.state[FILE] < 0:
+            self.state[FILE] = os.open(self.file, os.O_RDWR | (os.O_CREAT if self.is_new else 0), 0o644)
+        if self.is_new:
+            self.state[END] = write_at(int(self.state[FILE]), _NO_CHUNK * self._slots, 0)
 
     def append(self, slot: int, data: bytes | memoryview, *, durable: bool) -> None:
         """Write a chunk, then its entry in the index: a reader sees all of it or nothing.
@@ -37,28 +50,29 @@ class Shard:
         A chunk equal to the one appended before it (a constant key of cross-attention, say) is not written again: its
         entry points to the same bytes.
         """
-        if self._descriptor < 0:
-            self._descriptor = os.open(self.file, os.O_RDWR | (0 if self._end else os.O_CREAT), 0o644)
-        if not self._end:
-            self._end = write_at(self._descriptor, _NO_CHUNK * self._slots, 0)
+        self.open()
+        descriptor, end = int(self.state[FILE]), int(self.state[END])
         if not self._repeats(data):
-            start, self._end = self._end, write_at(self._descriptor, data, self._end)
-            self._start, self._length, self._head = start, len(data), bytes(data[:_HEAD])
-        write_at(self._descriptor, INDEX_ENTRY.pack(self._start, self._length), 16 * slot)
+            self.state[END] = write_at(descriptor, data, end)
+            self.state[START], self.state[LENGTH] = end, len(data)
+            head = np.frombuffer(data[:HEAD_BYTES], np.uint8)
+            self._head[: len(head)] = head
+        write_at(descriptor, INDEX_ENTRY.pack(int(self.state[START]), int(self.state[LENGTH])), 16 * slot)
         if durable:
-            os.fsync(self._descriptor)
+            os.fsync(descriptor)
 
     def close(self) -> None:
         """Close the file; all of it is written."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self.state[FILE] >= 0:
+            os.close(int(self.state[FILE]))
+            self.state[FILE] = -1
 
     def _repeats(self, data: bytes | memoryview) -> bool:
         """Whether the latest chunk has these very bytes; it is read back only where its beginning fits."""
-        if len(data) != self._length or data[:_HEAD] != self._head:
+        length, head = int(self.state[LENGTH]), bytes(data[:HEAD_BYTES])
+        if len(data) != length or head != self._head[: len(head)].tobytes():
             return False
-        return os.pread(self._descriptor, self._length, self._start) == data
+        return os.pread(int(self.state[FILE]), length, int(self.state[START])) == data
 
 
 def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
+import torch
+from torch import Size, Tensor
 
+from .buffers import Kind
 from .clock import Clock
 from .info import SiteInfo
 from .layout import array_name, dimension_names, encode_segment, module_group
+from .statistics import Place
 from .tables import Table
 
-__all__ = ["Port", "Sites", "Source"]
+__all__ = ["Known", "Port", "Sites", "Source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,23 @@ class Source:
         return module_group(self.name, has_children=not self.leaf)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A tensor that has been recorded, as it is expected again in the next step."""
+
+    row: int
+    dtype: torch.dtype
+    shape: Size
+    nbytes: int
+    measure: Callable[[int, Place], None]
+    """Measures it from its address."""
+    array: str
+    """The array its tensors are kept in, if they are and have it to themselves."""
+    stored_dtype: str
+    buffers: Kind
+    """What a copy needs."""
+
+
 @dataclass(slots=True)
 class Port:
     """One port of a source, in or outside of the loop."""
@@ -45,6 +65,8 @@ class Port:
     """Path of the array that each call's tensors have to themselves."""
     calls: int = 0
     """How often it has fired within the current step."""
+    known: dict[int, Known] = field(default_factory=dict)
+    """What each call is expected to be like."""
 
 
 class Sites:
@@ -70,10 +92,17 @@ class Sites:
             table = self._table(source.name.split(".", 1)[0], stepped=stepped)
             place = self._ports[source.name, port, stepped] = Port(table)
         call = place.calls
-        if not call and stepped:
-            self._fired.append(place)
-        place.calls = call + 1
+        if stepped:
+            self.count(place)
+        else:
+            place.calls += 1
         return place, call
+
+    def count(self, place: Port) -> None:
+        """A port of the loop fires."""
+        if not place.calls:
+            self._fired.append(place)
+        place.calls += 1
 
     def next_step(self) -> None:
         """Calls are counted anew."""

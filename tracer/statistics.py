@@ -7,6 +7,7 @@ compute the same numbers; nothing in them makes the host wait for the accelerato
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -18,7 +19,17 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from .layout import HISTOGRAM_BINS, STATISTICS
 
-__all__ = ["Statistics", "can_summarise", "measure", "measure_on_device", "summarise", "warm_up"]
+__all__ = [
+    "Place",
+    "Statistics",
+    "can_summarise",
+    "dense_kernel",
+    "measure",
+    "measure_all",
+    "measure_on_device",
+    "summarise",
+    "warm_up",
+]
 
 _KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """Dtypes the kernel reads, by the number it knows them by."""
@@ -28,6 +39,8 @@ _REAL = frozenset(
     if isinstance(dtype, torch.dtype) and not dtype.is_complex and not str(dtype).startswith("torch.q")
 )
 _PLAIN = (Tensor, torch.nn.Parameter)
+_SMALL = 1 << 16
+"""Up to here, some 50 microseconds, it costs less to keep the interpreter's lock than to ask for it again."""
 _PIECE = 1 << 22
 """Elements that torch operations look at in one go; bounds the memory they take in float64."""
 
@@ -54,6 +67,21 @@ class Statistics:
     """Shape (4096,): counts by the top 12 bits of the value as float32."""
 
 
+class Place:
+    """Where the statistics of one tensor belong.
+
+    Args:
+        row: (11,) float64, in the order of `layout.STATISTICS`.
+        histogram: (4096,) uint32.
+    """
+
+    __slots__ = ("histogram", "histogram_address", "row", "row_address")
+
+    def __init__(self, row: NDArray[np.float64], histogram: NDArray[np.uint32]) -> None:
+        self.row, self.histogram = row, histogram
+        self.row_address, self.histogram_address = row.ctypes.data, histogram.ctypes.data
+
+
 def can_summarise(tensor: Tensor) -> bool:
     """Whether the tensor has numbers in memory: sparse, nested, quantised, complex and meta tensors do not count.
 
@@ -66,25 +94,53 @@ def can_summarise(tensor: Tensor) -> bool:
 
 def summarise(tensor: Tensor) -> Statistics:
     """Statistics of a tensor of any real dtype, shape and memory layout; the tensor is only read."""
-    row, histogram = np.empty(len(STATISTICS)), np.empty(HISTOGRAM_BINS, np.uint32)
-    measure(tensor, row, histogram)
-    low, high, mean, std, norm, extreme = row[:6].tolist()
-    nans, ups, downs, zeros, count = row[6:].astype(int).tolist()
-    return Statistics(low, high, mean, std, norm, extreme, nans, ups, downs, zeros, count, histogram)
+    place = Place(np.empty(len(STATISTICS)), np.empty(HISTOGRAM_BINS, np.uint32))
+    measure(tensor, place)
+    low, high, mean, std, norm, extreme = place.row[:6].tolist()
+    nans, ups, downs, zeros, count = place.row[6:].astype(int).tolist()
+    return Statistics(low, high, mean, std, norm, extreme, nans, ups, downs, zeros, count, place.histogram)
 
 
-def measure(tensor: Tensor, row: NDArray[np.float64], histogram: NDArray[np.uint32]) -> None:
-    """Fill a row of the statistics table, (11,) in the order of `STATISTICS`, and its histogram, (4096,)."""
-    kernel, kind = _kernel(), _KINDS.get(tensor.dtype)
-    readable = kind is not None and tensor.device.type == "cpu" and type(tensor) in _PLAIN
-    if kernel is not None and readable and (count := tensor.numel()):
-        dense = tensor.is_contiguous()
-        sizes, strides = ((1, 1, 1, count), (0, 0, 0, 1)) if dense else _joined(tensor)
-        if dense or (len(sizes) == kernel.DIMENSIONS and not tensor.is_neg()):
-            kernel.measure(tensor.data_ptr(), kind, sizes, strides, row, histogram)
+def measure(tensor: Tensor, place: Place) -> None:
+    """Put the statistics of a tensor where they belong."""
+    dense, kernel = dense_kernel(tensor), _kernel()
+    if dense is not None and tensor.is_contiguous():
+        dense(tensor.data_ptr(), place)
+        return
+    if dense is not None and kernel is not None and not tensor.is_neg():
+        sizes, strides = _joined(tensor)
+        if len(sizes) == kernel.DIMENSIONS:
+            kernel.measure(tensor.data_ptr(), _KINDS[tensor.dtype], sizes, strides, place.row, place.histogram)
             return
     values, bins = measure_on_device(tensor)
-    row[:], histogram[:] = values.cpu().numpy(), bins.cpu().numpy()
+    place.row[:], place.histogram[:] = values.cpu().numpy(), bins.cpu().numpy()
+
+
+def dense_kernel(tensor: Tensor) -> Callable[[int, Place], None] | None:
+    """What measures tensors like this one from their address, if they all lie in host memory without holes."""
+    kernel, kind, count = _kernel(), _KINDS.get(tensor.dtype), tensor.numel()
+    if kernel is None or kind is None or not count or not tensor.is_cpu or type(tensor) not in _PLAIN:
+        return None
+    function = kernel.measure_small if count <= _SMALL else kernel.measure_dense
+
+    def measure_at(address: int, place: Place) -> None:
+        function(address, kind, count, place.row_address, place.histogram_address)
+
+    return measure_at
+
+
+def measure_all(tensors: Sequence[tuple[Tensor, Place]]) -> None:
+    """`measure` for several tensors, those without holes in one call."""
+    kernel = _kernel()
+    dense = []
+    for tensor, place in tensors:
+        kind, count = _KINDS.get(tensor.dtype), tensor.numel()
+        if kernel is not None and kind is not None and count and tensor.is_contiguous():
+            dense.append((tensor.data_ptr(), kind, count, place.row_address, place.histogram_address))
+        else:
+            measure(tensor, place)
+    if kernel is not None and dense:
+        kernel.measure_many(np.array(dense, np.int64))
 
 
 def measure_on_device(tensor: Tensor) -> tuple[Tensor, Tensor]:

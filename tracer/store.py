@@ -11,20 +11,20 @@ import functools
 import json
 import math
 import os
-import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numcodecs.blosc import Blosc
 from numpy.typing import NDArray
 
+from .encoding import blosc_options, encode
 from .layout import ArraySpec
 from .shards import Shard, write_at
 
-__all__ = ["StoreWriter", "chunk_name", "encode"]
+__all__ = ["StoreWriter", "bulk_calls", "chunk_name"]
 
 _MOST_OPEN = 256
 """Files kept open between two steps; finding one again costs as much as writing 100 KB."""
@@ -50,6 +50,8 @@ class StoreWriter:
         self._shards: dict[tuple[str, tuple[int, ...]], Shard] = {}
         self._open: set[Shard] = set()
         self._poked: set[Path] = set()
+        self._lanes: dict[str, _Lane] = {}
+        self._scratch = np.empty(0, np.uint8)
         self._published: dict[str, dict[str, Any]] = {}
         self._create()
         self.publish()
@@ -103,11 +105,42 @@ class StoreWriter:
         shard.append(slot, encode(spec, chunk), durable=self._durable)
         if is_new and self._durable:
             _sync_folder(shard.file.parent)
-        if shard not in self._open:
-            if len(self._open) < _MOST_OPEN:
-                self._open.add(shard)
-            else:
-                shard.close()
+        self._close_or_keep(shard)
+
+    def append_all(self, chunks: Sequence[tuple[str, int, NDArray[Any]]]) -> None:
+        """`append` a step of several arrays, in one call without the interpreter's lock where that can be.
+
+        Args:
+            chunks: Array, step, and contents.
+        """
+        bulk = None if self._durable or type(self).append is not StoreWriter.append else bulk_calls()
+        if bulk is None:
+            for path, step, chunk in chunks:
+                self.append(path, (step,), chunk[None])
+            return
+        ready, given, shards = [], [], []
+        for path, step, chunk in chunks:
+            lane = self._lanes.get(path) or self._lanes.setdefault(path, _Lane(self._arrays[path]))
+            if chunk.shape != lane.shape or chunk.dtype != lane.dtype or not chunk.flags.c_contiguous:
+                self.append(path, (step,), chunk[None])
+                continue
+            outer, slot = divmod(step, lane.steps)
+            if lane.shard is None or lane.outer != outer:
+                lane.outer, (lane.shard, _) = outer, self._shard(path, self._arrays[path], (step,))
+            lane.shard.open()
+            address = chunk.__array_interface__["data"][0]
+            ready.append((address, chunk.nbytes, *lane.blosc, lane.shard.state_address, slot))
+            given.append((path, (step,), chunk[None]))
+            shards.append(lane.shard)
+        while ready:
+            self._scratch = bulk.scratch_for(ready, self._scratch)
+            done = bulk.append_all(ready, self._scratch)
+            ready, given = ready[done:], given[done:]
+            if given:  # the system did not take it: try once more, in a way that tells why
+                self.append(*given.pop(0))
+                ready.pop(0)
+        for shard in shards:
+            self._close_or_keep(shard)
 
     def close(self) -> None:
         """Close the files that are kept open; everything is written already."""
@@ -154,6 +187,13 @@ class StoreWriter:
         """Write or replace a whole file."""
         path, _, name = key.rpartition("/")
         self._write_bytes(self._folder(path) / name, data)
+
+    def _close_or_keep(self, shard: Shard) -> None:
+        if shard not in self._open:
+            if len(self._open) < _MOST_OPEN:
+                self._open.add(shard)
+            else:
+                shard.close()
 
     def _shard(self, path: str, spec: ArraySpec, index: tuple[int, ...]) -> tuple[Shard, int]:
         """The file that a chunk belongs into, and the chunk's slot in it."""
@@ -211,6 +251,19 @@ class StoreWriter:
             _sync_folder(file.parent)
 
 
+class _Lane:
+    """What does not change from one step of an array to the next, looked up once."""
+
+    __slots__ = ("blosc", "dtype", "outer", "shape", "shard", "steps")
+
+    def __init__(self, spec: ArraySpec) -> None:
+        assert spec.shard
+        self.shape, self.dtype, self.steps = spec.chunk[1:], np.dtype(spec.dtype), spec.shard[0]
+        self.blosc = blosc_options(spec.codec, spec.dtype)
+        self.shard: Shard | None = None
+        self.outer = 0
+
+
 def _group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
@@ -224,27 +277,14 @@ def chunk_name(index: tuple[int, ...]) -> str:
     return ".".join(["c", *map(str, index)])
 
 
-def encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes | memoryview:
-    """The bytes of one chunk, as `ArraySpec.metadata` describes them; they may be those of `chunk` itself."""
-    if spec.dtype == "string":
-        texts = [str(text).encode() for text in chunk.ravel()]
-        texts += [b""] * (math.prod(spec.chunk) - len(texts))  # a chunk at the array's edge is stored whole
-        return struct.pack("<I", len(texts)) + b"".join(struct.pack("<I", len(text)) + text for text in texts)
-    data = np.asarray(chunk, spec.dtype, order="C")  # ascontiguousarray would make a scalar one-dimensional
-    full = data
-    if data.shape != spec.chunk:  # a chunk at the array's edge is stored whole, the rest as not captured
-        full = np.full(spec.chunk, float(spec.fill), spec.dtype)
-        full[tuple(slice(0, size) for size in data.shape)] = data
-    if spec.codec == "raw":
-        return full.ravel().view(np.uint8).data
-    encoded: bytes = _blosc(spec.codec, of_floats=spec.dtype.startswith("float")).encode(full.ravel())
-    return encoded
-
-
 @functools.cache
-def _blosc(codec: str, *, of_floats: bool) -> Blosc:
-    """As `layout.codec_chain` says."""
-    return Blosc(cname=codec, clevel=1, shuffle=Blosc.BITSHUFFLE if of_floats else Blosc.SHUFFLE)
+def bulk_calls() -> ModuleType | None:
+    """The module that appends in bulk, compiled or loaded; None where it cannot be."""
+    try:
+        from . import bulk
+    except (ImportError, OSError, AttributeError):  # no numba, or a numcodecs whose library cannot be called
+        return None
+    return bulk
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .info import SiteInfo
 from .layout import HISTOGRAM_BINS, NOT_CAPTURED, SITE_BLOCK, STATISTICS, ArraySpec, table_group, table_specs
+from .statistics import Place
 from .store import StoreWriter
 from .writer import Job
 
@@ -35,7 +36,9 @@ class Rows:
 
     def __init__(self) -> None:
         self._blocks: list[_Block] = []
+        self._places: list[Place] = []
         self._aliases: list[tuple[int, int]] = []
+        self._marks: dict[int, int] = {}
         self._stale: list[NDArray[np.bool_]] = []
 
     def make_room(self, sites: int) -> None:
@@ -44,41 +47,46 @@ class Rows:
             statistics = np.full((SITE_BLOCK, len(STATISTICS)), np.nan)
             histogram = np.zeros((SITE_BLOCK, HISTOGRAM_BINS), np.uint32)
             self._blocks.append(_Block(statistics, histogram, np.zeros(SITE_BLOCK, np.uint8)))
+            self._places += map(Place, statistics, histogram)
 
-    def at(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.uint32]]:
-        """Views of a site's statistics, (11,), and of its histogram, (4096,)."""
-        block, within = self._blocks[row // SITE_BLOCK], row % SITE_BLOCK
-        return block.statistics[within], block.histogram[within]
+    def at(self, row: int) -> Place:
+        """Where a site's statistics belong."""
+        return self._places[row]
 
     def mark(self, row: int, captured: int) -> None:
         """Say what is kept of a site in this step."""
-        self._blocks[row // SITE_BLOCK].captured[row % SITE_BLOCK] = captured
+        self._marks[row] = captured
 
     def alias(self, row: int, same: int) -> None:
         """The tensor of `row` is that of the row `same`, whose statistics may not be there yet."""
         self._aliases.append((row, same))
 
     def settle(self) -> None:
-        """Fill the aliases in, and empty what an earlier step left. Everything else must have been filled."""
+        """Fill in marks and aliases, and empty what an earlier step left. Everything else must have been filled."""
+        for row, captured in self._marks.items():
+            self._blocks[row // SITE_BLOCK].captured[row % SITE_BLOCK] = captured
         for block, marked in zip(self._blocks, self._stale, strict=False):
             left = marked & (block.captured == NOT_CAPTURED)
             block.statistics[left], block.histogram[left] = np.nan, 0
         self._stale = []
         for row, same in self._aliases:
-            (statistics, histogram), (known, counts) = self.at(row), self.at(same)
-            statistics[:], histogram[:] = known, counts
+            place, known = self._places[row], self._places[same]
+            place.row[:], place.histogram[:] = known.row, known.histogram
         self._aliases.clear()
 
     def snapshot(self) -> Rows:
         """The rows marked so far, in the same memory; what is marked later does not count."""
         other = Rows()
+        other._places = self._places
         other._blocks = [block._replace(captured=block.captured.copy()) for block in self._blocks]
         other._aliases = self._aliases.copy()
+        other._marks = self._marks.copy()
         return other
 
     def clear(self) -> None:
         """Be ready for another step in the same memory, which is warm."""
         self._stale = [block.captured != NOT_CAPTURED for block in self._blocks]
+        self._marks.clear()
         for block in self._blocks:
             block.captured.fill(NOT_CAPTURED)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from .store import StoreWriter
 __all__ = ["DEFAULT_BUDGET", "BackgroundWriter", "Job"]
 
 Job = Callable[[StoreWriter], None]
-_Entry = tuple[Job, int, Tensor | None]
+_Entry = tuple[Job, int, Sequence[Tensor]]
 
 DEFAULT_BUDGET = 256 << 20
 """Bytes that may be on their way to the disk, spare buffers included."""
@@ -28,49 +28,33 @@ class BackgroundWriter:
     """Runs jobs on a `StoreWriter` in order, in a thread of its own.
 
     After the first failure (disk full, folder gone) it goes on accepting jobs and drops them, so that the traced run
-    ends as if nothing had happened; `error` then says why the trace is incomplete.
+    ends as if nothing had happened; `error` then says why the trace is incomplete. `pool` has the memory for copies.
     """
 
     def __init__(self, open_store: Callable[[], StoreWriter], *, budget: int = DEFAULT_BUDGET) -> None:
         self.error: Exception | None = None
         self._store = open_store()
-        self._pool = BufferPool(budget)
+        self.pool = BufferPool(budget)
         self._batch: list[_Entry] = []
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[list[_Entry] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="dxray-writer", daemon=True)
         self._thread.start()
 
-    def buffer(self, tensor: Tensor, *, wait: bool) -> Tensor | None:
-        """Memory for a copy of `tensor`, to be handed back with `submit`.
-
-        Args:
-            tensor: What is to be copied.
-            wait: Wait for the disk while the budget is spent.
-
-        Returns:
-            None when the budget is spent and `wait` is false, or the writer has failed.
-        """
-        buffer = self._pool.take(tensor, wait=False)
-        if buffer is None:
-            self.send()
-            buffer = self._pool.take(tensor, wait=True) if wait else None
-        return buffer
-
-    def submit(self, job: Job, nbytes: int = 0, *, buffer: Tensor | None = None) -> None:
+    def submit(self, job: Job, nbytes: int = 0, *, buffers: Sequence[Tensor] = ()) -> None:
         """Queue a job. It may wait for others: a thread woken for every tensor would disturb the run.
 
         Args:
             job: Called in the writer's thread.
             nbytes: Memory it holds; waits while the budget is exceeded.
-            buffer: What it reads of `buffer`; given back after it.
+            buffers: What it reads of the `pool`; given back after it.
         """
-        if nbytes and not self._pool.claim(nbytes, wait=False):
+        if nbytes and not self.pool.claim(nbytes, wait=False):
             self.send()
-            if not self._pool.claim(nbytes, wait=True):
+            if not self.pool.claim(nbytes, wait=True):
                 return
         with self._lock:
-            self._batch.append((job, nbytes, buffer))
+            self._batch.append((job, nbytes, buffers))
             full = len(self._batch) >= _BATCH
         if full:
             self.send()
@@ -87,7 +71,7 @@ class BackgroundWriter:
         self.send()
         self._queue.put(None)
         self._thread.join()
-        self._pool.close()
+        self.pool.close()
         self._attempt(lambda store: store.release_reserve())
         failed_before = self.error is not None
         self._attempt(last)
@@ -100,14 +84,13 @@ class BackgroundWriter:
             job(self._store)
         except Exception as error:  # noqa: BLE001 — kept, reported once by the session
             self.error = self.error or error
-            self._pool.close()
+            self.pool.close()
 
     def _work(self) -> None:
         while (batch := self._queue.get()) is not None:
-            for job, nbytes, buffer in batch:
+            for job, nbytes, buffers in batch:
                 if self.error is None:
                     self._attempt(job)
-                if buffer is not None:
-                    self._pool.give(buffer)
-                elif nbytes:
-                    self._pool.release(nbytes)
+                self.pool.give(buffers)
+                if nbytes:
+                    self.pool.release(nbytes)

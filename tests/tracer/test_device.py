@@ -11,7 +11,7 @@ import torch
 from diffusion_xray.tracer import Tracer
 from diffusion_xray.tracer.device import Results, copy_to_host
 from diffusion_xray.tracer.layout import STATISTICS
-from diffusion_xray.tracer.statistics import summarise
+from diffusion_xray.tracer.statistics import Place, summarise
 
 from .networks import Denoiser
 
@@ -24,7 +24,7 @@ def test_results_fill_their_rows_when_they_are_fetched() -> None:
     rows, bins = np.full((2, 11), np.nan), np.zeros((2, 4096), np.uint32)
     results = Results()
     for tensor, row, histogram in zip(tensors, rows, bins, strict=True):
-        results.measure(tensor, row, histogram)
+        results.measure(tensor, Place(row, histogram))
     fill = results.fetch()
     assert np.isnan(rows).all()
     fill()

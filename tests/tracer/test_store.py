@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ from diffusion_xray.tracer.layout import (
     table_specs,
     tensor_spec,
 )
-from diffusion_xray.tracer.store import StoreWriter
+from diffusion_xray.tracer.store import StoreWriter, bulk_calls
 
 DTYPES = ("float32", "float64", "float16", "int64", "bool", "uint8")
 DIMS = ("a", "b", "c")
@@ -88,6 +89,49 @@ def test_every_append_is_read_by_other_libraries(recording: tuple[ArraySpec, dic
             expected[step] = chunk
             assert same(by_zarr(root, spec.path), expected)
             assert same(by_tensorstore(root, spec.path), expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(recordings(), min_size=1, max_size=4))
+def test_appending_in_bulk_writes_the_same_bytes(several: list[tuple[ArraySpec, dict[int, NDArray[Any]]]]) -> None:
+    """Chunks of several arrays appended in one compiled call leave the files that single appends leave."""
+    assert bulk_calls() is not None, "compiled appending is not at hand here"
+    specs = [replace(spec, path=f"x/{i}") for i, (spec, _) in enumerate(several)]
+    with tempfile.TemporaryDirectory() as folder:
+        one, two = (StoreWriter(Path(folder) / f"{name}.zarr", {}) for name in ("one", "two"))
+        named = zip(specs, (steps for _, steps in several), strict=True)
+        chunks = [(spec.path, step, chunk) for spec, steps in named for step, chunk in steps.items()]
+        for store in (one, two):
+            for spec in specs:
+                store.add_array(spec)
+        for path, step, chunk in chunks:
+            one.append(path, (step,), chunk[None])
+        two.append_all(chunks)
+        files = [file for file in one.path.rglob("*.0*") if file.is_file()]
+        assert files
+        for file in files:
+            assert file.read_bytes() == (two.path / file.relative_to(one.path)).read_bytes(), file
+        one.close()
+        two.close()
+
+
+def test_a_refused_write_in_bulk_tells_the_reason_and_keeps_the_rest(tmp_path: Path) -> None:
+    """When the system takes only a part of a chunk, its error is raised; the chunks before it are there."""
+    store = StoreWriter(tmp_path / "t.zarr", {})
+    sizes = {"small": 10, "large": 100_000, "after": 10}
+    for path, size in sizes.items():
+        store.add_array(tensor_spec(path, "float32", (size,), ("a",), steps=STEPS, codec="raw", attributes={}))
+    store.publish()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            store.append_all([(path, 0, np.ones(size, np.float32)) for path, size in sizes.items()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        store.close()
+    assert (by_zarr(store.path, "small")[0] == 1).all()
+    assert np.isnan(by_zarr(store.path, "large")).all()
 
 
 @settings(max_examples=25, deadline=None)

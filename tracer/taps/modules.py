@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,44 +24,88 @@ class ModulesTap:
 
     def attach(self, target: Target, emit: Emit) -> Undo:
         """Hook every module of every component."""
-        listener = _Listener(emit)
+        hooks = _Hooks(emit)
+        inputs = emit.selection.modules if emit.selection.capture.inputs else frozenset()
         with ExitStack() as undo:
             for name, module in target.modules().items():
                 keep = emit.selection.capture.outputs and name in emit.selection.modules
-                before, after = functools.partial(listener.before, name), functools.partial(listener.after, name, keep)
+                if _calls_nothing(module) and name not in inputs:
+                    undo.callback(module.register_forward_hook(hooks.of_leaf(name, keep=keep), always_call=True).remove)
+                    continue
+                before = hooks.before(name, inputs=name in inputs)
                 undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-                undo.callback(module.register_forward_hook(after).remove)
+                undo.callback(module.register_forward_hook(hooks.after(name, keep=keep)).remove)
             return undo.pop_all().close
 
 
-class _Listener:
-    """The hooks, and the order in which modules were first called."""
+class _Hooks:
+    """Makes the hooks. They run for every module of every step, so each is one function that has all it needs.
+
+    Sources are numbered in the order in which modules are first called.
+    """
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._sources: dict[str, Source] = {}
 
-    def before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._emit.stack.push(name)
-        if name not in self._sources:
-            leaf = next(module.children(), None) is None
-            self._sources[name] = Source(name, type(module).__name__, len(self._sources), leaf)
-        selection = self._emit.selection
-        if selection.capture.inputs and name in selection.modules:
-            self._record(name, "input", {**{str(i): value for i, value in enumerate(args)}, **kwargs}, keep=True)
+    def before(self, name: str, *, inputs: bool) -> Callable[..., None]:
+        """Push a module on the stack, and record what goes into it if `inputs`."""
+        push, sources, emit = self._emit.stack.push, self._sources, self._emit
 
-    def after(self, name: str, keep: bool, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:  # noqa: FBT001
-        self._emit.stack.pop(name)
-        self._record(name, "output", output, keep=keep)
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            push(name)
+            if name not in sources:
+                self._add(name, module)
+            if inputs:
+                arguments = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
+                for index, (path, tensor) in enumerate(tensors_in(arguments)):
+                    emit(sources[name], tensor, port=f"input_{path}" if index else "input")
 
-    def _record(self, name: str, port: str, value: Any, *, keep: bool) -> None:
-        if type(value) is Tensor:  # nearly always
-            self._emit(self._sources[name], value, port=port, keep=keep)
-            return
-        for index, (path, tensor) in enumerate(tensors_in(value)):
-            shown = port if index == 0 else f"{port}_{path}"
+        return before
+
+    def after(self, name: str, *, keep: bool) -> Callable[..., None]:
+        """Pop a module off the stack and record what comes out of it."""
+        pop, emit, sources = self._emit.stack.pop, self._emit.output, self._sources
+
+        def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            pop(name)
+            if type(output) is Tensor:  # nearly always
+                emit(sources[name], output, keep=keep)
+            else:
+                self._record_all(sources[name], output, keep=keep)
+
+        return after
+
+    def of_leaf(self, name: str, *, keep: bool) -> Callable[..., None]:
+        """Record what comes out of a module that calls no other; one that raises is left on the stack."""
+        push, emit, sources = self._emit.stack.push, self._emit.output, self._sources
+
+        def after(module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+            if output is None and sys.exc_info()[0] is not None:
+                push(name)
+                return
+            if name not in sources:
+                self._add(name, module)
+            if type(output) is Tensor:
+                emit(sources[name], output, keep=keep)
+            else:
+                self._record_all(sources[name], output, keep=keep)
+
+        return after
+
+    def _add(self, name: str, module: nn.Module) -> None:
+        leaf = next(module.children(), None) is None
+        self._sources[name] = Source(name, type(module).__name__, len(self._sources), leaf)
+
+    def _record_all(self, source: Source, output: Any, *, keep: bool) -> None:
+        for index, (path, tensor) in enumerate(tensors_in(output)):
             # further outputs (skip connections, caches) are stored where they were made
-            self._emit(self._sources[name], tensor, port=shown, keep=keep and (index == 0 or port == "input"))
+            self._emit(source, tensor, port=f"output_{path}" if index else "output", keep=keep and not index)
+
+
+def _calls_nothing(module: nn.Module) -> bool:
+    """Whether a module is one of torch's own without children, so that nothing is recorded while it runs."""
+    return type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is None
 
 
 def tensors_in(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:

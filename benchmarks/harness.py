@@ -130,9 +130,10 @@ def make_parser(description: str | None, *, rounds: int) -> argparse.ArgumentPar
     return parser
 
 
-def add_threads(parser: argparse.ArgumentParser) -> None:
+def add_threads(parser: argparse.ArgumentParser, *, default: int | None = None) -> None:
     """The option ``--threads``."""
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of torch (its own choice)")
+    said = "its own choice" if default is None else default
+    parser.add_argument("--threads", type=int, metavar="N", default=default, help=f"threads of torch ({said})")
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,9 @@ python benchmarks/small.py --only untraced all "msprobe*"     # some of it
 python benchmarks/small.py --steps 5 --rounds 3               # shorter
 
 Each variant has a process of its own, as some peers change torch for good, and they take turns: only one runs at a
-time. A peer that is not installed, or cannot record this model, has a row that says so; `pip install -e ".[bench]"`
-installs them all. Every traced output is compared with the untraced one, bit for bit.
+time. Torch has one thread unless told otherwise: a network this small is no faster with two. A peer that is not
+installed, or cannot record this model, has a row that says so; `pip install -e ".[bench]"` installs them all. Every
+traced output is compared with the untraced one, bit for bit.
 """
 
 from __future__ import annotations
@@ -46,14 +47,13 @@ OURS = ("untraced", "statistics", "blocks", "all", "all, uncompressed")
 
 def main() -> None:
     """Measure, print, and write the page."""
-    parser = make_parser(__doc__, rounds=7)
-    parser.add_argument("--steps", type=int, default=20, metavar="N", help="steps of the loop (%(default)s)")
+    parser = make_parser(__doc__, rounds=5)
+    parser.add_argument("--steps", type=int, default=50, metavar="N", help="steps of the loop (%(default)s)")
     parser.add_argument("--only", nargs="+", metavar="GLOB", help=f"some of: {', '.join([*OURS, *PEERS])}")
-    add_threads(parser)
+    add_threads(parser, default=1)
     add_folder(parser)
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)  # for the table's first line; the workers set their own
+    torch.set_num_threads(options.threads)  # for the table's first line; the workers set their own
     wanted = ["untraced", *(options.only or ["*"])]
     chosen = [name for name in (*OURS, *PEERS) if any(fnmatch.fnmatchcase(name, glob) for glob in wanted)]
     with tempfile.TemporaryDirectory(dir=options.folder) as folder, ExitStack() as stack:

@@ -116,7 +116,7 @@ def test_patterns_and_classes_add_up() -> None:
         (Capture(modules=("unet.conv_in", "**.attn3")), r"modules='\*\*.attn3' matches none"),
         (Capture(classes="TransformerBlok"), "classes='TransformerBlok'.*Did you mean TransformerBlock"),
         (Capture(modules="**to_q**x"), "matches none"),
-        ("everything", "capture='everything': choose from 'statistics', 'blocks', 'all'"),
+        ("everything", "capture='everything': choose from 'statistics', 'blocks', 'attention', 'all'"),
         (None, "capture=None"),
     ],
 )

@@ -98,8 +98,8 @@ class Capture:
     def _check_attention(self) -> None:
         heads = self.attention_heads
         if heads is not None and (
-            isinstance(heads, str)
-            or not len(heads)
+            not isinstance(heads, Sequence)
+            or not heads
             or len(set(heads)) < len(heads)
             or any(not isinstance(head, int) or head < 0 for head in heads)
         ):

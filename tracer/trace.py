@@ -240,7 +240,7 @@ class Trace:
 
     def attributes(self, group: str) -> Mapping[str, Any]:
         """Attributes of a group of the trace, untrusted; empty where there is none."""
-        return self._archive.groups(group.partition("/")[0]).get(group, {})
+        return self._archive.group(group)
 
     def histogram(self, site: SiteInfo, step: int = 0) -> Histogram:
         """Float-bit histogram of one site at one step (ignored for what fired outside of the loop)."""

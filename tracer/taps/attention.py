@@ -146,7 +146,7 @@ class _Listener:
             known = self._known(name)
             if not known.entries:
                 processor = type(getattr(module, "processor", module)).__name__
-                reason = f"{processor} called no attention function with a softmax that is known"
+                reason = f"{processor} called none of the known functions of softmax attention"
                 self._describe(
                     known, (self._emit.clock.step_now() is not None, 0), {"softmax": False, "reason": reason}
                 )

@@ -15,7 +15,7 @@ __all__ = ["Capture", "Level", "Selection", "is_attention", "matches"]
 Level = Literal["statistics", "blocks", "attention", "all"]
 
 _BLOCK_CLASS = re.compile(r"Block|Transformer\w*Model$|Layer$|sample\dD$|DecoderLayer|EncoderLayer")
-_ATTENTION_CLASS = re.compile(r"Att(entio)?n(?!.*(Block|Layer|Model|Norm|Processor|Pool|Down|Up|Mid))")
+_ATTENTION = re.compile(r"att(entio)?n(?!s)", re.IGNORECASE)
 _QUERY_LAYERS = frozenset(
     {"to_q", "to_qkv", "to_qkv_mlp_proj", "q_proj", "query", "qkv", "qkv_proj", "q", "q_lin", "in_proj"}
 )
@@ -159,12 +159,8 @@ def _as_tuple(patterns: str | Sequence[str]) -> tuple[str, ...]:
 
 def is_attention(module: Any) -> bool:
     """Whether a module looks like attention, by its class and its children; only its calls tell for certain."""
-    kind = type(module).__name__
-    if kind == "MultiheadAttention":
-        return True
-    return _ATTENTION_CLASS.search(kind) is not None and any(
-        name in _QUERY_LAYERS for name, _ in module.named_children()
-    )
+    kind, children = type(module).__name__, dict(module.named_children())
+    return kind == "MultiheadAttention" or (bool(_ATTENTION.search(kind)) and not _QUERY_LAYERS.isdisjoint(children))
 
 
 def _match_attention(capture: Capture, modules: Mapping[str, Any]) -> frozenset[str]:
@@ -172,13 +168,12 @@ def _match_attention(capture: Capture, modules: Mapping[str, Any]) -> frozenset[
     known = [path for path, module in modules.items() if is_attention(module)]
     for pattern in capture.attention:
         fits = matches(pattern)
-        if known and not any(map(fits, known)):
-            within = [path for path in known if any(path.startswith(f"{name}.") for name in found if fits(name))]
-            hint = (
-                f" Below them are {', '.join(within[:3])}: add .** to the pattern."
-                if within
-                else near_matches(pattern.replace("*", "").strip("."), known)
-            )
+        matched = [path for path in found if fits(path)]
+        names = (name for path in matched for name in (path.rpartition(".")[2], type(modules[path]).__name__))
+        if known and not any(map(fits, known)) and not any(map(_ATTENTION.search, names)):
+            below = [path for path in known if any(path.startswith(f"{name}.") for name in matched)]
+            hint = f" Below are {', '.join(below[:3])}: add .** to the pattern." if below else ""
+            hint = hint or near_matches(pattern.replace("*", "").strip("."), known)
             raise CaptureError(f"attention={pattern!r} matches no module that looks like attention.{hint}")
     return found
 

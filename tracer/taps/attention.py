@@ -24,12 +24,12 @@ from .protocol import Emit, Undo
 
 __all__ = ["AttentionTap"]
 
-_DIMS = {
-    "query": ("batch", "head", "query", "head_dim"),
-    "key": ("batch", "head", "key", "head_dim"),
-    "mask": ("batch", "head", "query", "key"),
-    "value": ("batch", "head", "key", "value_dim"),
-    "attended": ("batch", "head", "query", "value_dim"),
+_DIMS = {  # not "query" and "key": a reader takes an array with the name of its own dimension for a coordinate
+    "query": ("batch", "head", "query_token", "head_dim"),
+    "key": ("batch", "head", "key_token", "head_dim"),
+    "mask": ("batch", "head", "query_token", "key_token"),
+    "value": ("batch", "head", "key_token", "value_dim"),
+    "attended": ("batch", "head", "query_token", "value_dim"),
 }
 
 
@@ -60,7 +60,9 @@ def _around(wanted: frozenset[str], modules: Mapping[str, nn.Module]) -> dict[st
     return {
         name: module
         for name, module in modules.items()
-        if name in names and ("." not in name or next(module.children(), None) is not None)
+        if name in names
+        and ("." not in name or next(module.children(), None) is not None)
+        and "_orig_mod" not in module._modules  # a compiled one is only a cover
     }
 
 

@@ -99,7 +99,10 @@ class Frames:
         if names is None:
             parameters = list(inspect.signature(type(module).forward).parameters)
             names = self._names[type(module)] = parameters[1:]  # without self
-        self._frames().append(Frame(name, module, dict(zip(names, args, strict=False)) | kwargs))
+        frames = self._frames()
+        if "." not in name:
+            frames.clear()  # of a run that was interrupted
+        frames.append(Frame(name, module, dict(zip(names, args, strict=False)) | kwargs))
 
     def _after(self, finished: Callable[[Frame], None], module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
         frames = self._frames()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .info import ModuleInfo, SiteInfo
-from .layout import HAS_TENSOR, array_name
+from .layout import HAS_STATISTICS, HAS_TENSOR, array_name
 from .maps import probabilities
 from .trace import Trace
 
@@ -61,7 +61,7 @@ def check_attention(trace: Trace) -> Iterator[AttentionCheck]:
             query, key, mask, value, attended = sites.values()
             if query and key and value and attended:
                 stored = (query, key, value, attended)
-                steps = _captured(trace, stored)
+                steps = _captured(trace, stored, mask)
                 if steps:
                     yield _check(trace, entry, stored, mask, steps)
 
@@ -99,13 +99,13 @@ def _check(
     entry: Mapping[str, Any],
     sites: tuple[SiteInfo, SiteInfo, SiteInfo, SiteInfo],
     mask: SiteInfo | None,
-    steps: list[int],
+    steps: Mapping[int, bool],
 ) -> AttentionCheck:
     query, attended = sites[0], sites[-1]
     errors = {}
-    for step in steps:
+    for step, masked in steps.items():
         tensors = [trace.tensor(site, step) for site in sites]
-        masking = None if mask is None else trace.tensor(mask, step)
+        masking = trace.tensor(mask, step) if mask and masked else None
         errors[step] = _error(*tensors, mask=masking, scale=float(entry["scale"]), causal=entry.get("causal") is True)
     worst = max(steps, key=lambda step: (np.isnan(errors[step]), errors[step]))
     dtype = "float16" if trace.info.capture.get("dtype") == "float16" else attended.torch_dtype
@@ -121,11 +121,13 @@ def _check(
     )
 
 
-def _captured(trace: Trace, sites: tuple[SiteInfo, ...]) -> list[int]:
-    """The steps at which all of the tensors were stored; 0 for what has no steps."""
-    table = trace.table(sites[0].name.split(".", 1)[0], stepped=sites[0].stepped)
-    stored = (table.captured[:, [site.row for site in sites]] == HAS_TENSOR).all(axis=1)
-    return [int(step) for step in np.flatnonzero(stored)]
+def _captured(trace: Trace, sites: tuple[SiteInfo, ...], mask: SiteInfo | None) -> dict[int, bool]:
+    """The steps at which all of the tensors were stored (0 for what has none), and whether there was a mask."""
+    captured = trace.table(sites[0].name.split(".", 1)[0], stepped=sites[0].stepped).captured
+    stored = (captured[:, [site.row for site in sites]] == HAS_TENSOR).all(axis=1)
+    masked = captured[:, mask.row] if mask else np.zeros(len(captured), np.uint8)
+    stored &= masked != HAS_STATISTICS  # there was one, which is lost
+    return {int(step): bool(masked[step]) for step in np.flatnonzero(stored)}
 
 
 def _error(

@@ -487,6 +487,56 @@ def test_models_of_your_own_are_recorded(tmp_path: Path) -> None:
     assert assert_proven(trace) == 3
 
 
+def test_fused_attention_says_that_it_has_no_map(tmp_path: Path) -> None:
+    """Torch's own module in one fused kernel, or with weights, shows neither queries nor keys, and that is said."""
+    model = nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    x = torch.randn(1, 5, 8)
+    with torch.no_grad(), Tracer(model, tmp_path / "run.zarr", capture="attention") as tracer:
+        model(x, x, x)
+    (entry,) = entries(tracer.trace)["model"]
+    assert entry["softmax"] is False
+    assert "MultiheadAttention" in entry["reason"]
+
+
+def test_another_picture_with_as_many_tokens_is_not_mistaken(tmp_path: Path) -> None:
+    """Where a second call has another grid of the same length, it keeps statistics instead of a wrong description."""
+    family = FAMILIES["flux"]()
+    name = "transformer.transformer_blocks.0.attn"
+    with Tracer(family.pipeline, tmp_path / "run.zarr", capture=Capture(attention=name)) as tracer:
+        for height, width in ((16, 32), (32, 16), (16, 32)):
+            run(Family("flux", family.pipeline, family.call | {"height": height, "width": width}))
+    trace = tracer.trace
+    assert parts(entries(trace)[name][0], "query") == [("text", 0, [12]), ("image", 12, [4, 8])]
+    assert trace.table("transformer").captured[:, trace.site(name, "query").row].tolist() == [2] * 3 + [1] * 3 + [2] * 3
+
+
+class Sometimes(nn.Module):
+    """Attention with a mask at odd steps only, another scale at the last, and fewer key heads."""
+
+    def forward(self, x: Tensor, step: int) -> Tensor:
+        """Attend."""
+        mask = torch.linspace(-3, 3, 7).expand(7, 7) if step % 2 else None
+        scale = 0.9 if step == 4 else 0.5
+        return F.scaled_dot_product_attention(x, x[:, :2], x[:, :2], mask, scale=scale, enable_gqa=True)
+
+
+@pytest.mark.parametrize("heads", [None, [1, 2, 3]])
+def test_calls_may_differ_from_step_to_step(heads: list[int] | None, tmp_path: Path) -> None:
+    """A mask that is not always there is stored where it was, and a call with another scale has statistics only."""
+    capture = Capture(attention="model", attention_output=True, attention_heads=heads)
+    with Tracer(Sometimes(), tmp_path / "run.zarr", capture=capture) as tracer:
+        for step in range(5):
+            tracer.step(step)
+            tracer._target.components["model"](torch.randn(2, 4, 7, 8), step)
+    trace = tracer.trace
+    captured = trace.table("model").captured
+    assert captured[:, trace.site("model", "query").row].tolist() == [2, 2, 2, 2, 1]
+    assert captured[:, trace.site("model", "mask").row].tolist() == [0, 2, 0, 2, 0]
+    assert trace.site("model", "key").shape[1] == (2 if heads is None else 3)
+    assert [check.steps for check in check_attention(trace)] == [4]
+    assert_proven(trace)
+
+
 def test_compiled_modules_are_seen_through(tmp_path: Path) -> None:
     """A compiled denoiser runs eagerly, and its joint sequences have their parts."""
     family = FAMILIES["flux"]()

@@ -6,7 +6,6 @@ import functools
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from ..layout import array_name
 from ..sequence import Part, sequence_parts
 from ..sites import Source
 from ..target import Target
+from .descriptions import Descriptions
 from .frames import Frame, Frames
 from .protocol import Emit, Undo
 
@@ -70,23 +70,14 @@ def _watch_projections(name: str, module: nn.Module, listener: _Listener) -> Und
     """Follow value and result of processors that multiply them outside of `get_attention_scores`."""
     value, out = getattr(module, "to_v", None), getattr(module, "to_out", None)
     out = out[0] if isinstance(out, nn.ModuleList) and len(out) else out
-    if not (hasattr(module, "get_attention_scores") and isinstance(value, nn.Module) and isinstance(out, nn.Module)):
+    if not (
+        hasattr(type(module), "get_attention_scores") and isinstance(value, nn.Module) and isinstance(out, nn.Module)
+    ):
         return lambda: None
     with ExitStack() as undo:
         undo.callback(value.register_forward_hook(functools.partial(listener.projected, name)).remove)
         undo.callback(out.register_forward_pre_hook(functools.partial(listener.merged, name)).remove)
         return undo.pop_all().close
-
-
-@dataclass(slots=True)
-class _Described:
-    """What the trace says of the calls of one module."""
-
-    source: Source
-    entries: dict[tuple[bool, int], dict[str, Any]] = field(default_factory=dict)
-    """By whether it was in the loop, and the number of the call."""
-    counts: dict[bool, tuple[int | None, int]] = field(default_factory=dict)
-    """Step and number of the calls in it so far, in and outside of the loop."""
 
 
 class _Listener:
@@ -97,7 +88,7 @@ class _Listener:
         self._emit = emit
         self._capture = emit.selection.capture
         self._modules = modules
-        self._described: dict[str, _Described] = {}
+        self._described: dict[str, Descriptions] = {}
         self._lock = threading.RLock()
         parts = getattr(target.pipeline, "components", target.components)
         self._prompted = bool(target.tokenizers) or any("token" in name or "text_enc" in name for name in parts)
@@ -135,7 +126,8 @@ class _Listener:
         number, call = frame.scored[0]
         value, attended = (_by_heads(tensor, call) for tensor in (frame.values[0], args[0]))
         if value is not None and attended is not None and value.shape[-2] == call.key.shape[-2]:
-            self._emit_output(self._described[name], number, call, value, attended)
+            further = {"value": value, "attended": attended}
+            self._emit_further(self._described[name], number, call, further, keep=self._heads(call) != [])
 
     def finished(self, frame: Frame) -> None:
         """A module returned: one that looks like attention and passed no door is said to have no map."""
@@ -145,104 +137,71 @@ class _Listener:
             name, module = frame.name, frame.module
             if frame.called or name not in self._emit.selection.attention or not is_attention(module):
                 return
-            known = self._known(name)
-            if not known.entries:
-                processor = type(getattr(module, "processor", module)).__name__
-                reason = f"{processor} called none of the known functions of softmax attention"
-                self._describe(
-                    known, (self._emit.clock.step_now() is not None, 0), {"softmax": False, "reason": reason}
-                )
+            kind = type(getattr(module, "processor", module)).__name__
+            reason = f"{kind} called none of the known functions of softmax attention"
+            in_loop = self._emit.clock.step_now() is not None
+            self._of(name).without_map(self._emit, in_loop=in_loop, reason=reason)
 
     def _record(self, name: str, frame: Frame, call: AttentionCall) -> int:
         """Emit a call's tensors and, the first time, its description; returns its number within the step."""
-        known = self._known(name)
-        step = self._emit.clock.step_now()
-        in_loop = step is not None
-        last, number = known.counts.get(in_loop, (None, 0))
-        number = number if last == step else 0
-        known.counts[in_loop] = (step, number + 1)
-        heads = self._heads(call)
-        fresh = _entry(call, heads)
-        entry = known.entries.get((in_loop, number))
-        if entry is None or "door" not in entry:
-            entry = fresh if call.reason else fresh | self._parts(frame, call)
-            self._describe(known, (in_loop, number), entry)
+        known, step, heads = self._of(name), self._emit.clock.step_now(), self._heads(call)
+        number = known.number(step)
+        keep = heads != [] and known.fits(
+            self._emit,
+            (step is not None, number),
+            call,
+            heads=heads,
+            situation=(self._emit.clock.planned, *self.frames.shapes()),
+            parts=functools.partial(self._parts, frame.calls, call),
+        )
         frame.calls += 1
-        keep = bool(entry["softmax"]) and all(entry.get(key) == fresh.get(key) for key in ("scale", "causal", "heads"))
-        keep = keep and heads != []
-        tensors = {"query": call.query, "key": call.key}
-        grouped = call.query.shape[1] // max(call.key.shape[1], 1)
-        for port, tensor in tensors.items():
-            chosen = _select(tensor, heads, grouped if port == "key" else 1)
-            self._emit(known.source, chosen, port=port, keep=keep, dims=_DIMS[port])
-        if call.mask is not None:  # numbered here, as not every call has one
-            mask = call.mask if call.mask.shape[1] == 1 else _select(call.mask, heads, 1)
-            self._emit(known.source, mask, port=array_name("mask", number), keep=keep, dims=_DIMS["mask"])
-        if keep and self._capture.attention_output and call.value is not None and call.attended is not None:
-            self._emit_output(known, number, call, call.value, call.attended)
+        self._emit(known.source, _select(call.query, call, heads), port="query", keep=keep, dims=_DIMS["query"])
+        self._emit(known.source, _select(call.key, call, heads), port="key", keep=keep, dims=_DIMS["key"])
+        further = {"mask": call.mask}
+        if self._capture.attention_output and not call.dropout:
+            further |= {"value": call.value, "attended": call.attended}
+        self._emit_further(known, number, call, further, keep=keep)
         return number
 
-    def _emit_output(
-        self, known: _Described, number: int, call: AttentionCall, value: Tensor, attended: Tensor
+    def _emit_further(
+        self, known: Descriptions, number: int, call: AttentionCall, tensors: Mapping[str, Tensor | None], *, keep: bool
     ) -> None:
+        """Emit tensors that not every call has; so the number is in the port."""
         heads = self._heads(call)
-        if heads == [] or call.dropout:
-            return
-        grouped = call.query.shape[1] // max(value.shape[1], 1)
-        for port, tensor, group in (("value", value, grouped), ("attended", attended, 1)):
-            chosen = _select(tensor, heads, group)
-            self._emit(known.source, chosen, port=array_name(port, number), keep=True, dims=_DIMS[port])
+        for port, tensor in tensors.items():
+            if tensor is not None:
+                chosen, name = _select(tensor, call, heads), array_name(port, number)
+                self._emit(known.source, chosen, port=name, keep=keep, dims=_DIMS[port])
 
     def _heads(self, call: AttentionCall) -> list[int] | None:
         wanted = self._capture.attention_heads
         return None if wanted is None else [head for head in wanted if head < call.query.shape[1]]
 
-    def _parts(self, frame: Frame, call: AttentionCall) -> dict[str, Any]:
-        query, key = sequence_parts(
+    def _parts(self, nth: int, call: AttentionCall) -> tuple[list[Part], list[Part]]:
+        batch, _, queries, _ = call.query.shape
+        return sequence_parts(
             self.frames.received(),
-            batch=call.query.shape[0],
-            queries=call.query.shape[2],
+            batch=batch,
+            queries=queries,
             keys=call.key.shape[2],
-            nth=frame.calls,
+            nth=nth,
             prompted=self._prompted,
         )
-        return {"query_parts": _placed(query), "key_parts": _placed(key)}
 
-    def _known(self, name: str) -> _Described:
+    def _of(self, name: str) -> Descriptions:
         known = self._described.get(name)
         if known is None:
             module = self._modules[name]
             leaf = next(module.children(), None) is None
-            known = self._described[name] = _Described(Source(name, type(module).__name__, leaf=leaf))
+            known = self._described[name] = Descriptions(Source(name, type(module).__name__, leaf=leaf))
         return known
 
-    def _describe(self, known: _Described, place: tuple[bool, int], entry: dict[str, Any]) -> None:
-        in_loop, number = place
-        known.entries[place] = {"call": number, "stepped": in_loop, **entry}
-        entries = [known.entries[key] for key in sorted(known.entries)]
-        self._emit.describe({"attention": entries}, group=known.source.group)
 
-
-def _entry(call: AttentionCall, heads: list[int] | None) -> dict[str, Any]:
-    if call.reason:
-        return {"door": call.door, "softmax": False, "reason": call.reason}
-    entry = {"door": call.door, "scale": call.scale, "causal": call.causal, "softmax": True, "heads": heads}
-    return entry | ({"dropout": call.dropout} if call.dropout else {})
-
-
-def _placed(parts: list[Part]) -> list[dict[str, Any]]:
-    """Parts as JSON, each with the number of its first token."""
-    starts = [sum(part.tokens for part in parts[:index]) for index in range(len(parts))]
-    return [
-        {"kind": part.kind, "start": start, "shape": list(part.shape)}
-        for part, start in zip(parts, starts, strict=True)
-    ]
-
-
-def _select(tensor: Tensor, heads: list[int] | None, group: int) -> Tensor:
-    """The wanted heads; of a tensor with grouped heads the one that each of them uses."""
-    if not heads:
+def _select(tensor: Tensor, call: AttentionCall, heads: list[int] | None) -> Tensor:
+    """The wanted heads of a tensor; where heads are grouped or one serves all, that which each of them uses."""
+    if not heads or tensor.shape[1] == 1:
         return tensor
+    group = call.query.shape[1] // tensor.shape[1]
     index = torch.tensor([head // group for head in heads], device=tensor.device)
     return tensor.detach().index_select(1, index)
 

@@ -84,6 +84,12 @@ class Frames:
             for frame in self._frames()
         ]
 
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of what the outermost module of this thread was given."""
+        frames = self._frames()
+        values = frames[0].arguments.values() if frames else ()
+        return tuple(tuple(value.shape) for value in values if isinstance(value, Tensor))
+
     def follow(self, modules: Mapping[str, nn.Module], *, finished: Callable[[Frame], None]) -> Undo:
         """Hook modules; `finished` is told of each call that returned."""
         with ExitStack() as undo:

@@ -33,12 +33,7 @@ from .taps.protocol import Undo, lies_below, replace_attribute, stand_ins
 
 __all__ = ["open_doors"]
 
-_KERNEL = inspect.Signature(
-    [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        for name in ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
-    ]
-)
+_KERNEL = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 """Parameters of `scaled_dot_product_attention`, which is a builtin and does not tell them."""
 
 
@@ -77,14 +72,14 @@ class _Doorkeeper:
 
     def replacement(self, name: Any, reader: Reader, original: Any) -> Callable[..., Any]:
         """What stands in for a door."""
-        name_arguments = _binder(original)
+        names, called = _parameters(original), str(getattr(name, "value", name))
 
         @functools.wraps(original)
         def door(*args: Any, **kwargs: Any) -> Any:
             before = self._told
             result = original(*args, **kwargs)
             if self._open and self._told == before:
-                self._tell(lambda: reader(str(getattr(name, "value", name)), result, **name_arguments(args, kwargs)))
+                self._tell(lambda: reader(called, result, **dict(zip(names, args, strict=False)), **kwargs))
             return result
 
         self.replacements[id(door)] = (door, lies_below(original.__wrapped__))
@@ -105,21 +100,13 @@ class _Doorkeeper:
         return getattr(self._local, "told", 0)
 
 
-def _binder(function: Callable[..., Any]) -> Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any]]:
-    """A function that names the arguments of a call."""
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    """Names of the parameters that can be given by position."""
     try:
-        signature = inspect.signature(function)
+        parameters = inspect.signature(function).parameters.values()
     except ValueError:  # a builtin
-        signature = _KERNEL
-    rest = [name for name, parameter in signature.parameters.items() if parameter.kind is parameter.VAR_KEYWORD]
-
-    def name_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        arguments = dict(signature.bind_partial(*args, **kwargs).arguments)
-        for name in rest:
-            arguments |= arguments.pop(name, {})
-        return arguments
-
-    return name_arguments
+        return list(_KERNEL)
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
 
 
 def _doors(modules: Iterable[nn.Module]) -> Iterator[tuple[type | dict[Any, Any], Any, Reader]]:

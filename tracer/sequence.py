@@ -26,7 +26,7 @@ _OVER_FRAMES = re.compile(r"(?<!Spatio)Temporal|AnimateDiff")
 """Classes whose tokens are the frames of one place."""
 _FRAMES_FIRST = re.compile(r"CogVideoX|ConsisID")
 """Denoisers that take videos as (batch, frame, channel, height, width)."""
-_IMAGE_FIRST = re.compile(r"SD3|HunyuanVideo|HunyuanImage|HiDreamImage|JoyImage|MotifVideo")
+_IMAGE_FIRST = re.compile(r"SD3|HunyuanVideo|HunyuanImage|HiDreamImage|JoyImage|Mochi|MotifVideo")
 _TEXT_FIRST = re.compile(
     r"Flux|Chroma|Bria|LongCatImage|OvisImage|QwenImage|CogVideoX|ConsisID|CogView|AuraFlow|EasyAnimate|GlmImage|"
     r"UNet2DCondition|Kandinsky3UNet"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLCogVideoX,
     AutoencoderKLWan,
@@ -31,6 +32,8 @@ from diffusers import (
     IFPipeline,
     PixArtAlphaPipeline,
     PixArtTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionControlNetPipeline,
@@ -47,6 +50,8 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -234,6 +239,54 @@ def pixart() -> Family:
     )
     call = _image_call(3) | {"use_resolution_binning": False, "clean_caption": False, "max_sequence_length": _TOKENS}
     return Family("pixart", pipeline, call)
+
+
+@_register
+def sana() -> Family:
+    """Sana: linear attention in denoiser and decoder, a text encoder with grouped heads and capped scores."""
+    tokenizer = _t5_tokenizer()
+    ends = {"block_types": ("ResBlock", "EfficientViTBlock"), "block_out_channels": (8, 8)}
+    ends |= {"layers_per_block": (1, 1), "qkv_multiscales": ((), (5,))}
+    pipeline = SanaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=Gemma2Model(
+            Gemma2Config(
+                vocab_size=len(tokenizer),
+                hidden_size=_WIDTH,
+                intermediate_size=_WIDTH,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                head_dim=8,
+                attn_implementation="eager",
+            )
+        ),
+        vae=AutoencoderDC(
+            latent_channels=4,
+            attention_head_dim=2,
+            **{f"{end}_{name}": value for end in ("encoder", "decoder") for name, value in ends.items()},
+            downsample_block_type="conv",
+            upsample_block_type="interpolate",
+            decoder_norm_types="rms_norm",
+            decoder_act_fns="silu",
+        ),
+        transformer=SanaTransformer2DModel(
+            sample_size=_SIZE,
+            patch_size=1,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            num_attention_heads=4,
+            attention_head_dim=8,
+            num_cross_attention_heads=4,
+            cross_attention_head_dim=8,
+            cross_attention_dim=_WIDTH,
+            caption_channels=_WIDTH,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+    call = _image_call(2) | {"height": 32, "width": 32, "use_resolution_binning": False, "clean_caption": False}
+    return Family("sana", pipeline, call | {"complex_human_instruction": None, "max_sequence_length": _TOKENS})
 
 
 @_register

@@ -67,6 +67,10 @@ class Archive:
             if name.startswith(f"{parent}/") and node.get("node_type") == "group"
         }
 
+    def group(self, path: str) -> Mapping[str, Any]:
+        """Attributes of one group; empty where there is none."""
+        return _mapping(self._nodes.get(path, {}).get("attributes"))
+
     def load(self, array: str, place: tuple[int, ...] = ()) -> NDArray[Any]:
         """Read an array, or the part of it at `place`, into memory."""
         self._check(array)

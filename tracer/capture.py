@@ -10,11 +10,15 @@ from typing import Any, Literal, get_args
 from .errors import CaptureError, near_matches
 from .layout import Codec
 
-__all__ = ["Capture", "Level", "Selection", "matches"]
+__all__ = ["Capture", "Level", "Selection", "is_attention", "matches"]
 
-Level = Literal["statistics", "blocks", "all"]
+Level = Literal["statistics", "blocks", "attention", "all"]
 
 _BLOCK_CLASS = re.compile(r"Block|Transformer\w*Model$|Layer$|sample\dD$|DecoderLayer|EncoderLayer")
+_ATTENTION = re.compile(r"att(entio)?n(?!s)", re.IGNORECASE)
+_QUERY_LAYERS = frozenset(
+    {"to_q", "to_qkv", "to_qkv_mlp_proj", "q_proj", "query", "qkv", "qkv_proj", "q", "q_lin", "in_proj"}
+)
 _StoredDtype = Literal["float32", "float16"]
 
 
@@ -38,6 +42,10 @@ class Capture:
         outputs: Keep what comes out of them.
         latents: Keep the latents, the model output and the predicted x0 of each step.
         dtype: Stored precision of floating-point tensors. "float32" holds float16 and bfloat16 without loss.
+        attention: Glob patterns on paths of attention modules, such as ``"unet.**.attn2"``: keep query, key and mask of
+            each of their attention calls, from which the maps are recomputed.
+        attention_heads: Of these heads only; None for all.
+        attention_output: Keep the value and the result of those calls too, by which ``dxray check`` proves the maps.
         codec: "lz4" (default) or "zstd" after a bitshuffle, or "raw".
 
     Raises:
@@ -51,12 +59,17 @@ class Capture:
     inputs: bool = False
     outputs: bool = True
     latents: bool = True
+    attention: str | Sequence[str] = ()
+    attention_heads: Sequence[int] | None = None
+    attention_output: bool = False
     dtype: _StoredDtype = "float32"
     codec: Codec = "lz4"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modules", _as_tuple(self.modules))
         object.__setattr__(self, "classes", _as_tuple(self.classes))
+        object.__setattr__(self, "attention", _as_tuple(self.attention))
+        self._check_attention()
         if not isinstance(self.every, int) or self.every < 1:
             raise CaptureError(f"every={self.every!r}: give a whole number of steps from 1 up")
         if self.dtype not in get_args(_StoredDtype):
@@ -77,8 +90,23 @@ class Capture:
     def describe(self) -> dict[str, Any]:
         """The options as JSON, for the trace's attributes."""
         steps = None if self.steps is None else list(self.steps)
-        fields = ("modules", "classes", "every", "inputs", "outputs", "latents", "dtype", "codec")
-        return {name: getattr(self, name) for name in fields} | {"steps": steps}
+        heads = None if self.attention_heads is None else list(self.attention_heads)
+        fields = ("modules", "classes", "every", "inputs", "outputs", "latents", "attention", "attention_output")
+        described = {name: getattr(self, name) for name in (*fields, "dtype", "codec")}
+        return described | {"steps": steps, "attention_heads": heads}
+
+    def _check_attention(self) -> None:
+        heads = self.attention_heads
+        if heads is not None and (
+            not isinstance(heads, Sequence)
+            or not heads
+            or len(set(heads)) < len(heads)
+            or any(not isinstance(head, int) or head < 0 for head in heads)
+        ):
+            raise CaptureError(f"attention_heads={heads!r}: give different numbers of heads from 0 up, such as [0, 3]")
+        for name in ("attention_heads", "attention_output"):
+            if getattr(self, name) and not self.attention:
+                raise CaptureError(f'{name} needs modules whose attention is kept: add attention="**" or a glob')
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +115,9 @@ class Selection:
 
     capture: Capture
     modules: frozenset[str]
+    """Paths of the modules whose tensors are kept."""
+    attention: frozenset[str] = frozenset()
+    """Paths of the modules whose attention calls are kept."""
 
     @classmethod
     def of(cls, wanted: Level | Capture, modules: Mapping[str, Any]) -> Selection:
@@ -100,13 +131,15 @@ class Selection:
             CaptureError: The level is unknown, or a pattern matches nothing; the message lists near matches.
         """
         if isinstance(wanted, Capture):
-            return cls(wanted, _match_all(wanted, modules))
+            return cls(wanted, _match_all(wanted, modules), _match_attention(wanted, modules))
         if wanted == "statistics":
             return cls(Capture(), frozenset())
         if wanted == "all":
-            return cls(Capture(modules="**"), frozenset(modules))
+            return cls(Capture(modules="**", attention="**"), frozenset(modules), frozenset(modules))
         if wanted == "blocks":
             return cls(Capture(), _blocks(modules))
+        if wanted == "attention":
+            return cls(Capture(attention="**"), _blocks(modules), frozenset(modules))
         raise CaptureError(
             f"capture={wanted!r}: choose from {', '.join(map(repr, get_args(Level)))}, or give a Capture(...)"
         )
@@ -124,22 +157,45 @@ def _as_tuple(patterns: str | Sequence[str]) -> tuple[str, ...]:
     return (patterns,) if isinstance(patterns, str) else tuple(patterns)
 
 
+def is_attention(module: Any) -> bool:
+    """Whether a module looks like attention, by its class and its children; only its calls tell for certain."""
+    kind, children = type(module).__name__, dict(module.named_children())
+    return kind == "MultiheadAttention" or (bool(_ATTENTION.search(kind)) and not _QUERY_LAYERS.isdisjoint(children))
+
+
+def _match_attention(capture: Capture, modules: Mapping[str, Any]) -> frozenset[str]:
+    found = _match("attention", capture.attention, {path: path for path in modules})
+    known = [path for path, module in modules.items() if is_attention(module)]
+    for pattern in capture.attention:
+        fits = matches(pattern)
+        matched = [path for path in found if fits(path)]
+        names = (name for path in matched for name in (path.rpartition(".")[2], type(modules[path]).__name__))
+        if known and not any(map(fits, known)) and not any(map(_ATTENTION.search, names)):
+            below = [path for path in known if any(path.startswith(f"{name}.") for name in matched)]
+            hint = f" Below are {', '.join(below[:3])}: add .** to the pattern." if below else ""
+            hint = hint or near_matches(pattern.replace("*", "").strip("."), known)
+            raise CaptureError(f"attention={pattern!r} matches no module that looks like attention.{hint}")
+    return found
+
+
 def _match_all(capture: Capture, modules: Mapping[str, Any]) -> frozenset[str]:
     classes = {path: type(module).__name__ for path, module in modules.items()}
+    by_path = _match("modules", capture.modules, {path: path for path in modules})
+    return by_path | _match("classes", capture.classes, classes)
+
+
+def _match(kind: str, patterns: Sequence[str], names: Mapping[str, str]) -> frozenset[str]:
+    """The paths whose name fits any of the patterns; every pattern must fit some."""
     chosen: set[str] = set()
-    for kind, patterns, names in (
-        ("modules", capture.modules, {path: path for path in modules}),
-        ("classes", capture.classes, classes),
-    ):
-        for pattern in patterns:
-            fits = matches(pattern)
-            found = {path for path, name in names.items() if fits(name)}
-            if not found:
-                raise CaptureError(
-                    f"{kind}={pattern!r} matches none of the {len(modules)} modules."
-                    f"{near_matches(pattern.replace('*', '').strip('.'), sorted(set(names.values())))}"
-                )
-            chosen |= found
+    for pattern in patterns:
+        fits = matches(pattern)
+        found = {path for path, name in names.items() if fits(name)}
+        if not found:
+            raise CaptureError(
+                f"{kind}={pattern!r} matches none of the {len(names)} modules."
+                f"{near_matches(pattern.replace('*', '').strip('.'), sorted(set(names.values())))}"
+            )
+        chosen |= found
     return frozenset(chosen)
 
 

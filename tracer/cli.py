@@ -76,11 +76,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _commands() -> dict[str, Command]:
     """All commands by name; one that does not load is named and left out."""
+    from .commands.check import Check
     from .commands.info import Info
     from .commands.ls import Ls
     from .commands.stats import Stats
 
-    found: dict[str, Command] = {"info": Info(), "ls": Ls(), "stats": Stats()}
+    found: dict[str, Command] = {"check": Check(), "info": Info(), "ls": Ls(), "stats": Stats()}
     for name, entry in sorted(find(COMMANDS).items()):
         try:
             found[name] = entry.load()()

@@ -52,7 +52,8 @@ class Tracer:
     Args:
         traced: A `DiffusionPipeline`, an `nn.Module`, or a mapping of names to modules, schedulers and tokenizers.
         path: Where the trace goes: a folder whose name ends in ".zarr", a zip file, a URL of fsspec, or a Zarr store.
-        capture: What to keep beside statistics: "statistics", "blocks" (every block's output), "all", or a `Capture`.
+        capture: What to keep beside statistics: "statistics" (nothing), "blocks" (every block's output), "attention"
+            (and queries and keys), "all", or a `Capture`.
         overwrite: Replace an older trace at `path`. Anything that is not a trace is never deleted.
         taps: Further taps, beside the built-in ones and those of installed packages.
         budget: Bytes that may be on their way to the disk, the buffers for them included.

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from diffusion_xray.tracer import Capture, CaptureError
-from diffusion_xray.tracer.capture import Selection, matches
+from diffusion_xray.tracer.capture import Selection, is_attention, matches
 
 from .networks import Denoiser
 
@@ -98,6 +98,19 @@ def test_a_single_layer_is_its_own_block() -> None:
     assert Selection.of("blocks", modules_of(model=nn.Linear(1, 1))).modules == {"model"}
 
 
+def test_attention_is_chosen_by_path() -> None:
+    """Levels "attention" and "all" keep the calls of every module, a glob those it matches, and no other any."""
+    attended = {path for path in MODULES if path.endswith(("attn1", "attn2"))}
+    assert Selection.of("attention", MODULES).attention == set(MODULES)
+    assert Selection.of("attention", MODULES).modules == Selection.of("blocks", MODULES).modules
+    assert Selection.of("all", MODULES).attention == set(MODULES)
+    assert Selection.of("blocks", MODULES).attention == Selection.of("statistics", MODULES).attention == set()
+    chosen = Selection.of(Capture(attention=["unet.**.attn1", "**.attn2"]), MODULES)
+    assert chosen.attention == attended
+    assert chosen.modules == set()
+    assert {path for path, module in MODULES.items() if is_attention(module)} == attended
+
+
 def test_patterns_and_classes_add_up() -> None:
     """Modules are kept that match any pattern or any class; a single pattern need not be a tuple."""
     assert chosen(Capture(modules="unet.**.attn2")) == {"unet.up_blocks.0.attn2", "unet.up_blocks.1.0.attn2"}
@@ -116,7 +129,10 @@ def test_patterns_and_classes_add_up() -> None:
         (Capture(modules=("unet.conv_in", "**.attn3")), r"modules='\*\*.attn3' matches none"),
         (Capture(classes="TransformerBlok"), "classes='TransformerBlok'.*Did you mean TransformerBlock"),
         (Capture(modules="**to_q**x"), "matches none"),
-        ("everything", "capture='everything': choose from 'statistics', 'blocks', 'all'"),
+        (Capture(attention="unet.**.attn3"), r"attention='unet.\*\*.attn3' matches none"),
+        (Capture(attention="unet.up_blocks.0"), r"no module that looks like .*up_blocks.0.attn1, .* add \.\*\*"),
+        (Capture(attention=["**.attn1", "**.attn1.to_q"]), r"'\*\*.attn1.to_q' matches no module that looks like"),
+        ("everything", "capture='everything': choose from 'statistics', 'blocks', 'attention', 'all'"),
         (None, "capture=None"),
     ],
 )
@@ -152,6 +168,12 @@ def test_steps_to_keep(options: dict[str, Any], kept: list[int]) -> None:
         ({"every": -1}, "every=-1"),
         ({"every": 1.5}, "every=1.5"),
         ({"dtype": "bfloat16"}, "dtype='bfloat16': tensors are stored as float32 or float16"),
+        ({"attention": "**", "attention_heads": [0, -1]}, r"attention_heads=\[0, -1\]"),
+        ({"attention": "**", "attention_heads": []}, r"attention_heads=\[\]"),
+        ({"attention": "**", "attention_heads": [2, 2]}, "different numbers of heads"),
+        ({"attention": "**", "attention_heads": 2}, "attention_heads=2"),
+        ({"attention_heads": [0]}, "attention_heads needs .* attention="),
+        ({"attention_output": True}, "attention_output needs .* attention="),
         ({"codec": "gzip"}, "codec='gzip': choose from lz4, zstd, raw"),
         ({"steps": [-1]}, r"steps=\[-1\]"),
         ({"steps": [0.5]}, "steps="),

@@ -1,0 +1,214 @@
+"""Tap on attention: what every kernel was given, under the module that called it."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..attention_calls import AttentionCall, Scores
+from ..capture import is_attention
+from ..doors import open_doors
+from ..layout import array_name
+from ..sequence import Part, sequence_parts
+from ..sites import Source
+from ..target import Target
+from .descriptions import Descriptions
+from .frames import Frame, Frames
+from .protocol import Emit, Undo
+
+__all__ = ["AttentionTap"]
+
+_DIMS = {  # not "query" and "key": a reader takes an array with the name of its own dimension for a coordinate
+    "query": ("batch", "head", "query_token", "head_dim"),
+    "key": ("batch", "head", "key_token", "head_dim"),
+    "mask": ("batch", "head", "query_token", "key_token"),
+    "value": ("batch", "head", "key_token", "value_dim"),
+    "attended": ("batch", "head", "query_token", "value_dim"),
+}
+
+
+class AttentionTap:
+    """Records query, key and mask of the attention calls asked for, and with `attention_output` value and result."""
+
+    def attach(self, target: Target, emit: Emit) -> Undo:
+        """Replace the doors, and follow the modules around the wanted ones; nothing where none is wanted."""
+        wanted = emit.selection.attention
+        if not wanted:
+            return lambda: None
+        modules = target.modules()
+        listener = _Listener(target, modules, emit)
+        with ExitStack() as undo:
+            undo.callback(listener.frames.follow(_around(wanted, modules), finished=listener.finished))
+            if emit.selection.capture.attention_output:
+                for name in wanted:
+                    undo.callback(_watch_projections(name, modules[name], listener))
+            undo.callback(open_doors(modules.values(), emit.guard(listener.told)))
+            return undo.pop_all().close
+
+
+def _around(wanted: frozenset[str], modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """The wanted modules and all that enclose them, without the layers that hold no other."""
+    names = {
+        ".".join(parts[:end]) for name in wanted for parts in [name.split(".")] for end in range(1, len(parts) + 1)
+    }
+    return {
+        name: module
+        for name, module in modules.items()
+        if name in names
+        and ("." not in name or next(module.children(), None) is not None)
+        and "_orig_mod" not in module._modules  # a compiled one is only a cover
+    }
+
+
+def _watch_projections(name: str, module: nn.Module, listener: _Listener) -> Undo:
+    """Follow value and result of processors that multiply them outside of `get_attention_scores`."""
+    value, out = getattr(module, "to_v", None), getattr(module, "to_out", None)
+    out = out[0] if isinstance(out, nn.ModuleList) and len(out) else out
+    if not (
+        hasattr(type(module), "get_attention_scores") and isinstance(value, nn.Module) and isinstance(out, nn.Module)
+    ):
+        return lambda: None
+    with ExitStack() as undo:
+        undo.callback(value.register_forward_hook(functools.partial(listener.projected, name)).remove)
+        undo.callback(out.register_forward_pre_hook(functools.partial(listener.merged, name)).remove)
+        return undo.pop_all().close
+
+
+class _Listener:
+    """Turns what the doors tell into tensors and descriptions of the trace."""
+
+    def __init__(self, target: Target, modules: Mapping[str, nn.Module], emit: Emit) -> None:
+        self.frames = Frames()
+        self._emit = emit
+        self._capture = emit.selection.capture
+        self._modules = modules
+        self._described: dict[str, Descriptions] = {}
+        self._lock = threading.RLock()
+        parts = getattr(target.pipeline, "components", target.components)
+        self._prompted = bool(target.tokenizers) or any("token" in name or "text_enc" in name for name in parts)
+
+    def told(self, told: AttentionCall | Scores) -> None:
+        """A kernel was called in this thread."""
+        frame = self.frames.innermost
+        name = self._emit.stack.innermost
+        if frame is None or not f"{name}.".startswith(f"{frame.name}."):
+            return  # a module of another run, or none
+        self.frames.mark()
+        if name.endswith(".processor"):  # processors may be modules of their own
+            name = name.removesuffix(".processor")
+        if name not in self._emit.selection.attention:
+            return
+        with self._lock:
+            if isinstance(told, AttentionCall):
+                self._record(name, frame, told)
+            else:
+                call = frame.add_scores(told)
+                if call is not None:
+                    frame.scored.append((self._record(name, frame, call), call))
+
+    def projected(self, name: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        """The value projection of a module returned."""
+        frame = self.frames.of(name)
+        if frame is not None and isinstance(output, Tensor):
+            frame.values.append(output)
+
+    def merged(self, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
+        """The output projection of a module is called, with what all of its attention calls made together."""
+        frame = self.frames.of(name)
+        if frame is None or len(frame.scored) != 1 or len(frame.values) != 1 or not args:
+            return  # of several calls only their sum is to be had
+        number, call = frame.scored[0]
+        value, attended = (_by_heads(tensor, call) for tensor in (frame.values[0], args[0]))
+        if value is not None and attended is not None and value.shape[-2] == call.key.shape[-2]:
+            further = {"value": value, "attended": attended}
+            self._emit_further(self._described[name], number, call, further, keep=self._heads(call) != [])
+
+    def finished(self, frame: Frame) -> None:
+        """A module returned: one that looks like attention and passed no door is said to have no map."""
+        with self._lock:
+            for call in frame.remaining_scores():
+                self._record(frame.name, frame, call)
+            name, module = frame.name, frame.module
+            if frame.called or name not in self._emit.selection.attention or not is_attention(module):
+                return
+            kind = type(getattr(module, "processor", module)).__name__
+            reason = f"{kind} called none of the known functions of softmax attention"
+            in_loop = self._emit.clock.step_now() is not None
+            self._of(name).without_map(self._emit, in_loop=in_loop, reason=reason)
+
+    def _record(self, name: str, frame: Frame, call: AttentionCall) -> int:
+        """Emit a call's tensors and, the first time, its description; returns its number within the step."""
+        known, step, heads = self._of(name), self._emit.clock.step_now(), self._heads(call)
+        number = known.number(step)
+        keep = heads != [] and known.fits(
+            self._emit,
+            (step is not None, number),
+            call,
+            heads=heads,
+            situation=(self._emit.clock.planned, *self.frames.shapes()),
+            parts=functools.partial(self._parts, frame.calls, call),
+        )
+        frame.calls += 1
+        self._emit(known.source, _select(call.query, call, heads), port="query", keep=keep, dims=_DIMS["query"])
+        self._emit(known.source, _select(call.key, call, heads), port="key", keep=keep, dims=_DIMS["key"])
+        further = {"mask": call.mask}
+        if self._capture.attention_output and not call.dropout:
+            further |= {"value": call.value, "attended": call.attended}
+        self._emit_further(known, number, call, further, keep=keep)
+        return number
+
+    def _emit_further(
+        self, known: Descriptions, number: int, call: AttentionCall, tensors: Mapping[str, Tensor | None], *, keep: bool
+    ) -> None:
+        """Emit tensors that not every call has; so the number is in the port."""
+        heads = self._heads(call)
+        for port, tensor in tensors.items():
+            if tensor is not None:
+                chosen, name = _select(tensor, call, heads), array_name(port, number)
+                self._emit(known.source, chosen, port=name, keep=keep, dims=_DIMS[port])
+
+    def _heads(self, call: AttentionCall) -> list[int] | None:
+        wanted = self._capture.attention_heads
+        return None if wanted is None else [head for head in wanted if head < call.query.shape[1]]
+
+    def _parts(self, nth: int, call: AttentionCall) -> tuple[list[Part], list[Part]]:
+        batch, _, queries, _ = call.query.shape
+        return sequence_parts(
+            self.frames.received(),
+            batch=batch,
+            queries=queries,
+            keys=call.key.shape[2],
+            nth=nth,
+            prompted=self._prompted,
+        )
+
+    def _of(self, name: str) -> Descriptions:
+        known = self._described.get(name)
+        if known is None:
+            module = self._modules[name]
+            leaf = next(module.children(), None) is None
+            known = self._described[name] = Descriptions(Source(name, type(module).__name__, leaf=leaf))
+        return known
+
+
+def _select(tensor: Tensor, call: AttentionCall, heads: list[int] | None) -> Tensor:
+    """The wanted heads of a tensor; where heads are grouped or one serves all, that which each of them uses."""
+    if not heads or tensor.shape[1] == 1:
+        return tensor
+    group = call.query.shape[1] // tensor.shape[1]
+    index = torch.tensor([head // group for head in heads], device=tensor.device)
+    return tensor.detach().index_select(1, index)
+
+
+def _by_heads(tensor: Any, call: AttentionCall) -> Tensor | None:
+    """(batch, token, head · dim) as (batch, head, token, dim)."""
+    heads = call.query.shape[1]
+    if not isinstance(tensor, Tensor) or tensor.dim() != 3 or tensor.shape[-1] % heads:
+        return None
+    return tensor.view(*tensor.shape[:2], heads, -1).transpose(1, 2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import html
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,10 @@ from .archive import Archive
 from .errors import SiteNotFoundError, near_matches
 from .histogram import Histogram
 from .info import ModuleInfo, SiteInfo, TraceInfo, printable
-from .layout import IMAGES, LATENTS, PROMPTS, STATISTICS, STATISTICS_GROUP
+from .layout import IMAGES, LATENTS, STATISTICS, STATISTICS_GROUP
 from .library_store import LibraryStore, Where, locate
+from .prompts import Prompt, read_prompts
+from .statistics_table import StatisticsTable
 
 if TYPE_CHECKING:
     import xarray
@@ -36,37 +37,6 @@ def open_trace(path: Where) -> Trace:
         TraceFormatError: What is there is not a trace, is damaged, or has a newer format.
     """
     return Trace(locate(path))
-
-
-@dataclass(frozen=True, slots=True)
-class StatisticsTable:
-    """Statistics of every site of one component, in memory."""
-
-    component: str
-    stepped: bool
-    sites: tuple[SiteInfo, ...]
-    values: NDArray[np.float64]
-    """Shape (step, site, statistic), NaN where nothing was recorded; one step where there is no loop."""
-    captured: NDArray[np.uint8]
-    """Shape (step, site): 0 nothing, 1 statistics, 2 statistics and tensor."""
-
-    def column(self, statistic: str) -> NDArray[np.float64]:
-        """One statistic of every site, shape (step, site)."""
-        column: NDArray[np.float64] = self.values[:, :, STATISTICS.index(statistic)]
-        return column
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One text as an encoder received it."""
-
-    encoder: str
-    call: int
-    text: tuple[str, ...]
-    tokens: tuple[tuple[str, ...], ...]
-    """Token strings, shape (prompt, token)."""
-    token_ids: NDArray[np.int64]
-    """Shape (prompt, token)."""
 
 
 class Trace:
@@ -316,20 +286,7 @@ class Trace:
     @property
     def prompts(self) -> tuple[Prompt, ...]:
         """The texts as the encoders received them, in call order."""
-        found = []
-        for group, attributes in self._archive.groups(PROMPTS).items():
-            for entry in attributes.get("calls", ()):
-                ids = self._archive.load_if_there(f"{group}/token_ids{entry.get('suffix', '')}")
-                found.append(
-                    Prompt(
-                        encoder=PurePosixPath(group).name,
-                        call=int(entry.get("call", 0)),
-                        text=tuple(map(str, entry.get("text", ()))),
-                        tokens=tuple(tuple(map(str, row)) for row in entry.get("tokens", ())),
-                        token_ids=np.zeros((0, 0), np.int64) if ids is None else ids,
-                    )
-                )
-        return tuple(found)
+        return read_prompts(self._archive)
 
     @property
     def images(self) -> NDArray[Any] | None:

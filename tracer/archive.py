@@ -6,9 +6,10 @@ wrong with a file becomes a `TraceFormatError`.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,26 @@ class Archive:
             name: _mapping(node.get("attributes"))
             for name, node in self._nodes.items()
             if name.startswith(f"{parent}/") and node.get("node_type") == "group"
+        }
+
+    def attributes_of(self, node: str) -> Mapping[str, Any]:
+        """Attributes of a group or an array; none of what is not there."""
+        return _mapping(self._nodes.get(node, {}).get("attributes"))
+
+    def part(self, arrays: Iterable[str]) -> Archive:
+        """The same store with a few arrays alone, small enough to be sent to another process."""
+        part = copy.copy(self)
+        part.__dict__.pop("_store", None)
+        part.attributes, part._datasets, part._arrays = {}, {}, {}
+        part._nodes = {name: self._nodes[name] for name in arrays if name in self._nodes}
+        if isinstance(self._source, Path):
+            part._source = self._source.absolute()
+        return part
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_store"} | {
+            "_datasets": {},
+            "_arrays": {},
         }
 
     def load(self, array: str, place: tuple[int, ...] = ()) -> NDArray[Any]:

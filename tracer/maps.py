@@ -91,13 +91,10 @@ def attend(
     Raises:
         ValueError: The shapes do not fit.
     """
-    per_head = value.ndim > 2
-    shared = None if per_head else np.ascontiguousarray(value, np.float32)
-    places = _key_places(query, value) if per_head else None
+    place_of = _key_places(query, value) if value.ndim > 2 else None
 
     def finish(place: Place, block: Floats, sums: Floats, out: Floats) -> None:
-        values = shared if places is None else np.asarray(value[places(place)], np.float32)
-        np.matmul(block, values, out=out)
+        np.matmul(block, np.asarray(value if place_of is None else value[place_of(place)], np.float32), out=out)
         out /= sums[:, None]
 
     return _each(query, key, scale, mask, causal, rows, value.shape[-1], finish)

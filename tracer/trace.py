@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .archive import Archive
+from .attention_reader import AttentionReader
 from .errors import SiteNotFoundError, near_matches
 from .histogram import Histogram
 from .info import ModuleInfo, SiteInfo, TraceInfo, printable
@@ -39,11 +40,12 @@ def open_trace(path: Where) -> Trace:
     return Trace(locate(path))
 
 
-class Trace:
+class Trace(AttentionReader):
     """What was recorded of one run. Made by `open_trace`.
 
     ``trace["unet.mid_block"]`` is a lazy `xarray.Dataset`; `statistics`, `steps`, `prompts`, `images` and `tree` give
-    the rest. `table`, `tensor` and `histogram` are the plain numpy way to the same data.
+    the rest, `attention` and `word_map` what looked where. `table`, `tensor` and `histogram` are the plain numpy way to
+    the same data.
     """
 
     def __init__(self, source: Path | LibraryStore) -> None:
@@ -79,7 +81,7 @@ class Trace:
         if pulse is None:
             self._archive = Archive(self._source)
             self.info = TraceInfo.from_attributes(self._archive.attributes)
-            self._forget("modules", "_sites")
+            self._forget("modules", "_sites", "_attentions")
             pulse = self._archive.pulse()
         self._pulse = pulse
         self._forget("_committed")

@@ -25,7 +25,7 @@ def naive(
     if mask is not None:
         scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
     if causal:
-        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf)
+        scores = np.where(np.tri(*scores.shape[-2:]) > 0, scores, -np.inf)
     largest = scores.max(-1, keepdims=True)
     weights = np.exp(scores - np.where(largest == -np.inf, 0, largest))
     sums = weights.sum(-1, keepdims=True)

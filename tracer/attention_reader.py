@@ -14,7 +14,7 @@ from .errors import SiteNotFoundError
 from .info import ModuleInfo, TraceInfo
 from .prompts import Prompt
 from .texts import CONDITIONAL
-from .word_map import Choice, word_map, word_mass, words_of
+from .word_map import Choice, head_maps, word_map, word_mass, words_of
 from .words import Word
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class AttentionReader:
 
     def word_map(
         self,
-        word: str,
+        word: str | Sequence[str],
         *,
         step: int | Sequence[int] | None = None,
         layers: str | None = None,
@@ -109,6 +109,7 @@ class AttentionReader:
 
         Args:
             word: A word or phrase of the prompt, or a special token; pieces are joined, letter case does not matter.
+                Of several all maps are computed at once.
             step: A step, or several; None for all.
             layers: Glob on module paths; None for all.
             heads: Numbers of heads; None for all.
@@ -117,19 +118,44 @@ class AttentionReader:
             occurrence: Which of several places of the word, from 0; None for their sum.
 
         Returns:
-            float32 (step, y, x), or (step, frame, y, x) of a video; without `step` when one number was given. NaN
-            where a step was not captured.
+            float32 (step, y, x), or (step, frame, y, x) of a video; without `step` when one number was given, and with
+            `word` in front when several words were. NaN where a step was not captured.
 
         Raises:
             SiteNotFoundError: The word is not in the prompt (the message lists those that are), or there is no such
                 step, layer or attention.
         """
         steps, choice = self._steps_of(step), Choice(layers, heads, branch, image)
-        found = self._with_times(word_map(self._attentions, word, steps, choice, occurrence))
+        words = [word] if isinstance(word, str) else list(word)
+        found = self._with_times(word_map(self._attentions, words, steps, choice, occurrence))
+        found = found.isel(word=0) if isinstance(word, str) else found
+        return found.isel(step=0) if isinstance(step, int) else found
+
+    def head_maps(
+        self,
+        word: str,
+        *,
+        step: int | Sequence[int] | None = None,
+        layers: str | None = None,
+        heads: int | Sequence[int] | None = None,
+        branch: str = CONDITIONAL,
+        image: int = 0,
+    ) -> xarray.DataArray:
+        """Where each head of each layer looks at a word: what `word_map` averages.
+
+        Args and errors are those of `word_map`.
+
+        Returns:
+            float32 (step, layer, head, y, x), of a video with `frame` before y, without `step` when one number was
+            given; NaN for heads that a layer has not.
+        """
+        choice = Choice(layers, heads, branch, image)
+        found = self._with_times(head_maps(self._attentions, word, self._steps_of(step), choice))
         return found.isel(step=0) if isinstance(step, int) else found
 
     def word_mass(
         self,
+        word: str | None = None,
         *,
         step: int | Sequence[int] | None = None,
         layers: str | None = None,
@@ -139,14 +165,14 @@ class AttentionReader:
     ) -> xarray.DataArray:
         """The share of an image's attention that each word receives, averaged over its positions and heads.
 
-        Args and errors are those of `word_map`.
+        Args and errors are those of `word_map`; without `word` the share of every word, "a#1" being the second "a".
 
         Returns:
             float32 (step, layer, word), without `step` when one number was given; over the words of a layer that sees
             the text alone it sums to 1.
         """
         choice = Choice(layers, heads, branch, image)
-        found = self._with_times(word_mass(self._attentions, self._steps_of(step), choice))
+        found = self._with_times(word_mass(self._attentions, word, self._steps_of(step), choice))
         return found.isel(step=0) if isinstance(step, int) else found
 
     def _steps_of(self, step: int | Sequence[int] | None) -> list[int]:

@@ -21,7 +21,7 @@ from .words import Word, find_phrase, unique
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Choice", "Layer", "enlarge", "layers_of", "word_map", "word_mass", "words_of"]
+__all__ = ["Choice", "Layer", "head_maps", "layers_of", "word_map", "word_mass", "words_of"]
 
 Floats = NDArray[np.float32]
 
@@ -128,40 +128,62 @@ def words_of(attentions: Attentions, choice: Choice) -> tuple[Word, ...]:
 
 
 def word_map(
-    attentions: Attentions, word: str, steps: Sequence[int], choice: Choice, occurrence: int | None = None
+    attentions: Attentions, words: Sequence[str], steps: Sequence[int], choice: Choice, occurrence: int | None = None
 ) -> xarray.DataArray:
-    """The map of a word, (step, y, x) or (step, frame, y, x)."""
+    """The maps of words, (word, step, y, x) or (word, step, frame, y, x)."""
     import xarray
 
     layers = layers_of(attentions, choice)
-    positions = {id(layer): find_phrase(layer.words, word, occurrence=occurrence) for layer in layers}
-    grid = common_grid(layers)
-    total = np.zeros((len(steps), *grid), np.float32)
-    counts = np.zeros(len(steps))
-    for layer in layers:  # each layer through all its steps: a constant key stays in memory
+    grid = _common_grid(layers)
+    total = np.zeros((len(words), len(steps), *grid), np.float32)
+    counts = np.zeros(len(steps), np.float32)
+    for layer in layers:  # each layer through all its steps: a constant key is read once
+        groups = [find_phrase(layer.words, word, occurrence=occurrence) for word in words]
         for at, step in enumerate(steps):
-            shares = layer.shares(step, [positions[id(layer)]])
+            shares = layer.shares(step, groups)
             if shares is not None:
-                total[at] += enlarge(shares[:, 0].mean(axis=0), grid)
+                for column, plane in enumerate(shares.mean(axis=0)):
+                    total[column, at] += _enlarged(plane, grid)
                 counts[at] += 1
-    with np.errstate(invalid="ignore"):
-        mean = total / np.where(counts, counts, np.nan).astype(np.float32).reshape(-1, *(1 for _ in grid))
-    dims = ("step", *("frame", "y", "x")[-len(grid) :])
-    described = {"word": word, "branch": choice.branch, "layers": [layer.name for layer in layers]}
-    return xarray.DataArray(mean, {"step": list(steps)}, dims, name="word_map", attrs=described)
+    total /= np.where(counts, counts, np.nan).reshape(-1, *(1 for _ in grid))
+    dims = ("word", "step", *("frame", "y", "x")[-len(grid) :])
+    described = {"branch": choice.branch, "layers": [layer.name for layer in layers]}
+    return xarray.DataArray(total, {"word": list(words), "step": list(steps)}, dims, name="word_map", attrs=described)
 
 
-def word_mass(attentions: Attentions, steps: Sequence[int], choice: Choice) -> xarray.DataArray:
-    """The share of every word, (step, layer, word)."""
+def head_maps(attentions: Attentions, word: str, steps: Sequence[int], choice: Choice) -> xarray.DataArray:
+    """The map of a word in each head of each layer, (step, layer, head, y, x); NaN for heads a layer has not."""
     import xarray
 
     layers = layers_of(attentions, choice)
-    listed = list(dict.fromkeys(label for layer in layers for label in labels_of(layer.words)))
+    grid = _common_grid(layers)
+    heads = sorted({layer.call.heads[place] for layer in layers for place in layer.heads})
+    found = np.full((len(steps), len(layers), len(heads), *grid), np.nan, np.float32)
+    for row, layer in enumerate(layers):
+        positions = find_phrase(layer.words, word)
+        columns = [heads.index(layer.call.heads[place]) for place in layer.heads]
+        for at, step in enumerate(steps):
+            shares = layer.shares(step, [positions])
+            if shares is not None:
+                found[at, row, columns] = [_enlarged(plane, grid) for plane in shares[:, 0]]
+    dims = ("step", "layer", "head", *("frame", "y", "x")[-len(grid) :])
+    coordinates: dict[str, Any] = {"step": list(steps), "layer": [layer.name for layer in layers], "head": heads}
+    described = {"word": word, "branch": choice.branch}
+    return xarray.DataArray(found, coordinates, dims, name="head_maps", attrs=described)
+
+
+def word_mass(attentions: Attentions, word: str | None, steps: Sequence[int], choice: Choice) -> xarray.DataArray:
+    """The share of every word, or of one, (step, layer, word)."""
+    import xarray
+
+    layers = layers_of(attentions, choice)
+    listed = list(dict.fromkeys(label for layer in layers for label in _groups(layer, word)))
     mass = np.full((len(steps), len(layers), len(listed)), np.nan, np.float32)
     for column, layer in enumerate(layers):
-        places = [listed.index(label) for label in labels_of(layer.words)]
+        groups = _groups(layer, word)
+        places = [listed.index(label) for label in groups]
         for at, step in enumerate(steps):
-            shares = layer.shares(step, [word.positions for word in layer.words])
+            shares = layer.shares(step, list(groups.values()))
             if shares is not None:
                 mass[at, column, places] = shares.mean(axis=(0, *range(2, shares.ndim)))
     coordinates: dict[str, Any] = {"step": list(steps), "layer": [layer.name for layer in layers], "word": listed}
@@ -169,12 +191,14 @@ def word_mass(attentions: Attentions, steps: Sequence[int], choice: Choice) -> x
     return xarray.DataArray(mass, coordinates, ("step", "layer", "word"), name="word_mass", attrs=described)
 
 
-def labels_of(words: Sequence[Word]) -> list[str]:
-    """What tells words apart: the second "a" is "a#1"."""
-    return unique([word.text for word in words])
+def _groups(layer: Layer, word: str | None) -> dict[str, tuple[int, ...]]:
+    """Positions by what to call them: the words of the text, the second "a" as "a#1", or the one asked for."""
+    if word is not None:
+        return {word: find_phrase(layer.words, word)}
+    return dict(zip(unique([own.text for own in layer.words]), (own.positions for own in layer.words), strict=True))
 
 
-def common_grid(layers: Sequence[Layer]) -> tuple[int, ...]:
+def _common_grid(layers: Sequence[Layer]) -> tuple[int, ...]:
     """The largest grid of the layers.
 
     Raises:
@@ -185,7 +209,7 @@ def common_grid(layers: Sequence[Layer]) -> tuple[int, ...]:
     return tuple(max(sizes) for sizes in zip(*(layer.image.shape for layer in layers), strict=True))
 
 
-def enlarge(plane: Floats, grid: Sequence[int]) -> Floats:
+def _enlarged(plane: Floats, grid: Sequence[int]) -> Floats:
     """A grid at another size, by linear interpolation between the centres of its cells along each axis."""
     for axis, size in enumerate(grid):
         plane = np.moveaxis(np.tensordot(_weights(plane.shape[axis], size), plane, (1, axis)), 0, axis)

@@ -116,6 +116,7 @@ def made_trace(
     arguments: Mapping[str, Any] | None = None,
     guidance: Mapping[str, Any] | None = None,
     captured: Sequence[int] | None = None,
+    branches: Sequence[str] = (),
 ) -> Trace:
     """A trace with these attention calls; their modules are below "made".
 
@@ -126,9 +127,10 @@ def made_trace(
         arguments: Those of the pipeline's call.
         guidance: As in `TraceInfo`.
         captured: Steps with tensors; all by default.
+        branches: Guidance branch of each call.
     """
     steps = next((len(call.query) for call in calls if call.query.ndim == 5), 0)
-    tap = _MadeTap(calls)
+    tap = _MadeTap(calls, branches)
     with Tracer(torch.nn.Identity(), path, taps=[tap]) as tracer:
         tap.describe(prompts, {"call": dict(arguments or {}), "guidance": dict(guidance or {})})
         for step in range(steps):
@@ -142,8 +144,9 @@ def made_trace(
 class _MadeTap:
     """Emits calls that never were."""
 
-    def __init__(self, calls: Sequence[Call]) -> None:
+    def __init__(self, calls: Sequence[Call], branches: Sequence[str]) -> None:
         self._calls = calls
+        self._branches = [*branches, *[""] * len(calls)]
 
     def attach(self, target: Target, emit: Emit) -> Undo:
         """Keep the emitter."""
@@ -167,7 +170,8 @@ class _MadeTap:
 
     def emit_step(self, step: int | None, *, keep: bool) -> None:
         """Emit what is of one step, or of none."""
-        for call in self._calls:
+        for call, branch in zip(self._calls, self._branches, strict=False):
+            self._emit.clock.branch = branch
             if (call.query.ndim == 5) != (step is not None):
                 continue
             for port, array in (("query", call.query), ("key", call.key), ("mask", call.mask)):

@@ -37,6 +37,8 @@ class AttentionArray(BackendArray):
         self.dtype = np.dtype(np.float32)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        if not isinstance(key, indexing.VectorizedIndexer):
+            return self._compute(key.tuple)
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._compute)
 
     def _compute(self, key: tuple[Any, ...]) -> NDArray[np.float32]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
-import numpy as np
 import xarray
 from xarray.backends import BackendEntrypoint
 
 from .attention_calls import AttentionCall
-from .info import SiteInfo
 from .layout import array_name
 from .trace import Trace, open_trace
 
@@ -22,9 +20,8 @@ class AttentionBackend(BackendEntrypoint):
     """Opens a trace as ``xarray.open_datatree(path, engine="diffusion-xray")``.
 
     Every group is as the engine "zarr" shows it, cut to the complete steps. The group of a module that attends also
-    has the map of each of its attention calls: `attention`, `attention_call1`, … Their dimensions are step, batch and
-    head as those of the stored queries, and ``attention_query`` and ``attention_key``; coordinates have the names of
-    those of `Trace.attention` behind ``attention_``.
+    has the map of each of its attention calls: `attention`, `attention_call1`, … Dimensions and coordinates have the
+    names of those of `Trace.attention` behind ``attention_``, except those along `step`, which all groups share.
     """
 
     description = "Traces of diffusion pipelines, with attention maps recomputed from queries and keys"
@@ -62,10 +59,10 @@ class AttentionBackend(BackendEntrypoint):
         groups = {node.path: _clipped(node.to_dataset(inherit=False), len(trace)) for node in trace.tree.subtree}
         for calls in trace.attention_modules.values():
             for call in calls:
-                if not call.reason and call.query is not None:
+                if not call.reason:
                     path = f"/{call.group}"
                     if path in groups:
-                        groups[path] = _with_attention(groups[path], trace, call, call.query)
+                        groups[path] = _with_attention(groups[path], trace, call)
         dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return {path: dataset.drop_vars(dropped, errors="ignore") for path, dataset in groups.items()}
 
@@ -78,21 +75,25 @@ def _clipped(dataset: xarray.Dataset, steps: int) -> xarray.Dataset:
     return dataset.isel(step=slice(0, steps)) if "step" in dataset.dims else dataset
 
 
-def _with_attention(dataset: xarray.Dataset, trace: Trace, call: AttentionCall, query: SiteInfo) -> xarray.Dataset:
-    """A group with the map of one call; no dimension of it has another size in the group."""
+def _with_attention(dataset: xarray.Dataset, trace: Trace, call: AttentionCall) -> xarray.Dataset:
+    """A group with the map of one call, in dimensions of its own: so no size and no chunk clashes with another's."""
     name = array_name("attention", call.call)
     array = trace.attention(call.module, call.call)
-    taken = dict(zip(query.dims, query.shape, strict=False))
-    renamed = {"query": f"{name}_query", "key": f"{name}_key"}
-    for dim, own in zip(("batch", "head"), query.dims, strict=False):
-        fits = dataset.sizes.get(own, array.sizes[dim]) == array.sizes[dim] == taken[own]
-        renamed[dim] = own if fits else f"{name}_{dim}"
-    coordinates: dict[str, xarray.Variable] = {}
-    for label, coordinate in array.coords.items():
-        if label not in ("step", "timestep", "sigma"):
-            dims = [renamed.get(str(dim), str(dim)) for dim in coordinate.dims]
-            coordinates[f"{name}_{label}"] = xarray.Variable(dims, np.asarray(coordinate.values), coordinate.attrs)
-    shown = xarray.Variable([renamed.get(str(dim), str(dim)) for dim in array.dims], array.variable._data, array.attrs)
-    chunks = array.encoding["preferred_chunks"]
-    shown.encoding["preferred_chunks"] = {renamed.get(dim, dim): size for dim, size in chunks.items()}
-    return dataset.assign_coords(coordinates).assign({name: shown})
+    chunks = {_own(name, dim): size for dim, size in array.encoding["preferred_chunks"].items()}
+
+    def renamed(variable: xarray.Variable) -> xarray.Variable:
+        dims = [_own(name, dim) for dim in variable.dims]
+        found = xarray.Variable(dims, variable._data, variable.attrs)
+        found.encoding["preferred_chunks"] = {dim: chunks[dim] for dim in dims}
+        return found
+
+    coordinates = {
+        f"{name}_{label}": renamed(coordinate.variable)
+        for label, coordinate in array.coords.items()
+        if "step" not in coordinate.dims  # these are those of the root
+    }
+    return dataset.assign_coords(coordinates).assign({name: renamed(array.variable)})
+
+
+def _own(name: str, dim: Hashable) -> str:
+    return "step" if dim == "step" else f"{name}_{dim}"

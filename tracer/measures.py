@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 __all__ = ["centre", "entropy", "mass", "top_keys"]
 
-_BLOCK = 8 << 20
+_BLOCK = 4 << 20
 """Bytes of the map computed at a time."""
 
 Floats = NDArray[np.float32]

@@ -222,7 +222,7 @@ def test_the_embedded_model(embedded: Path) -> None:
     trace = open_trace(embedded)
     lazy = trace.attention(CROSS)
     assert lazy.sizes == {"step": 3, "batch": 2, "head": 4, "query": 64, "key": 20}
-    assert lazy["key"].values[1:11].tolist() == "a red circle left of a#1 blue square on white".split()
+    assert lazy["key"].values[1:11].tolist() == [*PROMPT.split()[:5], "a#1", *PROMPT.split()[6:]]
     assert lazy["key_word"].isel(batch=0).values[1] == "<|endoftext|>"
     np.testing.assert_allclose(lazy.sum("key").values, 1, rtol=1e-5)
     assert trace.attention(SELF)["key_x"].values.max() == 7

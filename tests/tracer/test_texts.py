@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion_xray.tracer.prompts import Prompt
-from diffusion_xray.tracer.texts import texts_of, words_at
+from diffusion_xray.tracer.texts import Text, texts_of, words_at
 
 BOTH = ("unconditional", "conditional")
 
@@ -40,10 +40,11 @@ def read(
 ) -> list[tuple[str, int, list[str]]]:
     """Encoder, start and the joined words of each entry of the batch."""
     found = texts_of(given, call or {}, start=more.pop("start", 0), length=length, branches=branches, **more)
-    return [
-        (text.encoder, text.start, [" ".join(word.text for word in words_at([text], entry) if not word.special) for entry in range(len(branches))])
-        for text in found
-    ]  # fmt: skip
+    return [(text.encoder, text.start, [_joined(text, entry) for entry in range(len(branches))]) for text in found]
+
+
+def _joined(text: Text, entry: int) -> str:
+    return " ".join(word.text for word in words_at([text], entry) if not word.special)
 
 
 def test_each_branch_has_its_prompt() -> None:
@@ -127,7 +128,7 @@ def test_one_branch_alone_may_be_known() -> None:
 def test_a_text_encoder_sees_its_own_input() -> None:
     """Self-attention of an encoder's n-th call is over the tokens of that call."""
     given = prompts(text_encoder=[(clip, "ring"), (clip, "dot")])
-    own = {"branches": [""], "encoder": "text_encoder"}
+    own: dict[str, Any] = {"branches": [""], "encoder": "text_encoder"}
     assert read(given, **own, encoder_call=1) == [("text_encoder", 0, ["dot"])]
     assert read(given, **own, encoder_call=2) == []
     assert read(given, **own, length=7) == []

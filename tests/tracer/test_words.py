@@ -7,7 +7,8 @@ import pytest
 from diffusion_xray.tracer.errors import SiteNotFoundError
 from diffusion_xray.tracer.words import find_phrase, token_label, unique, words_of
 
-CLIP = "<|startoftext|> a</w> ot ter</w> in</w> a</w> top</w> hat</w> <|endoftext|> <|endoftext|> <|endoftext|>".split()
+END = "<|endoftext|>"
+CLIP = ["<|startoftext|>", "a</w>", "ot", "ter</w>", "in</w>", "a</w>", "top</w>", "hat</w>", END, END, END]
 
 
 def spelled(tokens: list[str]) -> list[tuple[str, tuple[int, ...]]]:
@@ -19,17 +20,17 @@ def spelled(tokens: list[str]) -> list[tuple[str, tuple[int, ...]]]:
     ("tokens", "expected"),
     [
         (CLIP[:5], [("<|startoftext|>", (0,)), ("a", (1,)), ("otter", (2, 3)), ("in", (4,))]),
-        (["▁an", "▁ot", "ter", "s", ",", "</s>", "<pad>", "<pad>"], [("an", (0,)), ("otters,", (1, 2, 3, 4)), ("</s>", (5, 6, 7))]),
+        (["▁an", "▁ot", "ter", ",", "</s>", "<pad>"], [("an", (0,)), ("otter,", (1, 2, 3)), ("</s>", (4, 5))]),
         (["Red", "Ġcir", "cle", "<|endoftext|>"], [("Red", (0,)), ("circle", (1, 2)), ("<|endoftext|>", (3,))]),
-        (["[CLS]", "em", "##bed", "ding", "[SEP]", "[PAD]"], [("[CLS]", (0,)), ("embed", (1, 2)), ("ding", (3,)), ("[SEP]", (4, 5))]),
+        (["[CLS]", "em", "##bed", "in", "[SEP]"], [("[CLS]", (0,)), ("embed", (1, 2)), ("in", (3,)), ("[SEP]", (4,))]),
         (["▁a", "<pad>", "<pad>"], [("a", (0,)), ("<pad>", (1, 2))]),
         (["</s>", "<pad>", "<pad>"], [("</s>", (0, 1, 2))]),
-        (["<|startoftext|>", "cat</w>", "<|endoftext|>", "!</w>", "!</w>"], [("<|startoftext|>", (0,)), ("cat", (1,)), ("<|endoftext|>", (2, 3, 4))]),
+        (["cat</w>", END, "!</w>", "!</w>"], [("cat", (0,)), (END, (1, 2, 3))]),
         (["caf", "Ã", "©</w>"], [("café", (0, 1, 2))]),
         (["red", "blue"], [("red", (0,)), ("blue", (1,))]),
         ([], []),
     ],
-    ids=["clip", "t5", "byte level", "wordpiece", "no end", "empty text", "pads of another token", "bytes", "plain", "none"],
+    ids=["clip", "t5", "byte level", "wordpiece", "no end", "empty text", "odd pads", "bytes", "plain", "none"],
 )  # fmt: skip
 def test_pieces_are_joined(tokens: list[str], expected: list[tuple[str, tuple[int, ...]]]) -> None:
     """Pieces make words by the marks of their tokenizer; the end token and all behind it is one entry."""

@@ -50,18 +50,17 @@ class AttentionArray(BackendArray):
         result = np.empty((len(steps), len(batch), len(heads), len(rows), len(columns)), np.float32)
         everything = len(columns) == sizes[-1] and bool((columns == np.arange(sizes[-1])).all())
         for at, step in enumerate(steps.tolist() if result.size else []):
-            given = self._inputs.at(step)
-            if given is None:
-                result[at] = np.nan
-                continue
-            query, keys, mask = given
-            group = query.shape[1] // keys.shape[1]
-            for entry, place in enumerate(batch.tolist()):
-                result[at, entry] = probabilities(
-                    query[place][heads],
-                    keys[place][heads // group],
+            for row, entry in enumerate(batch.tolist()):
+                given = self._inputs.of(step, entry, heads.tolist())
+                if given is None:
+                    result[at, row] = np.nan
+                    continue
+                query, keys, mask = given
+                result[at, row] = probabilities(
+                    query,
+                    keys,
                     scale=self._call.scale,
-                    mask=None if mask is None else _heads_of(mask, place, heads),
+                    mask=mask,
                     causal=self._call.causal,
                     rows=rows,
                     columns=slice(None) if everything else columns,
@@ -89,11 +88,6 @@ def attention_array(
     array = xarray.DataArray(variable, coordinates, name="attention", attrs=described | {"causal": int(call.causal)})
     array.encoding["preferred_chunks"] = dict(zip(dims, _chunks(source.shape), strict=True))
     return array
-
-
-def _heads_of(mask: NDArray[Any], place: int, heads: NDArray[np.intp]) -> NDArray[Any]:
-    own: NDArray[Any] = mask[place if mask.shape[0] > 1 else 0]
-    return own[heads] if own.shape[0] > 1 else own
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:

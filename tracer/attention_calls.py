@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,10 @@ from .texts import CONDITIONAL, Text, texts_of
 from .tokens import Kind, Part, kind_of, parts_from_attributes
 
 __all__ = ["AttentionCall", "Attentions", "Inputs", "entry_of"]
+
+
+Given = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
+"""Query and key, shape (head, position, head_dim), as many heads of either; mask (head or 1, query or 1, key or 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,38 +65,69 @@ class AttentionCall:
 
 
 class Inputs:
-    """Reads what a kernel was given, step by step; keeps the latest in memory. Can be sent to another process."""
+    """Reads what a kernel was given, some heads at a time. Can be sent to another process."""
 
     def __init__(self, archive: Archive, call: AttentionCall) -> None:
         assert call.query is not None and call.key is not None
-        self._sites = (call.query, call.key, *([call.mask] if call.mask else []))
-        self._archive = archive.part(site.array for site in self._sites)
-        self._latest: tuple[int, tuple[NDArray[Any], ...]] | None = None
+        self._query, self._key, self._mask = call.query, call.key, call.mask
+        sites = (site for site in (call.query, call.key, call.mask) if site)
+        self._archive = archive.part(site.array for site in sites)
+        self._latest: tuple[tuple[Any, ...], Given | None] = (), None
 
-    def at(self, step: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None] | None:
-        """Query, key and mask of a step (any outside of the loop); None where they were not captured.
+    def of(self, step: int, entry: int, heads: Sequence[int]) -> Given | None:
+        """What heads of one entry of the batch were given at a step (any outside of the loop); None if not captured.
+
+        The latest answer is kept, for going through a map in blocks.
 
         Raises:
             TraceFormatError: An array is damaged, or has another shape than its site.
         """
-        latest = self._latest
-        if latest is None or latest[0] != step:
-            latest = self._latest = step, tuple(self._load(site, step) for site in self._sites)
-        query, key, *mask = latest[1]
-        if query.size and np.isnan(query.flat[0]) and np.isnan(query).all():
-            return None
-        return query, key, mask[0] if mask else None
+        asked = (step, entry, *heads)
+        latest, given = self._latest
+        if latest != asked:
+            given = self._read(step, entry, heads)
+            self._latest = asked, given
+        return given
 
-    def _load(self, site: SiteInfo, step: int) -> NDArray[Any]:
-        loaded = self._archive.load(site.array, (step,) if site.stepped else ())
-        if loaded.shape != site.shape or loaded.dtype.kind not in "fb":
-            raise TraceFormatError(
-                f"{printable(site.array)} in {self._archive.path} holds {loaded.dtype} {loaded.shape}, not {site.shape}"
-            )
-        return loaded
+    def _read(self, step: int, entry: int, heads: Sequence[int]) -> Given | None:
+        group = self._query.shape[1] // self._key.shape[1]
+        query = self._heads(self._query, step, entry, heads)
+        key = self._heads(self._key, step, entry, [head // group for head in heads])
+        if query is None or key is None or (query.size and np.isnan(query.flat[0]) and np.isnan(query).all()):
+            return None
+        if self._mask is None:
+            return query, key, None
+        sizes = self._mask.shape
+        mask = self._heads(self._mask, step, min(entry, sizes[0] - 1), heads if sizes[1] > 1 else [0])
+        return None if mask is None else (query, key, mask)
+
+    def _heads(self, site: SiteInfo, step: int, entry: int, heads: Sequence[int]) -> NDArray[Any] | None:
+        """Heads of one entry, shape (head, position, dim); neighbours are read at once."""
+        _, count, positions, dim = site.shape
+        size, found = positions * dim, []
+        for first, length in _neighbours(heads):
+            start = (entry * count + first) * size
+            run = self._archive.load_run(site.array, step if site.stepped else None, start, length * size)
+            if run is None:
+                return None
+            if len(run) != length * size or run.dtype.kind not in "fb":
+                raise TraceFormatError(
+                    f"{printable(site.array)} in {self._archive.path} holds {run.dtype}, or has another shape than told"
+                )
+            found.append(run.reshape(length, positions, dim))
+        return np.concatenate(found) if len(found) != 1 else found[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_latest": None}
+        return self.__dict__ | {"_latest": ((), None)}
+
+
+def _neighbours(heads: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Runs of ascending heads: the first, and how many."""
+    start = 0
+    for at in range(1, len(heads) + 1):
+        if at == len(heads) or heads[at] != heads[at - 1] + 1:
+            yield heads[start], at - start
+            start = at
 
 
 class Attentions:

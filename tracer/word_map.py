@@ -56,28 +56,16 @@ class Layer:
 
     def shares(self, step: int, groups: Sequence[Sequence[int]]) -> Floats | None:
         """Attention of every position to groups of keys, shape (head, group, *grid); None where not captured."""
-        given = self.inputs.at(step)
+        given = self.inputs.of(step, self.entry, self.heads)
         if given is None:
             return None
         query, key, mask = given
-        members = np.zeros((key.shape[2], len(groups)), np.float32)
+        members = np.zeros((key.shape[1], len(groups)), np.float32)
         for column, positions in enumerate(groups):
             members[list(positions), column] = 1
-        heads = np.array(self.heads, np.intp)
-        if mask is not None:
-            mask = mask[self.entry if mask.shape[0] > 1 else 0]
-            mask = mask[heads] if mask.shape[0] > 1 else mask
-        span = self.image.span
-        found = attend(
-            query[self.entry][heads],
-            key[self.entry][heads // (query.shape[1] // key.shape[1])],
-            members,
-            scale=self.call.scale,
-            mask=mask,
-            causal=self.call.causal,
-            rows=span,
-        )
-        return np.moveaxis(found, -1, 1).reshape(len(heads), len(groups), *self.image.shape)
+        options: dict[str, Any] = {"scale": self.call.scale, "mask": mask, "causal": self.call.causal}
+        found = attend(query, key, members, rows=self.image.span, **options)
+        return np.moveaxis(found, -1, 1).reshape(len(self.heads), len(groups), *self.image.shape)
 
 
 def layers_of(attentions: Attentions, choice: Choice) -> list[Layer]:

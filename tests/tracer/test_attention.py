@@ -95,12 +95,12 @@ class _Counting:
 
     def __init__(self, query: NDArray[Any], key: NDArray[Any]) -> None:
         self.query, self.key = query, key
-        self.read: list[int] = []
+        self.read: list[tuple[int, ...]] = []
 
-    def at(self, step: int) -> tuple[NDArray[Any], NDArray[Any], None]:
-        """One step."""
-        self.read.append(step)
-        return self.query[step], self.key[step], None
+    def of(self, step: int, entry: int, heads: list[int]) -> tuple[NDArray[Any], NDArray[Any], None]:
+        """Heads of one step."""
+        self.read.append((step, entry, *heads))
+        return self.query[step, entry, heads], self.key[step, entry, heads], None
 
 
 def _lazy(inputs: _Counting) -> indexing.LazilyIndexedArray:
@@ -113,11 +113,12 @@ def _lazy(inputs: _Counting) -> indexing.LazilyIndexedArray:
     return indexing.LazilyIndexedArray(AttentionArray(made, call, len(inputs.query)))
 
 
-def test_only_the_steps_asked_for_are_read() -> None:
-    """A step that is not selected is never read."""
-    inputs = _Counting(draw(5, 1, 1, 4, 2), draw(5, 1, 1, 4, 2))
-    np.asarray(_lazy(inputs)[indexing.BasicIndexer((slice(1, 4, 2), 0, 0, slice(None), slice(None)))].get_duck_array())
-    assert inputs.read == [1, 3]
+def test_only_what_is_asked_for_is_read() -> None:
+    """Steps, batch entries and heads that are not selected are never read."""
+    inputs = _Counting(draw(5, 2, 3, 4, 2), draw(5, 2, 3, 4, 2))
+    key = (slice(1, 4, 2), 1, slice(0, 2), 3, slice(None))
+    np.asarray(_lazy(inputs)[indexing.BasicIndexer(key)].get_duck_array())
+    assert inputs.read == [(1, 1, 0, 1), (3, 1, 0, 1)]
 
 
 def test_memory_is_that_of_the_answer() -> None:

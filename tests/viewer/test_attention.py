@@ -60,6 +60,7 @@ def test_shares_for_programs(dxray: Dxray, embedded: Path) -> None:
     """`--json` gives the share of every word, or of one, by step and layer."""
     facts = json.loads("\n".join(dxray("--json")))
     assert facts["positions"]["circle"] == [3]
+    assert facts["positions"]["a#1"] == [6]
     assert len(facts["by_step_and_layer"]) == 3 * 4
     assert sum(facts["mass"].values()) == pytest.approx(1, abs=1e-5)
     one = json.loads("\n".join(dxray("--json", "--word", "red circle", "--step", "-1", "--layer", CROSS)))
@@ -142,6 +143,16 @@ def test_a_trace_without_attention(traces: dict[str, Path], capsys: pytest.Captu
     """A trace in which none was recorded says how to record it."""
     assert main(["attention", str(traces["normal"])]) == 2
     assert "trace with capture='attention'" in capsys.readouterr().err
+
+
+def test_a_trace_without_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no step is complete there is nothing to draw, and the modules are listed all the same."""
+    query, key = np.ones((2, 1, 1, 4, 2), np.float32)
+    made_trace(tmp_path / "made.zarr", [Call("text_encoder.attn", query, key, [("text", (4,))], [("text", (4,))])])
+    assert main(["attention", str(tmp_path / "made.zarr")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("text_encoder.attn")
+    assert main(["attention", str(tmp_path / "made.zarr"), "--word", "a"]) == 2
+    assert "no step of" in capsys.readouterr().err
 
 
 def test_attention_without_words(dxray: Dxray, tmp_path: Path) -> None:

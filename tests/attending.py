@@ -19,7 +19,7 @@ from diffusion_xray.tracer.sites import Source
 from diffusion_xray.tracer.taps import Emit, Undo
 from diffusion_xray.tracer.target import Target
 
-__all__ = ["CROSS", "PROMPT", "SELF", "Call", "made_trace", "record_embedded"]
+__all__ = ["CROSS", "PROMPT", "SELF", "Call", "SdpaTap", "made_trace", "record_embedded"]
 
 PROMPT = "a red circle left of a blue square on white"
 CROSS = "unet.mid_block.attentions.0.transformer_blocks.0.attn2"
@@ -30,12 +30,12 @@ def record_embedded(path: Path, *, prompt: str | list[str] = PROMPT, steps: int 
     """A trace of the embedded model with every attention call in it."""
     pipe = load_pipeline()
     pipe.set_progress_bar_config(disable=True)
-    with Tracer(pipe, path, capture="statistics", taps=[_SdpaTap()]) as tracer:
+    with Tracer(pipe, path, capture="statistics", taps=[SdpaTap()]) as tracer:
         pipe(prompt, num_inference_steps=steps, generator=torch.Generator().manual_seed(0), **options)
     return tracer.trace
 
 
-class _SdpaTap:
+class SdpaTap:
     """Records queries and keys of `scaled_dot_product_attention`, for the embedded model only."""
 
     def attach(self, target: Target, emit: Emit) -> Undo:

@@ -74,6 +74,11 @@ class Archive:
         """Attributes of a group or an array; none of what is not there."""
         return _mapping(self._nodes.get(node, {}).get("attributes"))
 
+    def shape_of(self, array: str) -> tuple[int, ...]:
+        """Shape of an array as its metadata have it; () of what is not there."""
+        shape = self._nodes.get(array, {}).get("shape")
+        return tuple(shape) if isinstance(shape, list) else ()
+
     def part(self, arrays: Iterable[str]) -> Archive:
         """The same store with a few arrays alone, small enough to be sent to another process."""
         part = copy.copy(self)

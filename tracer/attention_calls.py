@@ -16,11 +16,14 @@ from .errors import SiteNotFoundError, TraceFormatError, near_matches
 from .info import ModuleInfo, SiteInfo, TraceInfo, printable
 from .layout import module_group
 from .prompts import Prompt
-from .texts import CONDITIONAL, Text, texts_of
+from .texts import CONDITIONAL, UNCONDITIONAL, Text, texts_of
 from .tokens import Kind, Part, kind_of, parts_from_attributes
 
 __all__ = ["AttentionCall", "Attentions", "Inputs", "entry_of"]
 
+
+_LONGEST = 1 << 24
+"""A sequence that is longer is a lie, and its coordinates would fill the memory."""
 
 Given = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
 """Query and key, shape (head, position, head_dim), as many heads of either; mask (head or 1, query or 1, key or 1)."""
@@ -70,7 +73,12 @@ class Inputs:
     def __init__(self, archive: Archive, call: AttentionCall) -> None:
         assert call.query is not None and call.key is not None
         self._query, self._key, self._mask = call.query, call.key, call.mask
-        sites = (site for site in (call.query, call.key, call.mask) if site)
+        sites = [site for site in (call.query, call.key, call.mask) if site]
+        for site in sites:
+            if archive.shape_of(site.array)[site.stepped :] != site.shape:
+                raise TraceFormatError(
+                    f"{printable(site.array)} in {archive.path} has not the shape {site.shape} of its site"
+                )
         self._archive = archive.part(site.array for site in sites)
         self._latest: tuple[tuple[Any, ...], Given | None] = (), None
 
@@ -110,10 +118,8 @@ class Inputs:
             run = self._archive.load_run(site.array, step if site.stepped else None, start, length * size)
             if run is None:
                 return None
-            if len(run) != length * size or run.dtype.kind not in "fb":
-                raise TraceFormatError(
-                    f"{printable(site.array)} in {self._archive.path} holds {run.dtype}, or has another shape than told"
-                )
+            if run.dtype.kind not in "fb":
+                raise TraceFormatError(f"{printable(site.array)} in {self._archive.path} holds {run.dtype}, not floats")
             found.append(run.reshape(length, positions, dim))
         return np.concatenate(found) if len(found) != 1 else found[0]
 
@@ -175,11 +181,12 @@ class Attentions:
     def branches(self, call: AttentionCall) -> tuple[str, ...]:
         """Guidance branch of each entry of the batch, "" where there are none."""
         assert call.query is not None
-        size = call.shape[0]
+        size, own = call.shape[0], call.query.branch
         guidance = self._info.guidance.get(call.module.split(".", 1)[0])
         listed = guidance.get("batch") if isinstance(guidance, Mapping) else None
-        if call.query.branch or not call.stepped or not isinstance(listed, list) or not listed or size % len(listed):
-            return (call.query.branch,) * size
+        one_branch = not call.stepped or own in (CONDITIONAL, UNCONDITIONAL)  # else the name is that of a whole batch
+        if one_branch or not isinstance(listed, list) or not listed or size % len(listed):
+            return (own,) * size
         return tuple(str(branch) for branch in listed for _ in range(size // len(listed)))
 
     def texts(self, call: AttentionCall) -> tuple[Text, ...]:
@@ -269,7 +276,9 @@ def _site(module: ModuleInfo, port: str, call: int, *, stepped: bool | None = No
 
 
 def _fit(query: SiteInfo, key: SiteInfo, mask: SiteInfo | None) -> bool:
-    if query.stepped != key.stepped or len(query.shape) != 4 or len(key.shape) != 4 or 0 in (*query.shape, *key.shape):
+    if query.stepped != key.stepped or len(query.shape) != 4 or len(key.shape) != 4:
+        return False
+    if not all(0 < size <= _LONGEST for size in (*query.shape, *key.shape)):
         return False
     full = (*query.shape[:3], key.shape[2])
     grouped = query.shape[0] == key.shape[0] and not query.shape[1] % key.shape[1] and query.shape[3] == key.shape[3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 import tracemalloc
@@ -304,6 +305,46 @@ def test_keys_that_do_not_fit(tmp_path: Path, shape: tuple[int, ...]) -> None:
     call = Call("made.unfit", draw(1, 1, 1, 2, 2), draw(*shape), [], [])
     with pytest.raises(SiteNotFoundError, match="do not fit"):
         made_trace(tmp_path / "unfit.zarr", [call]).attention("made.unfit")
+
+
+def test_a_batch_that_has_a_name(tmp_path: Path) -> None:
+    """A call named as a whole ("cond_uncond") is of the branches that its batch is known to have."""
+    calls = [Call("made.a", draw(1, 2, 1, 2, 2), draw(1, 2, 1, 2, 2), [], [])]
+    both = {"made": {"calls": ["cond_uncond"], "batch": ["unconditional", "conditional"]}}
+    trace = made_trace(tmp_path / "named.zarr", calls, guidance=both, branches=["cond_uncond"])
+    assert trace.attention("made.a")["branch"].values.tolist() == ["unconditional", "conditional"]
+    trace = made_trace(tmp_path / "other.zarr", calls, branches=["cond_uncond"])
+    assert trace.attention("made.a")["branch"].values.tolist() == ["cond_uncond"] * 2
+
+
+@pytest.mark.parametrize("shape", [[1, 1, 1 << 40, 2], [1, 1, -4, 2], [1, 1, 2], [1, 1, 3, 2], [1, 1, 1, 2]])
+def test_a_site_that_lies_about_its_shape(tmp_path: Path, shape: list[int]) -> None:
+    """A shape that no array has is an error of its own kind, before or when it is read."""
+    path = tmp_path / "lying.zarr"
+    made_trace(path, [Call("made.a", draw(1, 1, 1, 2, 2), draw(1, 1, 1, 2, 2), [], [])])
+    document = json.loads((path / "zarr.json").read_text())
+    for site in document["consolidated_metadata"]["metadata"]["statistics/made"]["attributes"]["sites"]:
+        site["shape"] = shape
+    (path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises((SiteNotFoundError, TraceFormatError)):
+        open_trace(path).attention("made.a").load()
+
+
+def test_a_zip_file_is_read_too(embedded: Path, tmp_path: Path) -> None:
+    """A store that is no folder gives the same numbers."""
+    packed = shutil.make_archive(str(tmp_path / "embedded.zarr"), "zip", embedded)
+    trace, expected = open_trace(packed), open_trace(embedded)
+    np.testing.assert_array_equal(trace.attention(CROSS)[1].values, expected.attention(CROSS)[1].values)
+    np.testing.assert_array_equal(trace.word_map("circle", step=0), expected.word_map("circle", step=0))
+
+
+def test_a_torn_chunk_is_named(tmp_path: Path) -> None:
+    """A chunk that lost its end is an error that names the array."""
+    made_trace(tmp_path / "torn.zarr", [Call("made.a", draw(1, 1, 1, 2, 2), draw(1, 1, 1, 2, 2), [], [])])
+    (file,) = (tmp_path / "torn.zarr" / "made" / "a" / "query").glob("c.*")
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(TraceFormatError, match=r"made/a/query .*torn"):
+        open_trace(tmp_path / "torn.zarr").attention("made.a").load()
 
 
 def test_a_second_look_sees_new_steps(tmp_path: Path) -> None:

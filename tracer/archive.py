@@ -70,9 +70,9 @@ class Archive:
             if name.startswith(f"{parent}/") and node.get("node_type") == "group"
         }
 
-    def attributes_of(self, node: str) -> Mapping[str, Any]:
-        """Attributes of a group or an array; none of what is not there."""
-        return _mapping(self._nodes.get(node, {}).get("attributes"))
+    def group(self, path: str) -> Mapping[str, Any]:
+        """Attributes of one group; empty where there is none."""
+        return _mapping(self._nodes.get(path, {}).get("attributes"))
 
     def shape_of(self, array: str) -> tuple[int, ...]:
         """Shape of an array as its metadata have it; () of what is not there."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from .attention_calls import AttentionCall, Attentions, Inputs
+from .attention_info import AttentionInfo, Attentions, Inputs
 from .maps import probabilities
 from .texts import CONDITIONAL, Text
 from .tokens import Part, part_labels, places
@@ -30,7 +30,7 @@ class AttentionArray(BackendArray):
     they were normalised over all keys. A step that was not captured is NaN.
     """
 
-    def __init__(self, inputs: Inputs, call: AttentionCall, steps: int) -> None:
+    def __init__(self, inputs: Inputs, call: AttentionInfo, steps: int) -> None:
         self._inputs = inputs
         self._call = call
         self.shape = (steps, *call.shape) if call.stepped else call.shape
@@ -69,7 +69,7 @@ class AttentionArray(BackendArray):
 
 
 def attention_array(
-    attentions: Attentions, call: AttentionCall, *, timestep: NDArray[Any], sigma: NDArray[Any]
+    attentions: Attentions, call: AttentionInfo, *, timestep: NDArray[Any], sigma: NDArray[Any]
 ) -> xarray.DataArray:
     """The map of one call with its coordinates; see `Trace.attention`."""
     steps = len(timestep)

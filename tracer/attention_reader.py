@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from .archive import Archive
-from .attention_calls import AttentionCall, Attentions
+from .attention_info import AttentionInfo, Attentions
 from .errors import SiteNotFoundError
 from .info import ModuleInfo, TraceInfo
 from .prompts import Prompt
@@ -54,7 +54,7 @@ class AttentionReader:
         return Attentions(self._archive, self.modules, self.info, self.prompts)
 
     @property
-    def attention_modules(self) -> Mapping[str, tuple[AttentionCall, ...]]:
+    def attention_modules(self) -> Mapping[str, tuple[AttentionInfo, ...]]:
         """The attention calls of every module that has any, in call order."""
         return self._attentions.by_module
 

@@ -9,7 +9,7 @@ from typing import Any
 import xarray
 from xarray.backends import BackendEntrypoint
 
-from .attention_calls import AttentionCall
+from .attention_info import AttentionInfo
 from .layout import array_name
 from .trace import Trace, open_trace
 
@@ -75,7 +75,7 @@ def _clipped(dataset: xarray.Dataset, steps: int) -> xarray.Dataset:
     return dataset.isel(step=slice(0, steps)) if "step" in dataset.dims else dataset
 
 
-def _with_attention(dataset: xarray.Dataset, trace: Trace, call: AttentionCall) -> xarray.Dataset:
+def _with_attention(dataset: xarray.Dataset, trace: Trace, call: AttentionInfo) -> xarray.Dataset:
     """A group with the map of one call, in dimensions of its own: so no size and no chunk clashes with another's."""
     name = array_name("attention", call.call)
     array = trace.attention(call.module, call.call)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .attention_calls import AttentionCall, Attentions, Inputs, entry_of
+from .attention_info import AttentionInfo, Attentions, Inputs, entry_of
 from .capture import matches
 from .errors import SiteNotFoundError, near_matches
 from .maps import attend
@@ -40,7 +40,7 @@ class Choice:
 class Layer:
     """One attention call of image positions to text, for one image."""
 
-    call: AttentionCall
+    call: AttentionInfo
     inputs: Inputs
     entry: int
     """Of the batch."""
@@ -214,12 +214,12 @@ def _weights(old: int, new: int) -> Floats:
     return weights
 
 
-def _sees_text(call: AttentionCall) -> bool:
+def _sees_text(call: AttentionInfo) -> bool:
     asked, shown = {part.kind for part in call.query_parts}, {part.kind for part in call.key_parts}
     return "image" in asked and "text" in shown
 
 
-def _layer(attentions: Attentions, call: AttentionCall, choice: Choice) -> Layer | None:
+def _layer(attentions: Attentions, call: AttentionInfo, choice: Choice) -> Layer | None:
     entry = entry_of(attentions.branches(call), choice.branch, choice.image)
     heads = _places_of(call, choice.heads)
     if entry is None or not heads:
@@ -229,6 +229,6 @@ def _layer(attentions: Attentions, call: AttentionCall, choice: Choice) -> Layer
     return Layer(call, attentions.inputs(call), entry, heads, image, words) if words else None
 
 
-def _places_of(call: AttentionCall, heads: int | Sequence[int] | None) -> tuple[int, ...]:
+def _places_of(call: AttentionInfo, heads: int | Sequence[int] | None) -> tuple[int, ...]:
     wanted = call.heads if heads is None else (heads,) if isinstance(heads, int) else tuple(heads)
     return tuple(call.heads.index(head) for head in wanted if head in call.heads)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_xray.tracer.attention_calls import AttentionCall
+from diffusion_xray.tracer.attention_info import AttentionInfo
 from diffusion_xray.tracer.commands.protocol import print_table
 from diffusion_xray.tracer.errors import SiteNotFoundError
 from diffusion_xray.tracer.info import printable
@@ -186,7 +186,7 @@ def _step_of(trace: Trace, step: int | None) -> int | None:
     return step % len(trace)
 
 
-def _row(call: AttentionCall) -> tuple[str, ...]:
+def _row(call: AttentionInfo) -> tuple[str, ...]:
     name = f"{call.module}:{call.call}" if call.call else call.module
     if call.reason:
         return name, "none", call.reason, "", ""

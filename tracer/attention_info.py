@@ -19,7 +19,7 @@ from .prompts import Prompt
 from .texts import CONDITIONAL, UNCONDITIONAL, Text, texts_of
 from .tokens import Kind, Part, kind_of, parts_from_attributes
 
-__all__ = ["AttentionCall", "Attentions", "Inputs", "entry_of"]
+__all__ = ["AttentionInfo", "Attentions", "Inputs", "entry_of"]
 
 
 _LONGEST = 1 << 24
@@ -30,7 +30,7 @@ Given = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionCall:
+class AttentionInfo:
     """One attention call of a module."""
 
     module: str
@@ -70,7 +70,7 @@ class AttentionCall:
 class Inputs:
     """Reads what a kernel was given, some heads at a time. Can be sent to another process."""
 
-    def __init__(self, archive: Archive, call: AttentionCall) -> None:
+    def __init__(self, archive: Archive, call: AttentionInfo) -> None:
         assert call.query is not None and call.key is not None
         self._query, self._key, self._mask = call.query, call.key, call.mask
         sites = [site for site in (call.query, call.key, call.mask) if site]
@@ -148,12 +148,12 @@ class Attentions:
         self._prompts = prompts
 
     @functools.cached_property
-    def by_module(self) -> Mapping[str, tuple[AttentionCall, ...]]:
+    def by_module(self) -> Mapping[str, tuple[AttentionInfo, ...]]:
         """The calls of every module that attends, in call order."""
         found = {name: self._calls_of(module) for name, module in self._modules.items()}
         return {name: calls for name, calls in found.items() if calls}
 
-    def find(self, module: str, call: int = 0) -> AttentionCall:
+    def find(self, module: str, call: int = 0) -> AttentionInfo:
         """A call that has a map.
 
         Raises:
@@ -174,11 +174,11 @@ class Attentions:
             raise SiteNotFoundError(f"{module!r} has no attention map in {path}: {calls[call].reason}")
         return calls[call]
 
-    def inputs(self, call: AttentionCall) -> Inputs:
+    def inputs(self, call: AttentionInfo) -> Inputs:
         """Where to read what the kernel was given."""
         return Inputs(self._archive, call)
 
-    def branches(self, call: AttentionCall) -> tuple[str, ...]:
+    def branches(self, call: AttentionInfo) -> tuple[str, ...]:
         """Guidance branch of each entry of the batch, "" where there are none."""
         assert call.query is not None
         size, own = call.shape[0], call.query.branch
@@ -189,15 +189,15 @@ class Attentions:
             return (own,) * size
         return tuple(str(branch) for branch in listed for _ in range(size // len(listed)))
 
-    def texts(self, call: AttentionCall) -> tuple[Text, ...]:
+    def texts(self, call: AttentionInfo) -> tuple[Text, ...]:
         """The texts behind the keys."""
         return self._texts(call, call.key_parts)
 
-    def query_texts(self, call: AttentionCall) -> tuple[Text, ...]:
+    def query_texts(self, call: AttentionInfo) -> tuple[Text, ...]:
         """The texts behind the queries."""
         return self._texts(call, call.query_parts)
 
-    def _texts(self, call: AttentionCall, parts: Sequence[Part]) -> tuple[Text, ...]:
+    def _texts(self, call: AttentionInfo, parts: Sequence[Part]) -> tuple[Text, ...]:
         component = call.module.split(".", 1)[0]
         return tuple(
             text
@@ -214,10 +214,10 @@ class Attentions:
             )
         )
 
-    def _calls_of(self, module: ModuleInfo) -> tuple[AttentionCall, ...]:
+    def _calls_of(self, module: ModuleInfo) -> tuple[AttentionInfo, ...]:
         groups = [module_group(module.name, has_children=inner) for inner in (True, False)]
-        group = next((group for group in groups if self._archive.attributes_of(group).get("attention")), groups[0])
-        listed = self._archive.attributes_of(group).get("attention")
+        group = next((group for group in groups if self._archive.group(group).get("attention")), groups[0])
+        listed = self._archive.group(group).get("attention")
         entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
         calls = {}
         for at, entry in enumerate(entries):
@@ -227,25 +227,25 @@ class Attentions:
         return tuple(calls[number] for number in sorted(calls))
 
 
-def _read_call(module: ModuleInfo, number: int, entry: Mapping[str, Any], group: str) -> AttentionCall:
+def _read_call(module: ModuleInfo, number: int, entry: Mapping[str, Any], group: str) -> AttentionInfo:
     """Read an entry of a group's attributes, none of which is believed before it fits the arrays."""
     if entry.get("softmax", True) is not True:
         reason = printable(entry.get("reason") or "it has none, its weights are no softmax")
-        return AttentionCall(module.name, number, "none", reason)
+        return AttentionInfo(module.name, number, "none", reason)
     query, key = _site(module, "query", number), _site(module, "key", number)
     if query is None or key is None:
         reason = f"its queries and keys were not kept; trace with Capture(attention={module.name!r})"
-        return AttentionCall(module.name, number, "none", reason)
+        return AttentionInfo(module.name, number, "none", reason)
     mask = _site(module, "mask", number, stepped=query.stepped)
     scale, heads = entry.get("scale"), entry.get("heads")
     if not _fit(query, key, mask):
-        return AttentionCall(module.name, number, "none", f"queries {query.shape} and keys {key.shape} do not fit")
+        return AttentionInfo(module.name, number, "none", f"queries {query.shape} and keys {key.shape} do not fit")
     if not isinstance(scale, int | float) or isinstance(scale, bool) or not math.isfinite(scale):
-        return AttentionCall(module.name, number, "none", f"its scale is {printable(repr(scale))}, not a number")
+        return AttentionInfo(module.name, number, "none", f"its scale is {printable(repr(scale))}, not a number")
     kept = isinstance(heads, list) and len(heads) == query.shape[1] and all(type(head) is int for head in heads)
     query_parts = parts_from_attributes(entry.get("query_parts"), query.shape[2])
     key_parts = parts_from_attributes(entry.get("key_parts"), key.shape[2])
-    return AttentionCall(
+    return AttentionInfo(
         module=module.name,
         call=number,
         kind=kind_of(query_parts, key_parts),
@@ -288,7 +288,7 @@ def _fit(query: SiteInfo, key: SiteInfo, mask: SiteInfo | None) -> bool:
     )
 
 
-def _listed(calls: Mapping[int, AttentionCall]) -> str:
+def _listed(calls: Mapping[int, AttentionInfo]) -> str:
     return ", ".join(map(str, calls))
 
 

@@ -18,7 +18,7 @@ from xarray.core import indexing
 
 from diffusion_xray.tracer import SiteNotFoundError, Trace, TraceFormatError, open_trace
 from diffusion_xray.tracer.attention import AttentionArray
-from diffusion_xray.tracer.attention_calls import AttentionCall
+from diffusion_xray.tracer.attention_info import AttentionInfo
 from diffusion_xray.tracer.info import SiteInfo
 
 from ..attending import CROSS, PROMPT, SELF, Call, made_trace
@@ -109,7 +109,7 @@ def _lazy(inputs: _Counting) -> indexing.LazilyIndexedArray:
         SiteInfo("m", port, 0, 0, 0, "", "float32", array.shape[1:], (), "", "m", True)
         for port, array in (("query", inputs.query), ("key", inputs.key))
     ]
-    call = AttentionCall("m", 0, "self", scale=0.5, query=sites[0], key=sites[1])
+    call = AttentionInfo("m", 0, "self", scale=0.5, query=sites[0], key=sites[1])
     made: Any = inputs
     return indexing.LazilyIndexedArray(AttentionArray(made, call, len(inputs.query)))
 

@@ -74,25 +74,6 @@ class Archive:
         """Attributes of one group; empty where there is none."""
         return _mapping(self._nodes.get(path, {}).get("attributes"))
 
-    def shape_of(self, array: str) -> tuple[int, ...]:
-        """Shape of an array as its metadata have it; () of what is not there."""
-        shape = self._nodes.get(array, {}).get("shape")
-        return tuple(shape) if isinstance(shape, list) else ()
-
-    def part(self, arrays: Iterable[str]) -> Archive:
-        """The same store with a few arrays alone, small enough to be sent to another process."""
-        part = copy.copy(self)
-        part.__dict__.pop("_store", None)
-        part.attributes, part._datasets, part._arrays, part._latest = {}, {}, {}, None
-        part._nodes = {name: self._nodes[name] for name in arrays if name in self._nodes}
-        if isinstance(self._source, Path):
-            part._source = self._source.absolute()
-        return part
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.__dict__.items() if name != "_store"}
-        return state | {"_datasets": {}, "_arrays": {}, "_latest": None}
-
     def load(self, array: str, place: tuple[int, ...] = ()) -> NDArray[Any]:
         """Read an array, or the part of it at `place`, into memory."""
         self._check(array)
@@ -123,6 +104,25 @@ class Archive:
     def load_if_there(self, array: str) -> NDArray[Any] | None:
         """Read an array into memory, or None when the trace has none of this name."""
         return self.load(array) if array in self._nodes else None
+
+    def shape_of(self, array: str) -> tuple[int, ...]:
+        """Shape of an array as its metadata have it; () of what is not there."""
+        shape = self._nodes.get(array, {}).get("shape")
+        return tuple(shape) if isinstance(shape, list) else ()
+
+    def part(self, arrays: Iterable[str]) -> Archive:
+        """The same store with a few arrays alone, small enough to be sent to another process."""
+        part = copy.copy(self)
+        part.__dict__.pop("_store", None)
+        part.attributes, part._datasets, part._arrays, part._latest = {}, {}, {}, None
+        part._nodes = {name: self._nodes[name] for name in arrays if name in self._nodes}
+        if isinstance(self._source, Path):
+            part._source = self._source.absolute()
+        return part
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name != "_store"}
+        return state | {"_datasets": {}, "_arrays": {}, "_latest": None}
 
     def dataset(self, group: str) -> xarray.Dataset:
         """The arrays of a group, lazily."""

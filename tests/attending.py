@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from diffusion_xray.pipelines.shapes.load import load_pipeline
 from diffusion_xray.tracer import Trace, Tracer
+from diffusion_xray.tracer.layout import array_name
 from diffusion_xray.tracer.sites import Source
 from diffusion_xray.tracer.taps import Emit, Undo
 from diffusion_xray.tracer.target import Target
@@ -96,14 +97,16 @@ class Call:
         key: NDArray[Any],
         query_parts: Sequence[tuple[str, Sequence[int]]],
         key_parts: Sequence[tuple[str, Sequence[int]]],
-        mask: NDArray[Any] | None = None,
+        mask: NDArray[Any] | Sequence[NDArray[Any] | None] | None = None,
+        lost_masks: Sequence[int] = (),
         **entry: Any,
     ) -> None:
-        """Queries and keys of each step, shape (step, batch, head, position, head_dim); of one step without it.
+        """Queries, keys and masks of each step, shape (step, batch, head, position, head_dim); of one step without it.
 
-        `entry` replaces what the group's attributes say; call counts from 0 for each module.
+        A mask may be None at a step that has none; `lost_masks` are steps at which it is not stored. `entry` replaces
+        what the group's attributes say; call counts from 0 for each module.
         """
-        self.module, self.query, self.key, self.mask = module, query, key, mask
+        self.module, self.query, self.key, self.mask, self.lost_masks = module, query, key, mask, lost_masks
         self.entry = {"door": "made", "scale": 0.5, "causal": False, "softmax": True, "heads": None}
         self.entry |= {"query_parts": _listed(query_parts), "key_parts": _listed(key_parts), **entry}
 
@@ -170,16 +173,18 @@ class _MadeTap:
 
     def emit_step(self, step: int | None, *, keep: bool) -> None:
         """Emit what is of one step, or of none."""
-        for call, branch in zip(self._calls, self._branches, strict=False):
+        for place, (call, branch) in enumerate(zip(self._calls, self._branches, strict=False)):
             self._emit.clock.branch = branch
             if (call.query.ndim == 5) != (step is not None):
                 continue
-            for port, array in (("query", call.query), ("key", call.key), ("mask", call.mask)):
-                if array is not None:
+            number = sum(other.module == call.module for other in self._calls[:place])
+            mask = array_name("mask", number)  # not every call has one, so its number is in the name of the port
+            for port, array in (("query", call.query), ("key", call.key), (mask, call.mask)):
+                if array is not None and (step is None or array[step] is not None):
                     tensor = torch.from_numpy(np.ascontiguousarray(array if step is None else array[step]))
-                    last = ("head_dim",) if port != "mask" else ()
-                    dims = ("batch", "head", *(("query", "key") if port == "mask" else (port,)), *last)
-                    self._emit(Source(call.module, "Attention"), tensor, port=port, keep=keep, dims=dims)
+                    dims = ("batch", "head", *(("query", "key") if port == mask else (port, "head_dim")))
+                    lost = port == mask and step in call.lost_masks
+                    self._emit(Source(call.module, "Attention"), tensor, port=port, keep=keep and not lost, dims=dims)
 
 
 def _listed(parts: Sequence[tuple[str, Sequence[int]]]) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from .attention_info import AttentionInfo, Attentions, Inputs
+from .attention_info import AttentionInfo, Attentions
+from .attention_inputs import Inputs
 from .maps import probabilities
 from .texts import CONDITIONAL, Text
 from .tokens import Part, part_labels, places

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,21 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .archive import Archive
-from .errors import SiteNotFoundError, TraceFormatError, near_matches
+from .attention_inputs import Inputs
+from .errors import SiteNotFoundError, near_matches
 from .info import ModuleInfo, SiteInfo, TraceInfo, printable
-from .layout import module_group
+from .layout import array_name, module_group
 from .prompts import Prompt
 from .texts import CONDITIONAL, UNCONDITIONAL, Text, texts_of
 from .tokens import Kind, Part, kind_of, parts_from_attributes
 
-__all__ = ["AttentionInfo", "Attentions", "Inputs", "entry_of"]
+__all__ = ["AttentionInfo", "Attentions", "entry_of"]
 
+
+Captured = Callable[[SiteInfo], NDArray[np.uint8]]
+"""What was captured of a site at each step, as the table of its component has it."""
 
 _LONGEST = 1 << 24
 """A sequence that is longer is a lie, and its coordinates would fill the memory."""
 
-Given = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
-"""Query and key, shape (head, position, head_dim), as many heads of either; mask (head or 1, query or 1, key or 1)."""
+_WHEN = ("step", "once")
+"""What is added to a port that was seen both in the loop and outside of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,82 +71,19 @@ class AttentionInfo:
         return batch, heads, queries, self.key.shape[2]
 
 
-class Inputs:
-    """Reads what a kernel was given, some heads at a time. Can be sent to another process."""
-
-    def __init__(self, archive: Archive, call: AttentionInfo) -> None:
-        assert call.query is not None and call.key is not None
-        self._query, self._key, self._mask = call.query, call.key, call.mask
-        sites = [site for site in (call.query, call.key, call.mask) if site]
-        for site in sites:
-            if archive.shape_of(site.array)[site.stepped :] != site.shape:
-                raise TraceFormatError(
-                    f"{printable(site.array)} in {archive.path} has not the shape {site.shape} of its site"
-                )
-        self._archive = archive.part(site.array for site in sites)
-        self._latest: tuple[tuple[Any, ...], Given | None] = (), None
-
-    def of(self, step: int, entry: int, heads: Sequence[int]) -> Given | None:
-        """What heads of one entry of the batch were given at a step (any outside of the loop); None if not captured.
-
-        The latest answer is kept, for going through a map in blocks.
-
-        Raises:
-            TraceFormatError: An array is damaged, or has another shape than its site.
-        """
-        asked = (step, entry, *heads)
-        latest, given = self._latest
-        if latest != asked:
-            given = self._read(step, entry, heads)
-            self._latest = asked, given
-        return given
-
-    def _read(self, step: int, entry: int, heads: Sequence[int]) -> Given | None:
-        group = self._query.shape[1] // self._key.shape[1]
-        query = self._heads(self._query, step, entry, heads)
-        key = self._heads(self._key, step, entry, [head // group for head in heads])
-        if query is None or key is None or (query.size and np.isnan(query.flat[0]) and np.isnan(query).all()):
-            return None
-        if self._mask is None:
-            return query, key, None
-        sizes = self._mask.shape
-        mask = self._heads(self._mask, step, min(entry, sizes[0] - 1), heads if sizes[1] > 1 else [0])
-        return None if mask is None else (query, key, mask)
-
-    def _heads(self, site: SiteInfo, step: int, entry: int, heads: Sequence[int]) -> NDArray[Any] | None:
-        """Heads of one entry, shape (head, position, dim); neighbours are read at once."""
-        _, count, positions, dim = site.shape
-        size, found = positions * dim, []
-        for first, length in _neighbours(heads):
-            start = (entry * count + first) * size
-            run = self._archive.load_run(site.array, step if site.stepped else None, start, length * size)
-            if run is None:
-                return None
-            if run.dtype.kind not in "fb":
-                raise TraceFormatError(f"{printable(site.array)} in {self._archive.path} holds {run.dtype}, not floats")
-            found.append(run.reshape(length, positions, dim))
-        return np.concatenate(found) if len(found) != 1 else found[0]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_latest": ((), None)}
-
-
-def _neighbours(heads: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Runs of ascending heads: the first, and how many."""
-    start = 0
-    for at in range(1, len(heads) + 1):
-        if at == len(heads) or heads[at] != heads[at - 1] + 1:
-            yield heads[start], at - start
-            start = at
-
-
 class Attentions:
     """All attention calls of a trace."""
 
     def __init__(
-        self, archive: Archive, modules: Mapping[str, ModuleInfo], info: TraceInfo, prompts: Sequence[Prompt]
+        self,
+        archive: Archive,
+        modules: Mapping[str, ModuleInfo],
+        info: TraceInfo,
+        prompts: Sequence[Prompt],
+        captured: Captured,
     ) -> None:
         self._archive = archive
+        self._captured = captured
         self._modules = modules
         self._info = info
         self._prompts = prompts
@@ -162,7 +103,7 @@ class Attentions:
         path = self._archive.path
         if module not in self._modules:
             raise SiteNotFoundError(f"no module {module!r} in {path}.{near_matches(module, self._modules)}")
-        calls = {found.call: found for found in self.by_module.get(module, ())}
+        calls = {found.call: found for found in self.by_module.get(module, ())}  # in the loop wins
         if not calls:
             raise SiteNotFoundError(
                 f"no attention of {module!r} was recorded in {path}; if it attends, trace with "
@@ -175,8 +116,12 @@ class Attentions:
         return calls[call]
 
     def inputs(self, call: AttentionInfo) -> Inputs:
-        """Where to read what the kernel was given."""
-        return Inputs(self._archive, call)
+        """Where to read what the kernel was given.
+
+        Raises:
+            TraceFormatError: An array has another shape than its site.
+        """
+        return Inputs(self._archive, call, None if call.mask is None else self._captured(call.mask))
 
     def branches(self, call: AttentionInfo) -> tuple[str, ...]:
         """Guidance branch of each entry of the batch, "" where there are none."""
@@ -219,12 +164,13 @@ class Attentions:
         group = next((group for group in groups if self._archive.group(group).get("attention")), groups[0])
         listed = self._archive.group(group).get("attention")
         entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-        calls = {}
+        calls: dict[tuple[int, bool], AttentionInfo] = {}
         for at, entry in enumerate(entries):
             number = entry.get("call", at)
             if type(number) is int and number >= 0:
-                calls[number] = _read_call(module, number, entry, group)
-        return tuple(calls[number] for number in sorted(calls))
+                read = _read_call(module, number, entry, group)
+                calls[number, read.stepped] = read
+        return tuple(calls[key] for key in sorted(calls))
 
 
 def _read_call(module: ModuleInfo, number: int, entry: Mapping[str, Any], group: str) -> AttentionInfo:
@@ -232,7 +178,9 @@ def _read_call(module: ModuleInfo, number: int, entry: Mapping[str, Any], group:
     if entry.get("softmax", True) is not True:
         reason = printable(entry.get("reason") or "it has none, its weights are no softmax")
         return AttentionInfo(module.name, number, "none", reason)
-    query, key = _site(module, "query", number), _site(module, "key", number)
+    stepped = entry.get("stepped")
+    query = _site(module, "query", number, stepped=stepped if isinstance(stepped, bool) else None)
+    key = None if query is None else _site(module, "key", number, stepped=query.stepped)
     if query is None or key is None:
         reason = f"its queries and keys were not kept; trace with Capture(attention={module.name!r})"
         return AttentionInfo(module.name, number, "none", reason)
@@ -262,15 +210,12 @@ def _read_call(module: ModuleInfo, number: int, entry: Mapping[str, Any], group:
     )
 
 
-def _site(module: ModuleInfo, port: str, call: int, *, stepped: bool | None = None) -> SiteInfo | None:
-    """Where a stored tensor of a call is; what was seen inside and outside of the loop is read inside."""
+def _site(module: ModuleInfo, port: str, call: int, *, stepped: bool | None) -> SiteInfo | None:
+    """Where a stored tensor of a call is; of what was seen inside and outside of the loop, that inside."""
+    name = array_name(port, call)
+    names = {name, *(array_name(f"{port}_{when}", call) for when in _WHEN), *(f"{name}_{when}" for when in _WHEN)}
     found = [
-        site
-        for site in module.sites
-        if site.port in (port, f"{port}_step", f"{port}_once")
-        and site.call == call
-        and site.array
-        and stepped in (None, site.stepped)
+        site for site in module.sites if site.array_name in names and site.array and stepped in (None, site.stepped)
     ]
     return max(found, key=lambda site: site.stepped, default=None)
 

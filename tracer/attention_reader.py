@@ -6,13 +6,15 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .archive import Archive
 from .attention_info import AttentionInfo, Attentions
 from .errors import SiteNotFoundError
-from .info import ModuleInfo, TraceInfo
+from .info import ModuleInfo, SiteInfo, TraceInfo
 from .prompts import Prompt
+from .statistics_table import StatisticsTable
 from .texts import CONDITIONAL
 from .word_map import Choice, head_maps, word_map, word_mass, words_of
 from .words import Word
@@ -47,11 +49,18 @@ class AttentionReader:
         def sigma(self) -> NDArray[Any]:
             """Noise level of each complete step."""
 
+        def table(self, component: str, *, stepped: bool = True) -> StatisticsTable:
+            """Statistics of one component."""
+
         def __len__(self) -> int: ...
 
     @functools.cached_property
     def _attentions(self) -> Attentions:
-        return Attentions(self._archive, self.modules, self.info, self.prompts)
+        return Attentions(self._archive, self.modules, self.info, self.prompts, self._captured)
+
+    def _captured(self, site: SiteInfo) -> NDArray[np.uint8]:
+        captured: NDArray[np.uint8] = self.table(site.name.split(".", 1)[0], stepped=site.stepped).captured
+        return captured[:, site.row]
 
     @property
     def attention_modules(self) -> Mapping[str, tuple[AttentionInfo, ...]]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .attention_info import AttentionInfo, Attentions, Inputs, entry_of
+from .attention_info import AttentionInfo, Attentions, entry_of
+from .attention_inputs import Inputs
 from .capture import matches
 from .errors import SiteNotFoundError, near_matches
 from .maps import attend

@@ -210,6 +210,29 @@ def test_steps_that_were_not_captured_are_nan(tmp_path: Path) -> None:
     assert (seen.values[[0, 2]] == 0).all()
 
 
+def test_masks_that_come_and_go(tmp_path: Path) -> None:
+    """A step without a mask has none, one whose mask was lost is NaN, and a mask belongs to its own call."""
+    hides = np.array([True, True, False]).reshape(1, 1, 1, 3)
+    plain = Call("made.a", draw(3, 1, 1, 2, 2), draw(3, 1, 1, 3, 2), [], [])
+    masked = Call("made.a", draw(3, 1, 1, 2, 2), draw(3, 1, 1, 3, 2), [], [], mask=[hides, None, hides], lost_masks=[2])
+    trace = made_trace(tmp_path / "masks.zarr", [plain, masked])
+    np.testing.assert_allclose(trace.attention("made.a").values, softmax(plain.query, plain.key), rtol=1e-5)
+    seen = trace.attention("made.a", call=1).values
+    assert (seen[0, ..., 2] == 0).all()
+    np.testing.assert_allclose(seen[1], softmax(masked.query, masked.key)[1], rtol=1e-5)
+    assert np.isnan(seen[2]).all()
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(trace.attention("made.a", call=1))).values, seen)
+
+
+def test_a_module_in_and_outside_of_the_loop(tmp_path: Path) -> None:
+    """Calls of one number inside and outside are two entries; the one in the loop is shown."""
+    once = Call("made.a", draw(1, 1, 4, 2), draw(1, 1, 4, 2), [], [], call=0, stepped=False)
+    inside = Call("made.a", draw(2, 1, 1, 3, 2), draw(2, 1, 1, 5, 2), [], [], call=0, stepped=True)
+    trace = made_trace(tmp_path / "both.zarr", [once, inside])
+    assert [call.shape for call in trace.attention_modules["made.a"]] == [(1, 1, 4, 4), (1, 1, 3, 5)]
+    np.testing.assert_allclose(trace.attention("made.a").values, softmax(inside.query, inside.key), rtol=1e-5)
+
+
 def test_it_can_be_sent_to_another_process(made: Trace) -> None:
     """A pickled map is small, holds no data, and computes the same."""
     lazy = made.attention("made.grouped")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,3 +19,13 @@ def _two_torch_threads() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() > 2:
         torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trace of the embedded model with its attention, made once."""
+    from .attending import record_embedded
+
+    path = tmp_path_factory.mktemp("embedded") / "embedded.zarr"
+    record_embedded(path)
+    return path

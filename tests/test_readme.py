@@ -15,7 +15,7 @@ from diffusion_xray.tracer.cli import main
 from diffusion_xray.tracer.plugins import TAPS, load_taps
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("README.md", "docs/tracing.md", "docs/format.md")
+GUIDES = ("README.md", "docs/tracing.md", "docs/attention.md", "docs/format.md")
 PAGES = ("README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))), "benchmarks/README.md")
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
@@ -47,8 +47,8 @@ def run_guide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             folder = tmp_path_factory.mktemp(Path(page).stem)
             os.chdir(folder)
             namespace: dict[str, Any] = {"__name__": "guide"}
-            for line, source in blocks(page, "python"):
-                code = compile("\n" * line + source, ROOT / page, "exec")  # a traceback names the page's line
+            for line, block in blocks(page, "python"):
+                code = compile("\n" * line + block, ROOT / page, "exec")  # a traceback names the page's line
                 exec(code, namespace)
             folders[page] = folder
         os.chdir(folders[page])

@@ -6,15 +6,17 @@ wrong with a file becomes a `TraceFormatError`.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .chunk_parts import is_one_chunk, read_part
 from .errors import StoreError, TraceFormatError, TraceNotFoundError
 from .info import printable
 from .integrity import check_shards
@@ -55,6 +57,7 @@ class Archive:
         self._nodes = {name: _mapping(node) for name, node in nodes.items() if _is_inside(name)}
         self._datasets: dict[str, xarray.Dataset] = {}
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._latest: tuple[str, int | None, NDArray[Any]] | None = None
 
     def __contains__(self, node: str) -> bool:
         return node in self._nodes
@@ -82,9 +85,44 @@ class Archive:
         except Exception as error:
             raise TraceFormatError(f"{printable(array)} in {self.path} cannot be read: {error}") from error
 
+    def load_run(self, array: str, step: int | None, start: int, count: int) -> NDArray[Any] | None:
+        """Some consecutive elements of a tensor, of one step of it or of all where it has none, in row-major order.
+
+        In a folder no more than these are decoded. None where a step was not written, if that can be told.
+        """
+        self._check(array)
+        if isinstance(self._source, Path) and is_one_chunk(self._nodes[array]):
+            try:
+                return read_part(self._source / array, self._nodes[array], step, start, count)
+            except Exception as error:
+                raise TraceFormatError(f"{printable(array)} in {self.path} cannot be read: {error}") from error
+        latest = self._latest
+        if latest is None or latest[:2] != (array, step):
+            latest = self._latest = array, step, self.load(array, () if step is None else (step,)).ravel()
+        return latest[2][start : start + count]
+
     def load_if_there(self, array: str) -> NDArray[Any] | None:
         """Read an array into memory, or None when the trace has none of this name."""
         return self.load(array) if array in self._nodes else None
+
+    def shape_of(self, array: str) -> tuple[int, ...]:
+        """Shape of an array as its metadata have it; () of what is not there."""
+        shape = self._nodes.get(array, {}).get("shape")
+        return tuple(shape) if isinstance(shape, list) else ()
+
+    def part(self, arrays: Iterable[str]) -> Archive:
+        """The same store with a few arrays alone, small enough to be sent to another process."""
+        part = copy.copy(self)
+        part.__dict__.pop("_store", None)
+        part.attributes, part._datasets, part._arrays, part._latest = {}, {}, {}, None
+        part._nodes = {name: self._nodes[name] for name in arrays if name in self._nodes}
+        if isinstance(self._source, Path):
+            part._source = self._source.absolute()
+        return part
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name != "_store"}
+        return state | {"_datasets": {}, "_arrays": {}, "_latest": None}
 
     def dataset(self, group: str) -> xarray.Dataset:
         """The arrays of a group, lazily."""

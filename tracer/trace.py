@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import html
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .archive import Archive
+from .attention_reader import AttentionReader
 from .errors import SiteNotFoundError, near_matches
 from .histogram import Histogram
 from .info import ModuleInfo, SiteInfo, TraceInfo, printable
-from .layout import IMAGES, LATENTS, PROMPTS, STATISTICS, STATISTICS_GROUP
+from .layout import IMAGES, LATENTS, STATISTICS, STATISTICS_GROUP
 from .library_store import LibraryStore, Where, locate
+from .prompts import Prompt, read_prompts
+from .statistics_table import StatisticsTable
 
 if TYPE_CHECKING:
     import xarray
@@ -38,42 +40,12 @@ def open_trace(path: Where) -> Trace:
     return Trace(locate(path))
 
 
-@dataclass(frozen=True, slots=True)
-class StatisticsTable:
-    """Statistics of every site of one component, in memory."""
-
-    component: str
-    stepped: bool
-    sites: tuple[SiteInfo, ...]
-    values: NDArray[np.float64]
-    """Shape (step, site, statistic), NaN where nothing was recorded; one step where there is no loop."""
-    captured: NDArray[np.uint8]
-    """Shape (step, site): 0 nothing, 1 statistics, 2 statistics and tensor."""
-
-    def column(self, statistic: str) -> NDArray[np.float64]:
-        """One statistic of every site, shape (step, site)."""
-        column: NDArray[np.float64] = self.values[:, :, STATISTICS.index(statistic)]
-        return column
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One text as an encoder received it."""
-
-    encoder: str
-    call: int
-    text: tuple[str, ...]
-    tokens: tuple[tuple[str, ...], ...]
-    """Token strings, shape (prompt, token)."""
-    token_ids: NDArray[np.int64]
-    """Shape (prompt, token)."""
-
-
-class Trace:
+class Trace(AttentionReader):
     """What was recorded of one run. Made by `open_trace`.
 
     ``trace["unet.mid_block"]`` is a lazy `xarray.Dataset`; `statistics`, `steps`, `prompts`, `images` and `tree` give
-    the rest. `table`, `tensor` and `histogram` are the plain numpy way to the same data.
+    the rest, `attention` and `word_map` what looked where. `table`, `tensor` and `histogram` are the plain numpy way to
+    the same data.
     """
 
     def __init__(self, source: Path | LibraryStore) -> None:
@@ -109,7 +81,7 @@ class Trace:
         if pulse is None:
             self._archive = Archive(self._source)
             self.info = TraceInfo.from_attributes(self._archive.attributes)
-            self._forget("modules", "_sites")
+            self._forget("modules", "_sites", "_attentions")
             pulse = self._archive.pulse()
         self._pulse = pulse
         self._forget("_committed")
@@ -320,20 +292,7 @@ class Trace:
     @property
     def prompts(self) -> tuple[Prompt, ...]:
         """The texts as the encoders received them, in call order."""
-        found = []
-        for group, attributes in self._archive.groups(PROMPTS).items():
-            for entry in attributes.get("calls", ()):
-                ids = self._archive.load_if_there(f"{group}/token_ids{entry.get('suffix', '')}")
-                found.append(
-                    Prompt(
-                        encoder=PurePosixPath(group).name,
-                        call=int(entry.get("call", 0)),
-                        text=tuple(map(str, entry.get("text", ()))),
-                        tokens=tuple(tuple(map(str, row)) for row in entry.get("tokens", ())),
-                        token_ids=np.zeros((0, 0), np.int64) if ids is None else ids,
-                    )
-                )
-        return tuple(found)
+        return read_prompts(self._archive)
 
     @property
     def images(self) -> NDArray[Any] | None:

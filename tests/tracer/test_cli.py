@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from diffusion_xray.tracer.cli import main
+
+from ..attending import CROSS
 
 GOLDEN = str(Path(__file__).parents[1] / "data" / "golden-v1.zarr")
 
@@ -109,6 +112,19 @@ def test_ls_for_programs(dxray: Dxray) -> None:
     assert site["shape"] == [1, 8, 4, 4]
     assert site["dims"] == ["batch", "channel", "height", "width"]
     assert site["array"] == "model/blocks/0/_io/output"
+
+
+def test_attention_is_mentioned(dxray: Dxray, embedded: Path) -> None:
+    """`dxray info` counts the attention calls by kind, `dxray ls` names the kind beside queries and keys."""
+    lines = {line[:12].strip(): line[12:].strip() for line in dxray("info", str(embedded))}
+    assert lines["attention"] == "9 self, 4 cross"
+    assert parsed(dxray("info", str(embedded), "--json"))["attention"] == {"self": 9, "cross": 4}
+    stored = {line.split()[0]: line.split()[-1] for line in dxray("ls", str(embedded), CROSS)[1:]}
+    assert stored == {
+        f"{CROSS}:query": "cross-attention",
+        f"{CROSS}:key": "cross-attention",
+        f"{CROSS}:output": "statistics",
+    }
 
 
 def test_stats_of_one_step(dxray: Dxray) -> None:
@@ -220,7 +236,7 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     commands = {"info", "ls", "stats", *entry_points(group="diffusion_xray.commands").names}
     assert {"view", "demo"} <= commands
     for command in commands:
-        assert f"\n    {command} " in shown
+        assert re.search(rf"\n    {command}\s", shown)
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
         assert len(capsys.readouterr().out.splitlines()) > 6

@@ -33,11 +33,18 @@ assert trace.steps["latents"].shape == (2, 1, 4, 4, 4)
 assert trace.tree["latents"]
 assert (trace.prompts, trace.images) == ((), None)
 assert repr(trace)
+attended = tracer.open_trace(sys.argv[2])
+lazy = attended.attention("unet.mid_block.attentions.0.transformer_blocks.0.attn2")
+assert lazy.sel(step=1, key="circle").values.shape == (2, 4, 64)
+assert attended.word_map("circle", step=1).shape == (8, 8)
+import xarray
+assert xarray.open_datatree(sys.argv[2], engine="diffusion-xray")["unet"]
 shown = io.StringIO()
 with contextlib.redirect_stdout(shown):
     for command in ("info", "ls", "stats"):
         assert main([command, sys.argv[1]]) == 0
         assert main([command, sys.argv[1], "--json"]) == 0
+    assert main(["attention", sys.argv[2], "--word", "circle"]) == 0
 assert "model.conv_in" in shown.getvalue()
 assert "torch" not in sys.modules
 try:
@@ -49,10 +56,10 @@ else:
 """
 
 
-def test_reading_and_viewing_need_no_torch() -> None:
+def test_reading_and_viewing_need_no_torch(embedded: Path) -> None:
     """Where torch, diffusers and transformers cannot be imported, everything works but recording."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", READ, str(GOLDEN)],
+        [sys.executable, "-W", "error", "-c", READ, str(GOLDEN), str(embedded)],
         capture_output=True,
         text=True,
         timeout=120,

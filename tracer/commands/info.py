@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,7 @@ def facts(trace: Trace) -> dict[str, Any]:
         "steps": len(trace),
         "modules": len(trace.modules),
         "modules_with_tensors": sum(module.stored for module in trace.modules.values()),
+        "attention": Counter(call.kind for calls in trace.attention_modules.values() for call in calls),
         "bytes": trace.nbytes,
         "prompts": [
             {"encoder": prompt.encoder, "call": prompt.call, "text": list(prompt.text)} for prompt in trace.prompts
@@ -65,6 +67,12 @@ def _print(trace: Trace, known: dict[str, Any]) -> None:
         *((f"  {name}", kind) for name, kind in info.components.items()),
         ("steps", f"{len(trace)}" + (f" of {info.planned_steps}" if info.planned_steps > len(trace) else "")),
         ("modules", f"{known['modules']} fired, tensors of {known['modules_with_tensors']} stored"),
+        (
+            "attention",
+            ", ".join(
+                f"{count} {'without a map' if kind == 'none' else kind}" for kind, count in known["attention"].items()
+            ),
+        ),
         ("call", ", ".join(f"{name}={value!r}" for name, value in info.call.items())),
         *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}") for prompt in trace.prompts),
         *(("guidance", f"{name}: {_guidance(layout)}") for name, layout in info.guidance.items()),

@@ -14,7 +14,8 @@ __all__ = ["Ls"]
 class Ls:
     """List the modules that fired, in call order.
 
-    One line for each tensor seen: where, class, shape, dtype, guidance branch, and whether its tensors are stored.
+    One line for each tensor seen: where, class, shape, dtype, guidance branch, and whether its tensors are stored. The
+    queries and keys of a module that attends are shown with the kind of attention: self, cross or joint.
     """
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,15 @@ class Ls:
         add_glob_argument(parser)
 
     def run(self, options: argparse.Namespace) -> int:
-        sites = select(open_trace(options.trace), options.glob)
+        trace = open_trace(options.trace)
+        sites = select(trace, options.glob)
+        kinds = {
+            (call.module, port, call.call): f"{call.kind}-attention"
+            for calls in trace.attention_modules.values()
+            for call in calls
+            for port in ("query", "key")
+            if not call.reason
+        }
         if options.json:
             print_json([{"key": site.key, "stored": bool(site.array), **site.to_attributes()} for site in sites])
             return 0
@@ -34,7 +43,7 @@ class Ls:
                 site.torch_dtype,
                 site.branch or "–",
                 "loop" if site.stepped else "once",
-                "tensors" if site.array else "statistics",
+                kinds.get((site.name, site.port, site.call), "tensors" if site.array else "statistics"),
             )
             for site in sites
         ]

@@ -1,0 +1,31 @@
+"""The statistics of a component, read into memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .info import SiteInfo
+from .layout import STATISTICS
+
+__all__ = ["StatisticsTable"]
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsTable:
+    """Statistics of every site of one component, in memory."""
+
+    component: str
+    stepped: bool
+    sites: tuple[SiteInfo, ...]
+    values: NDArray[np.float64]
+    """Shape (step, site, statistic), NaN where nothing was recorded; one step where there is no loop."""
+    captured: NDArray[np.uint8]
+    """Shape (step, site): 0 nothing, 1 statistics, 2 statistics and tensor."""
+
+    def column(self, statistic: str) -> NDArray[np.float64]:
+        """One statistic of every site, shape (step, site)."""
+        column: NDArray[np.float64] = self.values[:, :, STATISTICS.index(statistic)]
+        return column

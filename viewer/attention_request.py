@@ -1,0 +1,241 @@
+"""What ``dxray attention`` is asked for, looked up in a trace: shares as numbers, maps as drawings."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusion_xray.tracer.attention_info import AttentionInfo
+from diffusion_xray.tracer.commands.protocol import print_table
+from diffusion_xray.tracer.errors import SiteNotFoundError
+from diffusion_xray.tracer.info import printable
+from diffusion_xray.tracer.trace import Trace
+from diffusion_xray.tracer.words import Word, unique
+
+from .terminal import has_colours
+
+if TYPE_CHECKING:
+    import xarray
+    from PIL.Image import Image
+
+__all__ = ["AttentionRequest", "Drawing"]
+
+_FEW_STEPS = 5
+_COLUMNS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What to show."""
+
+    plate: Image
+    """For a file."""
+    pictures: tuple[tuple[str, NDArray[np.uint8]], ...]
+    """For the terminal: each with a line of text above it, or ""."""
+    caption: str
+
+
+class AttentionRequest:
+    """What the options ask of a trace."""
+
+    def __init__(self, trace: Trace, options: argparse.Namespace) -> None:
+        self._trace = trace
+        self._word: str | None = options.word
+        self._step: int | None = _step_of(trace, options.step)
+        self._occurrence: int | None = options.occurrence
+        self._grid: str | None = options.grid
+        self._choice = {
+            "layers": options.layer,
+            "heads": options.head,
+            "branch": options.branch,
+            "image": options.image,
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Shares, as JSON."""
+        mass = self._trace.word_mass(self._word, step=self._steps(None), **self._choice)
+        words = [] if self._word else self._words()
+        rows = [
+            {
+                "step": int(step),
+                "layer": str(layer),
+                "mass": {str(word): float(mass.values[at, row, n]) for n, word in enumerate(mass["word"].values)},
+            }
+            for at, step in enumerate(mass["step"].values)
+            for row, layer in enumerate(mass["layer"].values)
+        ]
+        total = mass.mean(("step", "layer"))
+        return {
+            "trace": str(self._trace.path),
+            "branch": self._choice["branch"],
+            "image": self._choice["image"],
+            "mass": {str(word): float(value) for word, value in zip(total["word"].values, total.values, strict=True)},
+            "positions": dict(zip(unique([w.text for w in words]), [list(w.positions) for w in words], strict=True)),
+            "by_step_and_layer": rows,
+        }
+
+    def print_overview(self) -> None:
+        """Words with their shares, then modules."""
+        modules = self._trace.attention_modules
+        try:
+            steps = self._steps(_FEW_STEPS)
+            mass = self._trace.word_mass(step=steps, **self._choice)
+        except SiteNotFoundError as error:
+            if not modules or self._choice["layers"] or self._choice["branch"] != "conditional":
+                raise
+            print(printable(error))
+        else:
+            average = mass.mean(("step", "layer")).values
+            first, last = mass.isel(step=0).mean("layer").values, mass.isel(step=-1).mean("layer").values
+            rows = [
+                (str(word), _percent(average[n]), _percent(first[n]), _percent(last[n]))
+                for n, word in enumerate(mass["word"].values)
+            ]
+            print_table(("word", "share", f"step {steps[0]}", f"step {steps[-1]}"), rows)
+            layers = "1 layer" if mass.sizes["layer"] == 1 else f"{mass.sizes['layer']} layers"
+            print(f"\nmean over {layers} at {_listed_steps(steps)}\n")
+        print_table(
+            ("module", "attention", "heads", "queries", "keys"),
+            [_row(call) for calls in modules.values() for call in calls],
+        )
+
+    def map(self) -> Drawing:
+        """One map."""
+        from .plates import heat_over, plate, share
+
+        assert self._word is not None
+        found = self._trace.word_map(self._word, step=self._steps(None), occurrence=self._occurrence, **self._choice)
+        heat, picture = _flat(found.mean("step")), _picture_of(self._trace, int(self._choice["image"]))
+        title = f"{self._word}" + ("" if self._occurrence is None else f" ({self._occurrence})")
+        caption = self._caption(len(found.attrs["layers"]))
+        size = picture.shape[:2] if picture is not None else heat.shape
+        high = float(np.nanmax(heat, initial=0))
+        small = heat_over(heat, picture if has_colours() else None, high=high, size=(size[0], size[1]))
+        text = f"{title}: {caption}; brightest {share(high)}"
+        return Drawing(plate(heat, picture, title=title, caption=caption), (("", small),), text)
+
+    def grid(self) -> Drawing:
+        """A table of maps."""
+        from .plates import share, strip, table
+
+        picture = _picture_of(self._trace, int(self._choice["image"]))
+        if self._grid == "heads":
+            if self._word is None:
+                raise SiteNotFoundError("--grid heads shows one word: add --word WORD")
+            found = self._trace.head_maps(self._word, step=self._steps(None), **self._choice)
+            layers = found.sizes["layer"]
+            rows = _short([str(layer) for layer in found["layer"].values])
+            columns = [f"head {head}" for head in found["head"].values]
+            title = f"{self._word}, in every layer and head"
+        else:
+            listed = [word for word in self._words() if self._word is None]
+            words = [self._word] if self._word else list(dict.fromkeys(word.text for word in listed))
+            steps = self._steps(_COLUMNS)
+            found = self._trace.word_map(words, step=steps, occurrence=self._occurrence, **self._choice)
+            layers = len(found.attrs["layers"])
+            rows, columns = words, [f"step {step}" for step in steps]
+            title = self._word or " ".join(word.text for word in listed if not word.special)
+        caption = self._caption(layers) + "; each row from 0 to the share at its end"
+        heats = _flat(found.mean("step") if self._grid == "heads" else found)
+        drawn = table(heats, picture, rows=rows, columns=columns, title=title, caption=caption)
+        under = picture if has_colours() else None
+        strips = tuple(
+            (f"{row}, up to {share(float(np.nanmax(heat, initial=0)))}", strip(heat, under))
+            for row, heat in zip(rows, heats, strict=True)
+        )
+        return Drawing(drawn, strips, f"{', '.join(columns)}\n{caption}")
+
+    def _words(self) -> Sequence[Word]:
+        return self._trace.words(branch=self._choice["branch"], image=self._choice["image"])
+
+    def _steps(self, most: int | None) -> list[int]:
+        """The step asked for, or all, or `most` of them from the first to the last."""
+        if self._step is not None:
+            return [self._step]
+        count = len(self._trace)
+        if not count:
+            raise SiteNotFoundError(f"no step of {self._trace.path} is complete, so there is no attention of an image")
+        if most is None or count <= most:
+            return list(range(count))
+        return [int(step) for step in np.linspace(0, count - 1, most).round()]
+
+    def _caption(self, layers: int) -> str:
+        if self._step is None:
+            when = f"mean over {len(self._trace)} steps" if self._grid != "words" else f"{len(self._trace)} steps"
+        else:
+            timestep = self._trace.timestep[self._step]
+            when = f"step {self._step} of {len(self._trace)}"
+            when += f", t = {timestep:.0f}" if np.isfinite(timestep) else ""
+        heads = "all heads" if self._choice["heads"] is None else f"head {self._choice['heads']}"
+        heads = "" if self._grid == "heads" else f", {heads}"
+        which = "" if self._choice["branch"] == "conditional" else f", {self._choice['branch']} branch"
+        return f"{when}, {layers} layer{'s' * (layers != 1)}{heads}{which}"
+
+
+def _step_of(trace: Trace, step: int | None) -> int | None:
+    if step is None:
+        return None
+    if not -len(trace) <= step < len(trace):
+        raise SiteNotFoundError(f"no step {step} in {trace.path}; it has {len(trace)} complete steps, from 0")
+    return step % len(trace)
+
+
+def _row(call: AttentionInfo) -> tuple[str, ...]:
+    name = f"{call.module}:{call.call}" if call.call else call.module
+    if call.reason:
+        return name, "none", call.reason, "", ""
+    return name, call.kind, str(len(call.heads)), _sequence(call.query_parts), _sequence(call.key_parts)
+
+
+def _sequence(parts: Sequence[Any]) -> str:
+    return " + ".join(f"{part.kind} {'×'.join(map(str, part.shape))}" for part in parts)
+
+
+def _percent(share: float) -> str:
+    return "–" if np.isnan(share) else f"{100 * share:.1f} %"
+
+
+def _listed_steps(steps: Sequence[int]) -> str:
+    return f"step {steps[0]}" if len(steps) == 1 else f"steps {', '.join(map(str, steps))}"
+
+
+def _short(paths: Sequence[str]) -> list[str]:
+    """Paths without the parts that all have in common at both ends."""
+    split = [path.split(".") for path in paths]
+    if len(paths) < 2:
+        return list(paths)
+    start, end = _shared(split), _shared([parts[::-1] for parts in split])
+    return [".".join(parts[start : max(len(parts) - end, start + 1)]) for parts in split]
+
+
+def _shared(paths: Sequence[Sequence[str]]) -> int:
+    """How many parts all begin with."""
+    return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
+
+
+def _flat(found: xarray.DataArray) -> NDArray[np.float32]:
+    """Maps without frames: of a video the one in the middle."""
+    if "frame" in found.dims:
+        found = found.isel(frame=found.sizes["frame"] // 2)
+    return np.asarray(found.values, np.float32)
+
+
+def _picture_of(trace: Trace, image: int) -> NDArray[np.uint8] | None:
+    """The picture the run returned as uint8 (y, x, 3), else the preview of the last step, else none."""
+    pictures = trace.images
+    if pictures is None or image >= len(pictures):
+        pictures = trace.step_array("preview", len(trace) - 1) if len(trace) else None
+    if pictures is None or image >= len(pictures):
+        return None
+    picture = pictures[image]
+    picture = picture[len(picture) // 2] if picture.ndim == 4 else picture
+    if picture.dtype != np.uint8:
+        picture = (np.nan_to_num(picture.astype(np.float32)).clip(0, 1) * 255).round().astype(np.uint8)
+    colours: NDArray[np.uint8] = picture[..., :3] if picture.shape[-1] >= 3 else picture[..., :1].repeat(3, axis=-1)
+    return colours

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """How much memory tracing takes, and that it does not grow with the number of steps.
 
-python benchmarks/memory.py                      # 10 and 1000 steps of the small UNet, everything captured
+python benchmarks/memory.py                      # 10 and 1000 steps of the small UNet, the outputs of all modules
 python benchmarks/memory.py --steps 10 100       # shorter
 
 Each run is in a fresh process. What counts is the peak of its resident memory above that of the untraced loop with as
@@ -27,9 +27,9 @@ from harness import (
     versions,
 )
 from processes import once
-from variants import prepare_peak
+from variants import EVERYTHING, prepare_peak
 
-VARIANTS = ("untraced", "all")
+VARIANTS = ("untraced", EVERYTHING)
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def render(found: dict[str, Measured], lengths: list[int], rounds: int) -> str:
         row = [*peaks, peaks[1] - peaks[0], held, traced.facts["bytes"]]
         rows.append([str(steps), *map(megabytes, row)])
     header = ["steps", "untraced, peak", "traced, peak", "above untraced", "of it, before the loop", "trace on disk"]
-    first = f"`all`, median of {rounds} rounds; {machine()}, {versions()}."
+    first = f"Every module captured, median of {rounds} rounds; {machine()}, {versions()}."
     return f"{first}\n\n{markdown(header, rows, numbers_from=0)}"
 
 

@@ -28,9 +28,9 @@ from harness import (
 )
 from loops import sd15_loop
 from processes import once
-from variants import WITH_ATTENTION, prepare_peak, traced_turn
+from variants import ATTENTION, EVERYTHING, prepare_peak, traced_turn
 
-VARIANTS = ("untraced", "statistics", "blocks", WITH_ATTENTION, "all")
+VARIANTS = ("untraced", "statistics", "blocks", ATTENTION, EVERYTHING)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 """What recording costs on a small UNet: this tracer and its peers, against the same loop untraced.
 
 python benchmarks/small.py                                    # everything
-python benchmarks/small.py --only untraced all "msprobe*"     # some of it
+python benchmarks/small.py --only untraced "every*" "msprobe*"     # some of it
 python benchmarks/small.py --steps 5 --rounds 3               # shorter
 
 Each variant has a process of its own, as some peers change torch for good, and they take turns: only one runs at a
@@ -40,9 +40,9 @@ from harness import (
 from loops import small_loop
 from peers import PEERS
 from processes import Worker
-from variants import traced_turn
+from variants import ATTENTION, EVERYTHING, RAW, traced_turn
 
-OURS = ("untraced", "statistics", "blocks", "all", "all, uncompressed")
+OURS = ("untraced", "statistics", "blocks", ATTENTION, EVERYTHING, RAW)
 
 
 def main() -> None:

@@ -3,10 +3,8 @@
 # ruff: noqa: INP001 (beside the scripts that import it, no package)
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,29 +13,13 @@ import torch
 from harness import Stopwatch, Turn
 from loops import sd15_loop, small_loop
 from processes import peak_resident, resident
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["RAW", "WITH_ATTENTION", "prepare_peak", "trace_facts", "traced_turn"]
+__all__ = ["ATTENTION", "EVERYTHING", "RAW", "prepare_peak", "trace_facts", "traced_turn"]
 
-RAW = "all, uncompressed"
-WITH_ATTENTION = "blocks, attention inputs"
-
-
-class AttentionInputs:
-    """A tap that keeps what goes into the attention modules of diffusers' transformer blocks.
-
-    A `Capture` takes inputs, outputs or both of all modules that it matches alike; block outputs with inputs of
-    attention need a tap beside it.
-    """
-
-    def attach(self, target: Any, emit: Any) -> Callable[[], None]:
-        """Hook the attention modules."""
-        with ExitStack() as undo:
-            for name, module in target.modules().items():
-                if name.rpartition(".")[2] in {"attn1", "attn2"}:
-                    hook = emit.guard(functools.partial(_entered, emit, f"attention_inputs.{name}"))
-                    undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-            return undo.pop_all().close
+ATTENTION = "blocks, query and key"
+EVERYTHING = "every module"
+RAW = "every module, uncompressed"
 
 
 def traced_turn(
@@ -47,7 +29,7 @@ def traced_turn(
 
     Args:
         loop: What to run.
-        name: "untraced", a level of capture, `RAW` or `WITH_ATTENTION`.
+        name: "untraced", "statistics", "blocks", `ATTENTION`, `EVERYTHING` or `RAW`.
         expected: Output of an untraced run; None where this is one.
         folder: Where the trace is made and deleted again; None for the system's temporary folder.
         settle: Waits for the device; called before the clock is started and before it is stopped.
@@ -100,9 +82,8 @@ def prepare_peak(model: str, name: str, steps: int, threads: int, folder: str | 
 def _traced(loop: Any, path: Path, name: str) -> Tensor:
     from diffusion_xray.tracer import Capture, Tracer  # not at the top: an untraced run's process must not hold it
 
-    capture = {RAW: Capture(modules="**", codec="raw"), WITH_ATTENTION: "blocks"}.get(name, name)
-    taps = [AttentionInputs()] if name == WITH_ATTENTION else []
-    with Tracer({"unet": loop.unet}, path, capture=capture, taps=taps) as tracer:
+    captures = {ATTENTION: "attention", EVERYTHING: Capture(modules="**"), RAW: Capture(modules="**", codec="raw")}
+    with Tracer({"unet": loop.unet}, path, capture=captures.get(name, name)) as tracer:
         return loop.run(on_step=lambda step, timestep: tracer.step(step, timestep=float(timestep)))
 
 
@@ -119,9 +100,3 @@ def trace_facts(path: Path, steps: int) -> dict[str, Any]:
         "stored": sum(module.stored for module in trace.modules.values()),
         "bytes": trace.nbytes,
     }
-
-
-def _entered(emit: Any, name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    tensors = {key: value for key, value in {**dict(enumerate(args)), **kwargs}.items() if isinstance(value, Tensor)}
-    for index, (key, tensor) in enumerate(tensors.items()):
-        emit(name, tensor, port="input" if index == 0 else f"input_{key}")

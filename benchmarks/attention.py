@@ -77,10 +77,11 @@ def record(path: Path, steps: int, *, small: bool) -> None:
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width, num_hidden_layers=1,
         num_attention_heads=4, max_position_embeddings=TOKENS, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
+    vae = AutoencoderKL(block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4)
+    scheduler, encoder = DDIMScheduler(clip_sample=False, steps_offset=1), CLIPTextModel(config).eval()
     pipeline = StableDiffusionPipeline(
-        AutoencoderKL(block_out_channels=(32, 32, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4),
-        CLIPTextModel(config).eval(), tokenizer, unet, DDIMScheduler(clip_sample=False, steps_offset=1), None, None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae, encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False
+    )
     with Tracer(pipeline, path, capture=Capture(attention="unet.**", latents=False)):
         pipeline(PROMPT, num_inference_steps=steps, output_type="latent")
 

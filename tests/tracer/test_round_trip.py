@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from diffusion_xray.tracer import SiteNotFoundError, Tracer
+from diffusion_xray.tracer.capture import Level
 from diffusion_xray.tracer.layout import HAS_STATISTICS, HAS_TENSOR
 
 from .exact import assert_rows, assert_same, row_of, widened
@@ -143,6 +144,66 @@ def test_layouts_may_change_between_steps(data: st.DataObject, steps: int) -> No
         for step, value in enumerate(values):
             assert_same(trace.tensor(site, step), value.numpy())
             assert_rows(trace.table("model").values[step, site.row], row_of(value))
+
+
+class Moody(nn.Module):
+    """Makes of what it is given something else each time."""
+
+    def __init__(self, moods: list[str]) -> None:
+        super().__init__()
+        self.coming = list(moods)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The tensor itself, a view of it, itself written to, or another one."""
+        makes = {"same": lambda: x, "view": lambda: x.view_as(x), "in place": lambda: x.add_(1), "own": lambda: x + 1}
+        return makes[self.coming.pop(0)]()
+
+
+class Pair(nn.Module):
+    """A module's output goes into the next, whose output is that of the whole."""
+
+    def __init__(self, tensors: list[Tensor], moods: list[str]) -> None:
+        super().__init__()
+        self.first, self.second, self.third = Returning(*tensors), Moody(moods), nn.Identity()
+
+    def forward(self) -> Tensor:
+        """Run the three."""
+        result: Tensor = self.third(self.second(self.first()))
+        return result
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(2, 6), st.sampled_from(["statistics", "all"]), st.booleans())
+def test_steps_may_differ_in_everything(data: st.DataObject, steps: int, capture: Level, inference: bool) -> None:
+    """Dtype, shape, layout and identity of outputs may change from step to step; each step reads as it was."""
+    usual = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    others = [usual.double(), usual.half(), usual[:, :2], usual.transpose(0, 1).contiguous().transpose(0, 1)]
+    sources = [data.draw(st.sampled_from([usual, usual, usual, *others])) * (step + 1) for step in range(steps)]
+    moods = [data.draw(st.sampled_from(["same", "view", "in place", "own"])) for _ in range(steps)]
+    seen: dict[str, list[Tensor]] = {"first": [], "second": [], "third": []}
+    module = Pair([source.clone() for source in sources], moods)
+    for name, own in seen.items():
+        module.get_submodule(name).register_forward_hook(lambda *args, own=own: own.append(args[2].clone()))
+    with tempfile.TemporaryDirectory() as folder:
+        with Tracer(module, Path(folder) / "run.zarr", capture=capture) as tracer, torch.inference_mode(inference):
+            for _ in range(steps):
+                module()
+        trace = tracer.trace
+        assert len(trace) == steps
+        table = trace.table("model")
+        moved = {gap["site"]: gap["step"] for gap in trace.info.gaps if "up to here" in gap["reason"]}
+        for name, outputs in seen.items():
+            site = trace.site(f"model.{name}")
+            for step, output in enumerate(outputs):
+                assert_rows(table.values[step, site.row], row_of(output), (name, step))
+                assert trace.histogram(site, step).counts.sum() == output.numel()
+                if step < moved.get(site.key, 0):
+                    continue  # as the gap says, it lies under the name of the module before
+                if table.captured[step, site.row] == HAS_TENSOR:
+                    stored = trace.tensor(site, step)
+                    assert_same(stored, widened(output).astype(stored.dtype), (name, step))
+                else:
+                    assert capture == "statistics" or output.shape != site.shape
 
 
 @pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "uint16", "uint32", "uint64"])

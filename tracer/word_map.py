@@ -92,9 +92,9 @@ def layers_of(attentions: Attentions, choice: Choice) -> list[Layer]:
     ]
     if not shown:
         reasons = {call.reason for calls in named.values() for call in calls if call.reason}
-        kinds = sorted({call.kind for calls in named.values() for call in calls if not call.reason})
-        why = f": {min(reasons)}" if reasons else f", which is {' and '.join(kinds)} attention"
+        kinds = {call.kind for calls in named.values() for call in calls if not call.reason and not _sees_text(call)}
         count = "the module that attends" if len(named) == 1 else f"the {len(named)} modules that attend"
+        why = f": {min(reasons)}" if reasons else f", only {' and '.join(sorted(kinds))}-attention" if kinds else ""
         raise SiteNotFoundError(f"no attention of an image to text is in {count}{why}")
     found = [layer for call in shown if (layer := _layer(attentions, call, choice)) is not None]
     if found:

@@ -19,10 +19,10 @@ from diffusion_xray.tracer.texts import CONDITIONAL, UNCONDITIONAL
 from diffusion_xray.tracer.trace import Trace
 from diffusion_xray.tracer.words import Word, find_phrase, unique
 
+from .run_pictures import flat, picture_of, previews_of
 from .terminal import has_colours
 
 if TYPE_CHECKING:
-    import xarray
     from PIL.Image import Image
 
 __all__ = ["AttentionRequest", "Drawing"]
@@ -131,7 +131,7 @@ class AttentionRequest:
 
         word = self._one_word()
         found = self._trace.word_map(word, step=self._steps(None), occurrence=self._occurrence, **self._choice)
-        heat, picture = _flat(found.mean("step")), _picture_of(self._trace, int(self._choice["image"]))
+        heat, picture = flat(found.mean("step")), picture_of(self._trace, int(self._choice["image"]))
         title = word + ("" if self._occurrence is None else f" ({self._occurrence})")
         caption = self._caption(len(found.attrs["layers"]))
         size = picture.shape[:2] if picture is not None else heat.shape
@@ -144,7 +144,7 @@ class AttentionRequest:
         """A table of maps."""
         from .plates import share, strip, table
 
-        picture = _picture_of(self._trace, int(self._choice["image"]))
+        picture = picture_of(self._trace, int(self._choice["image"]))
         above = None
         if self._grid == "heads":
             if not self._asked:
@@ -162,10 +162,11 @@ class AttentionRequest:
             found = self._trace.word_map(words, step=steps, occurrence=self._occurrence, **self._choice)
             layers = len(found.attrs["layers"])
             rows, columns = words, [f"step {step}" for step in steps]
-            above = self._previews(steps)
+            seen = previews_of(self._trace, steps, int(self._choice["image"]))
+            above = ("predicted x0", seen) if seen else None
             title = " ".join(word.text for word in listed if not word.special)
         caption = self._caption(layers) + "; each row from 0 to the share at its end"
-        heats = _flat(found.mean("step") if self._grid == "heads" else found)
+        heats = flat(found.mean("step") if self._grid == "heads" else found)
         drawn = table(heats, picture, rows=rows, columns=columns, title=title, caption=caption, above=above)
         under = picture if has_colours() else None
         strips = tuple(
@@ -173,13 +174,6 @@ class AttentionRequest:
             for row, heat in zip(rows, heats, strict=True)
         )
         return Drawing(drawn, strips, f"{', '.join(columns)}\n{caption}")
-
-    def _previews(self, steps: Sequence[int]) -> tuple[str, list[NDArray[np.uint8]]] | None:
-        """What the model took the picture for at each step, where that was recorded."""
-        found = [self._trace.step_array("preview_x0", step) for step in steps]
-        image = int(self._choice["image"])
-        seen = [previews[image] for previews in found if previews is not None and image < len(previews)]
-        return ("predicted x0", seen) if len(seen) == len(steps) else None
 
     def _one_word(self) -> str:
         if len(self._asked) > 1:
@@ -253,25 +247,3 @@ def _short(paths: Sequence[str]) -> list[str]:
 def _shared(paths: Sequence[Sequence[str]]) -> int:
     """How many parts all begin with."""
     return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
-
-
-def _flat(found: xarray.DataArray) -> NDArray[np.float32]:
-    """Maps without frames: of a video the one in the middle."""
-    if "frame" in found.dims:
-        found = found.isel(frame=found.sizes["frame"] // 2)
-    return np.asarray(found.values, np.float32)
-
-
-def _picture_of(trace: Trace, image: int) -> NDArray[np.uint8] | None:
-    """The picture the run returned as uint8 (y, x, 3), else the preview of the last step, else none."""
-    pictures = trace.images
-    if pictures is None or image >= len(pictures):
-        pictures = trace.step_array("preview", len(trace) - 1) if len(trace) else None
-    if pictures is None or image >= len(pictures):
-        return None
-    picture = pictures[image]
-    picture = picture[len(picture) // 2] if picture.ndim == 4 else picture
-    if picture.dtype != np.uint8:
-        picture = (np.nan_to_num(picture.astype(np.float32)).clip(0, 1) * 255).round().astype(np.uint8)
-    colours: NDArray[np.uint8] = picture[..., :3] if picture.shape[-1] >= 3 else picture[..., :1].repeat(3, axis=-1)
-    return colours

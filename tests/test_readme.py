@@ -1,5 +1,6 @@
 """The guides hold what they show: their examples run, their commands exist, their links lead somewhere."""
 
+import json
 import os
 import re
 import shlex
@@ -9,8 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from diffusion_xray.pipelines.shapes.grounding_report import ALL_STEPS
+from diffusion_xray.tracer import measures, open_trace
 from diffusion_xray.tracer.cli import main
 from diffusion_xray.tracer.plugins import TAPS, load_taps
 
@@ -36,9 +41,17 @@ def commands(page: str) -> list[list[str]]:
     return [shlex.split(line.removeprefix("$ "), comments=True) for line in lines if line.startswith("$ ")]
 
 
+def runs_the_demo(words: list[str]) -> bool:
+    """Whether a command traces the demo without taking the terminal."""
+    return words[:2] == ["dxray", "demo"] and "--no-view" in words
+
+
 @pytest.fixture(scope="module")
 def run_guide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Runs a page's Python blocks in order, once, in one namespace and a folder of its own; returns the folder."""
+    """Runs a page's Python blocks in order, once, in one namespace and a folder of its own; returns the folder.
+
+    A demo that the page asks for is there before.
+    """
     folders: dict[str, Path] = {}
     before = Path.cwd()
 
@@ -46,6 +59,9 @@ def run_guide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         if page not in folders:
             folder = tmp_path_factory.mktemp(Path(page).stem)
             os.chdir(folder)
+            for words in commands(page):
+                if runs_the_demo(words):
+                    assert main(words[1:]) == 0, words
             namespace: dict[str, Any] = {"__name__": "guide"}
             for line, block in blocks(page, "python"):
                 code = compile("\n" * line + block, ROOT / page, "exec")  # a traceback names the page's line
@@ -79,7 +95,7 @@ def test_the_commands_run(page: str, run_guide: Run, capsys: pytest.CaptureFixtu
     """Every `dxray` line of a guide succeeds on the traces its examples made; `view` and `demo` know their options."""
     run_guide(page)
     for words in commands(page):
-        if words[0] != "dxray":
+        if words[0] != "dxray" or runs_the_demo(words):
             continue
         if words[1] in ("view", "demo"):  # they take the terminal
             with pytest.raises(SystemExit) as ended:
@@ -87,6 +103,47 @@ def test_the_commands_run(page: str, run_guide: Run, capsys: pytest.CaptureFixtu
             assert ended.value.code == 0, words
         else:
             assert main(words[1:]) == 0, words
+        assert capsys.readouterr().out, words
+
+
+def test_the_picture_of_attention_is_what_its_command_draws(run_guide: Run) -> None:
+    """The last command of the README's section on attention draws the picture that the section shows."""
+    folder = run_guide("README.md")
+    command = next(words for words in commands("README.md") if "--grid" in words)
+    assert main(command[1:]) == 0
+    shipped = ROOT / "docs/images/attention.png"
+    assert shipped.stat().st_size < 300_000
+    with Image.open(folder / command[-1]) as drawn, Image.open(shipped) as shown:
+        assert drawn.size == shown.size
+        apart = np.abs(np.asarray(drawn, float) - np.asarray(shown, float))
+    assert apart.mean() < 3  # of 255: other builds of torch round differently
+
+
+def test_the_readme_says_what_the_grounding_report_found() -> None:
+    """The figures of colour words in the README are those of the shipped report."""
+    report = json.loads((ROOT / "pipelines/shapes/weights/grounding.json").read_text(encoding="utf-8"))
+    scores = report["classes"]["colour"]["scores"]
+    found, chance = scores[ALL_STEPS], scores["uniform"]
+    sentence = (
+        f"map touches its object in {100 * found['pointing']:.0f} % of the cases ({100 * chance['pointing']:.0f} % by "
+        f"chance), and the two overlap by an IoU of {found['iou']:.2f} ({chance['iou']:.2f})"
+    )
+    assert sentence in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_attention_guide_holds_for_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the guide to attention shows of a trace of its own works on the demo's as well."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--out", "attention.zarr", "--no-view", "--steps", "8"]) == 0
+    (_, recording), *reading = blocks("docs/attention.md", "python")
+    assert "Tracer(pipe" in recording
+    namespace: dict[str, Any] = {"__name__": "guide", "measures": measures, "trace": open_trace("attention.zarr")}
+    for line, block in reading:
+        exec(compile("\n" * line + block, ROOT / "docs/attention.md", "exec"), namespace)
+    for words in commands("docs/attention.md"):
+        assert main(words[1:]) == 0, words
         assert capsys.readouterr().out, words
 
 

@@ -84,14 +84,18 @@ def layers_of(attentions: Attentions, choice: Choice) -> list[Layer]:
                 "no attention was recorded; trace with capture='attention', or Capture(attention=...)"
             )
         plain = str(choice.layers).replace("*", "").strip(".")
-        raise SiteNotFoundError(f"layers={choice.layers!r} matches no module that attends.{near_matches(plain, known)}")
+        readers = (name for name, calls in known.items() if any(map(_sees_text, calls)))
+        near = near_matches(plain, known) or f" One that does is {next(readers, next(iter(known)))}."
+        raise SiteNotFoundError(f"layers={choice.layers!r} matches no module that attends.{near}")
     shown = [
         call for calls in named.values() for call in calls if not call.reason and call.stepped and _sees_text(call)
     ]
     if not shown:
         reasons = {call.reason for calls in named.values() for call in calls if call.reason}
-        why = f": {min(reasons)}" if reasons else ""
-        raise SiteNotFoundError(f"no attention of an image to text is in {len(named)} modules that attend{why}")
+        kinds = {call.kind for calls in named.values() for call in calls if not call.reason and not _sees_text(call)}
+        count = "the module that attends" if len(named) == 1 else f"the {len(named)} modules that attend"
+        why = f": {min(reasons)}" if reasons else f", only {' and '.join(sorted(kinds))}-attention" if kinds else ""
+        raise SiteNotFoundError(f"no attention of an image to text is in {count}{why}")
     found = [layer for call in shown if (layer := _layer(attentions, call, choice)) is not None]
     if found:
         return found

@@ -29,6 +29,7 @@ class Attention:
       dxray attention run.zarr --word circle --layer "unet.up_blocks.**" --head 3
       dxray attention run.zarr --word circle --out circle.png        the same as a picture
       dxray attention run.zarr --grid words --out words.png          every word at steps from first to last
+      dxray attention run.zarr --grid words --word red --word circle these words only
       dxray attention run.zarr --grid heads --word circle --out heads.png   every layer and head
       dxray attention run.zarr --branch unconditional                what the negative prompt weighs
       dxray attention run.zarr --json                                shares per word, step and layer, for programs
@@ -40,7 +41,10 @@ class Attention:
         """Add the trace, what to look at, and where to draw."""
         add_trace_argument(parser)
         parser.add_argument(
-            "--word", metavar="WORD", help="a word or phrase of the prompt; letter case does not matter"
+            "--word",
+            metavar="WORD",
+            action="append",
+            help="a word or phrase of the prompt, whatever its letter case; several times with --grid words or --json",
         )
         parser.add_argument("--step", type=int, metavar="N", help="one step only, from 0; negative from the end")
         parser.add_argument("--layer", metavar="GLOB", help='modules by path, such as "unet.mid_block.**"')
@@ -61,6 +65,13 @@ class Attention:
         """Print lists, draw, or both."""
         trace = open_trace(options.trace)
         asked = AttentionRequest(trace, options)
+        try:
+            self._answer(asked, options)
+        except SiteNotFoundError as error:
+            raise SiteNotFoundError(f"{error}{asked.elsewhere()}") from error
+        return 0
+
+    def _answer(self, asked: AttentionRequest, options: argparse.Namespace) -> None:
         if options.json:
             print_json(asked.facts())
         elif options.grid:
@@ -71,7 +82,6 @@ class Attention:
             raise SiteNotFoundError("--out draws a word or a grid: add --word WORD, or --grid words")
         else:
             asked.print_overview()
-        return 0
 
 
 def _show(drawing: Drawing, out: Path | None) -> None:

@@ -15,19 +15,20 @@ from diffusion_xray.tracer.attention_info import AttentionInfo
 from diffusion_xray.tracer.commands.protocol import print_table
 from diffusion_xray.tracer.errors import SiteNotFoundError
 from diffusion_xray.tracer.info import printable
+from diffusion_xray.tracer.texts import CONDITIONAL, UNCONDITIONAL
 from diffusion_xray.tracer.trace import Trace
-from diffusion_xray.tracer.words import Word, unique
+from diffusion_xray.tracer.words import Word, find_phrase, unique
 
+from .run_pictures import flat, picture_of, previews_of
 from .terminal import has_colours
 
 if TYPE_CHECKING:
-    import xarray
     from PIL.Image import Image
 
 __all__ = ["AttentionRequest", "Drawing"]
 
 _FEW_STEPS = 5
-_COLUMNS = 8
+_COLUMNS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class AttentionRequest:
 
     def __init__(self, trace: Trace, options: argparse.Namespace) -> None:
         self._trace = trace
-        self._word: str | None = options.word
+        self._asked: tuple[str, ...] = tuple(options.word or ())
         self._step: int | None = _step_of(trace, options.step)
         self._occurrence: int | None = options.occurrence
         self._grid: str | None = options.grid
@@ -57,10 +58,29 @@ class AttentionRequest:
             "image": options.image,
         }
 
+    def elsewhere(self) -> str:
+        """A sentence on the first word that only the prompt of the other guidance branch has, or ""."""
+        own = self._choice["branch"]
+        other = UNCONDITIONAL if own == CONDITIONAL else CONDITIONAL
+        for word in self._asked:
+            if not self._is_in(word, own) and self._is_in(word, other):
+                return f" The prompt of the other branch has {word!r}: add --branch {other}."
+        return ""
+
+    def _is_in(self, word: str, branch: str) -> bool:
+        try:
+            return bool(find_phrase(self._trace.words(branch=branch, image=self._choice["image"]), word))
+        except SiteNotFoundError:
+            return False
+
     def facts(self) -> dict[str, Any]:
         """Shares, as JSON."""
-        mass = self._trace.word_mass(self._word, step=self._steps(None), **self._choice)
-        words = [] if self._word else self._words()
+        import xarray
+
+        steps = self._steps(None)
+        asked: tuple[str | None, ...] = self._asked or (None,)
+        mass = xarray.concat([self._trace.word_mass(word, step=steps, **self._choice) for word in asked], "word")
+        words = [] if self._asked else self._words()
         rows = [
             {
                 "step": int(step),
@@ -109,10 +129,10 @@ class AttentionRequest:
         """One map."""
         from .plates import heat_over, plate, share
 
-        assert self._word is not None
-        found = self._trace.word_map(self._word, step=self._steps(None), occurrence=self._occurrence, **self._choice)
-        heat, picture = _flat(found.mean("step")), _picture_of(self._trace, int(self._choice["image"]))
-        title = f"{self._word}" + ("" if self._occurrence is None else f" ({self._occurrence})")
+        word = self._one_word()
+        found = self._trace.word_map(word, step=self._steps(None), occurrence=self._occurrence, **self._choice)
+        heat, picture = flat(found.mean("step")), picture_of(self._trace, int(self._choice["image"]))
+        title = word + ("" if self._occurrence is None else f" ({self._occurrence})")
         caption = self._caption(len(found.attrs["layers"]))
         size = picture.shape[:2] if picture is not None else heat.shape
         high = float(np.nanmax(heat, initial=0))
@@ -124,32 +144,41 @@ class AttentionRequest:
         """A table of maps."""
         from .plates import share, strip, table
 
-        picture = _picture_of(self._trace, int(self._choice["image"]))
+        picture = picture_of(self._trace, int(self._choice["image"]))
+        above = None
         if self._grid == "heads":
-            if self._word is None:
+            if not self._asked:
                 raise SiteNotFoundError("--grid heads shows one word: add --word WORD")
-            found = self._trace.head_maps(self._word, step=self._steps(None), **self._choice)
+            word = self._one_word()
+            found = self._trace.head_maps(word, step=self._steps(None), **self._choice)
             layers = found.sizes["layer"]
             rows = _short([str(layer) for layer in found["layer"].values])
             columns = [f"head {head}" for head in found["head"].values]
-            title = f"{self._word}, in every layer and head"
+            title = f"{word}, in every layer and head"
         else:
-            listed = [word for word in self._words() if self._word is None]
-            words = [self._word] if self._word else list(dict.fromkeys(word.text for word in listed))
+            listed = self._words()
+            words = list(dict.fromkeys(self._asked or (word.text for word in listed)))
             steps = self._steps(_COLUMNS)
             found = self._trace.word_map(words, step=steps, occurrence=self._occurrence, **self._choice)
             layers = len(found.attrs["layers"])
             rows, columns = words, [f"step {step}" for step in steps]
-            title = self._word or " ".join(word.text for word in listed if not word.special)
+            seen = previews_of(self._trace, steps, int(self._choice["image"]))
+            above = ("predicted x0", seen) if seen else None
+            title = " ".join(word.text for word in listed if not word.special)
         caption = self._caption(layers) + "; each row from 0 to the share at its end"
-        heats = _flat(found.mean("step") if self._grid == "heads" else found)
-        drawn = table(heats, picture, rows=rows, columns=columns, title=title, caption=caption)
+        heats = flat(found.mean("step") if self._grid == "heads" else found)
+        drawn = table(heats, picture, rows=rows, columns=columns, title=title, caption=caption, above=above)
         under = picture if has_colours() else None
         strips = tuple(
             (f"{row}, up to {share(float(np.nanmax(heat, initial=0)))}", strip(heat, under))
             for row, heat in zip(rows, heats, strict=True)
         )
         return Drawing(drawn, strips, f"{', '.join(columns)}\n{caption}")
+
+    def _one_word(self) -> str:
+        if len(self._asked) > 1:
+            raise SiteNotFoundError(f"this draws one word, not {', '.join(self._asked)}; --grid words draws several")
+        return self._asked[0]
 
     def _words(self) -> Sequence[Word]:
         return self._trace.words(branch=self._choice["branch"], image=self._choice["image"])
@@ -182,7 +211,8 @@ def _step_of(trace: Trace, step: int | None) -> int | None:
     if step is None:
         return None
     if not -len(trace) <= step < len(trace):
-        raise SiteNotFoundError(f"no step {step} in {trace.path}; it has {len(trace)} complete steps, from 0")
+        known = f"its complete steps are 0 to {len(trace) - 1}" if len(trace) else "no step of it is complete"
+        raise SiteNotFoundError(f"no step {step} in {trace.path}; {known}")
     return step % len(trace)
 
 
@@ -217,25 +247,3 @@ def _short(paths: Sequence[str]) -> list[str]:
 def _shared(paths: Sequence[Sequence[str]]) -> int:
     """How many parts all begin with."""
     return sum(1 for _ in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
-
-
-def _flat(found: xarray.DataArray) -> NDArray[np.float32]:
-    """Maps without frames: of a video the one in the middle."""
-    if "frame" in found.dims:
-        found = found.isel(frame=found.sizes["frame"] // 2)
-    return np.asarray(found.values, np.float32)
-
-
-def _picture_of(trace: Trace, image: int) -> NDArray[np.uint8] | None:
-    """The picture the run returned as uint8 (y, x, 3), else the preview of the last step, else none."""
-    pictures = trace.images
-    if pictures is None or image >= len(pictures):
-        pictures = trace.step_array("preview", len(trace) - 1) if len(trace) else None
-    if pictures is None or image >= len(pictures):
-        return None
-    picture = pictures[image]
-    picture = picture[len(picture) // 2] if picture.ndim == 4 else picture
-    if picture.dtype != np.uint8:
-        picture = (np.nan_to_num(picture.astype(np.float32)).clip(0, 1) * 255).round().astype(np.uint8)
-    colours: NDArray[np.uint8] = picture[..., :3] if picture.shape[-1] >= 3 else picture[..., :1].repeat(3, axis=-1)
-    return colours

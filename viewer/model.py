@@ -150,6 +150,12 @@ class Snapshot:
         at = step if site.stepped else 0
         return at >= len(table.captured) or bool(table.captured[at, row] == HAS_TENSOR)
 
+    def kept_beside(self, site: SiteInfo) -> tuple[str, ...]:
+        """Names of the other tensors of a site's layer that were kept."""
+        layer = self.layers.get(site.name)
+        sites = layer.module.sites if layer and layer.module else ()
+        return tuple(other.array_name for other in sites if other.array and other != site)
+
     def matching(self, query: str) -> list[Layer]:
         """Layers that hold every word of a query in their name or class, in call order."""
         words = query.lower().split()

@@ -83,6 +83,7 @@ def table(
     columns: Sequence[str],
     title: str,
     caption: str,
+    above: tuple[str, Sequence[Picture]] | None = None,
 ) -> Image.Image:
     """Maps in rows and columns; the colours of each row go from 0 to its own largest value, written at its end.
 
@@ -93,20 +94,29 @@ def table(
         columns: Labels, from the left.
         title: First line.
         caption: Last line.
+        above: A label and pictures of the columns, each of shape (y, x, 3), as a row before the others.
     """
     shape = picture.shape[:2] if picture is not None else heats.shape[2:]
     height, width = _fitted(shape, _CELL)
     font = _font(15)
-    left = _MARGIN + min(max((int(font.getlength(row)) for row in rows), default=0), 320) + 12
+    labels = rows if above is None else [above[0], *rows]
+    left = _MARGIN + min(max((int(font.getlength(label)) for label in labels), default=0), 320) + 12
     top = _MARGIN + 62
     total = left + len(columns) * (width + _GAP) + 62
-    canvas = Image.new("RGB", (max(total, 420) + _MARGIN, top + len(rows) * (height + _GAP) + 40 + _MARGIN), _PAPER)
+    bottom = top + len(labels) * (height + _GAP)
+    canvas = Image.new("RGB", (max(total, 420) + _MARGIN, bottom + 40 + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(canvas)
     room = canvas.width - 2 * _MARGIN
     _write(draw, (_MARGIN, _MARGIN - 6), title, size=22, room=room)
     for column, label in enumerate(columns):
         middle = left + column * (width + _GAP) + width // 2
         draw.text((middle, top - 8), _cut(label, font, width), font=_font(13), fill=_FAINT, anchor="ms")
+    if above is not None:
+        draw.text((left - 12, top + height // 2), _cut(above[0], font, 320), font=font, fill=_FAINT, anchor="rm")
+        for column, seen in enumerate(above[1]):
+            cell = Image.fromarray(seen).resize((width, height), Image.Resampling.BICUBIC)
+            canvas.paste(cell, (left + column * (width + _GAP), top))
+        top += height + _GAP
     for row, label in enumerate(rows):
         y = top + row * (height + _GAP)
         draw.text((left - 12, y + height // 2), _cut(label, font, 320), font=font, fill=_INK, anchor="rm")
@@ -114,8 +124,8 @@ def table(
         for column in range(len(columns)):
             heat = heats[row, column]
             if np.isfinite(heat).any():
-                cell = heat_over(heat, picture, high=high, size=(height, width))
-                canvas.paste(Image.fromarray(cell), (left + column * (width + _GAP), y))
+                hot = heat_over(heat, picture, high=high, size=(height, width))
+                canvas.paste(Image.fromarray(hot), (left + column * (width + _GAP), y))
         end = left + len(columns) * (width + _GAP) + 4
         draw.text((end, y + height // 2), share(high), font=_font(13), fill=_FAINT, anchor="lm")
     _write(draw, (_MARGIN, canvas.height - _MARGIN - 16), caption, size=14, colour=_FAINT, room=room)

@@ -37,9 +37,10 @@ class Demo:
         parser.add_argument("--out", type=Path, default=Path("demo.zarr"), help="where the trace goes (%(default)s)")
         parser.add_argument(
             "--capture",
-            choices=("statistics", "blocks", "all"),
-            default="blocks",
-            help="keep statistics only, the output of every block, or of every module (%(default)s)",
+            choices=("statistics", "blocks", "attention", "all"),
+            default="attention",
+            help="keep statistics only; the output of every block; that and what attention is recomputed from; or that "
+            "and the output of every module (%(default)s)",
         )
         parser.add_argument("--image", type=Path, metavar="PNG", help="also save the picture")
         parser.add_argument("--no-view", action="store_true", help="print a summary instead of opening the browser")
@@ -74,14 +75,21 @@ class Demo:
         view = find(COMMANDS).get("view")
         if view is not None and not options.no_view and sys.stdout.isatty():
             return int(view.load()().open(options.out))
-        print(tracer.trace)
-        print(
-            f"\nNext:\n"
-            f"  dxray view {options.out}                     browse it\n"
-            f"  dxray stats {options.out} --sort abs_max     largest values first\n"
-            f"  dxray ls {options.out} 'unet.**.attn2'       what was seen of the cross-attention"
-        )
+        print(f"{tracer.trace}\n\nNext:\n{_next_commands(options)}")
         return 0
+
+
+def _next_commands(options: argparse.Namespace) -> str:
+    """What to look at now, in two columns."""
+    from .world import SHAPES
+
+    listed = {f"view {options.out}": "browse it", f"stats {options.out} --sort abs_max": "largest values first"}
+    if options.capture in ("attention", "all"):
+        shape = next((f" --word {word}" for word in options.prompt.lower().split() if word in SHAPES), "")
+        listed[f"attention {options.out}{shape}"] = "where the picture looks at a word"
+    listed[f"ls {options.out} 'unet.**.attn2'"] = "what was seen of the cross-attention"
+    width = max(map(len, listed))
+    return "\n".join(f"  dxray {command:{width}}   {purpose}" for command, purpose in listed.items())
 
 
 def _steps(text: str) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .world import BACKGROUNDS, COLOURS, IMAGE_SIZE, RELATIONS, SHAPES, Scene, coverage
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Verdict", "judge", "object_masks"]
 
 _PURE_DISTANCE = 50.0
 """RGB distance up to which a pixel is that palette colour; mixes at outlines are farther from every other one."""
@@ -28,6 +28,9 @@ _ENOUGH_PIXELS = 40
 
 _FAINT = 0.1
 """A pixel with a smaller share of the object's colour is background noise."""
+
+_SOLID = 0.5
+"""A pixel of which an object covers as much is its own."""
 
 _FLOOR = 0.75
 """Least overlap with the best template; below it the object has no shape of the world."""
@@ -87,14 +90,8 @@ def judge(picture: NDArray[np.uint8], scene: Scene) -> Verdict:
     Raises:
         ValueError: If the picture has another shape or type.
     """
-    if picture.shape != (IMAGE_SIZE, IMAGE_SIZE, 3) or picture.dtype != np.uint8:
-        expected = f"uint8 ({IMAGE_SIZE}, {IMAGE_SIZE}, 3)"
-        raise ValueError(f"the judge takes {expected} pictures, not {picture.dtype} {picture.shape}; convert it first")
-    pixels = picture.astype(np.float32)
-    labels = _labels(pixels)
-    seen = _background_seen(labels)
+    labels, soft, strange = _seen(picture, scene)
     asked = [thing.colour for thing in scene.objects]
-    soft, strange = _separate(pixels, BACKGROUNDS[seen], [COLOURS[colour] for colour in asked])
     fits = [_fit(mask) for mask in soft]
     found = [fit for fit in fits if fit is not None]
     complete = len(found) == len(fits)
@@ -108,12 +105,44 @@ def judge(picture: NDArray[np.uint8], scene: Scene) -> Verdict:
     )
 
 
+def object_masks(picture: NDArray[np.uint8], scene: Scene) -> NDArray[np.bool_] | None:
+    """The pixels of each object of a scene, as they are in a picture of it.
+
+    Args:
+        picture: uint8 (64, 64, 3), RGB.
+        scene: What the picture should show; where it shows its objects does not matter.
+
+    Returns:
+        bool (objects, 64, 64), in the order of the scene; None where an object of the asked colour and shape is not
+        to be found, or another background or colour is there, so that a word would have no object.
+
+    Raises:
+        ValueError: If the picture has another shape or type.
+    """
+    verdict = judge(picture, scene)
+    if not (verdict.background and verdict.colour and verdict.shape):
+        return None
+    _, soft, _ = _seen(picture, scene)
+    return soft >= _SOLID
+
+
 _NAMES = (*BACKGROUNDS, *COLOURS)
 _PURE = np.array([*BACKGROUNDS.values(), *COLOURS.values()], np.float32)
 
 
 def _pairs(fits: list[_Fit], scene: Scene) -> zip:  # type: ignore[type-arg]
     return zip(fits, scene.objects, strict=True)
+
+
+def _seen(picture: NDArray[np.uint8], scene: Scene) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.bool_]]:
+    """The palette's colours in a picture, what each object covers of it, and what neither explains."""
+    if picture.shape != (IMAGE_SIZE, IMAGE_SIZE, 3) or picture.dtype != np.uint8:
+        expected = f"uint8 ({IMAGE_SIZE}, {IMAGE_SIZE}, 3)"
+        raise ValueError(f"the judge takes {expected} pictures, not {picture.dtype} {picture.shape}; convert it first")
+    pixels = picture.astype(np.float32)
+    labels = _labels(pixels)
+    colours = [COLOURS[thing.colour] for thing in scene.objects]
+    return labels, *_separate(pixels, BACKGROUNDS[_background_seen(labels)], colours)
 
 
 def _labels(pixels: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -159,7 +188,7 @@ def _separate(
     residual = np.linalg.norm(offset[:, :, None] - share[..., None] * rays, axis=-1)
     own = (residual.argmin(-1)[..., None] == np.arange(len(colours))) & (residual <= _PURE_DISTANCE)
     soft = np.moveaxis(np.where(own & (share >= _FAINT), share, 0).astype(np.float32), -1, 0)
-    return soft * _beside(soft >= 0.5), residual.min(-1) > _PURE_DISTANCE
+    return soft * _beside(soft >= _SOLID), residual.min(-1) > _PURE_DISTANCE
 
 
 def _beside(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -202,7 +231,7 @@ def _centroid(mask: NDArray[np.float32]) -> tuple[float, float]:
 
 def _fit(mask: NDArray[np.float32]) -> _Fit | None:
     """The template with the best overlap, sum of minima over sum of maxima; None where there is nothing to see."""
-    solid = mask >= 0.5
+    solid = mask >= _SOLID
     if solid.sum() < _ENOUGH_PIXELS:
         return None
     bank, areas, parameters = _templates()

@@ -26,10 +26,14 @@ from .load import WEIGHTS, load_pipeline
 from .train_vae import psnr, to_tensor
 from .world import IMAGE_SIZE, Scene, is_held_out, render, sample_scene
 
-__all__ = ["generate", "held_out_scenes", "main"]
+__all__ = ["BATCH", "SEED", "Target", "draw", "generate", "held_out_scenes", "main"]
 
-_SEED = 3
-_BATCH = 20
+SEED = 3
+"""Of the captions and of the noise they start from."""
+
+BATCH = 20
+"""Captions drawn at once."""
+
 _DRAWS = 200_000
 _SHEET = 24
 _COMPONENTS = ("vae", "text_encoder", "unet")
@@ -37,7 +41,7 @@ _ASPECTS = ("background", "colour", "placement", "shape", "size", "everything")
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
+class Target:
     """A figure the model should reach."""
 
     name: str
@@ -46,10 +50,11 @@ class _Target:
 
     @property
     def met(self) -> bool:
+        """Whether it does."""
         return self.reached >= self.least
 
 
-def held_out_scenes(count: int, *, objects: int, seed: int = _SEED) -> list[Scene]:
+def held_out_scenes(count: int, *, objects: int, seed: int = SEED) -> list[Scene]:
     """Draw scenes with `count` different captions that training never shows.
 
     Raises:
@@ -72,21 +77,35 @@ def generate(
     *,
     steps: int = 25,
     guidance: float = 3.0,
-    seed: int = _SEED,
+    seed: int = SEED,
 ) -> NDArray[np.uint8]:
     """Draw every caption, uint8 (captions, 64, 64, 3); the n-th starts from the noise of seed 1000 `seed` + n."""
-    pipeline.set_progress_bar_config(disable=True)
     drawn = []
     with tqdm(total=len(captions), desc="pictures") as bar:
-        for start in range(0, len(captions), _BATCH):
-            batch = list(captions[start : start + _BATCH])
-            noise = [torch.Generator().manual_seed(1000 * seed + start + index) for index in range(len(batch))]
-            images = pipeline(
-                batch, num_inference_steps=steps, guidance_scale=guidance, generator=noise, output_type="np"
-            ).images
-            drawn.append((images * 255).round().astype(np.uint8))
+        for start in range(0, len(captions), BATCH):
+            batch = captions[start : start + BATCH]
+            drawn.append(draw(pipeline, batch, first=start, steps=steps, guidance=guidance, seed=seed))
             bar.update(len(batch))
     return np.concatenate(drawn)
+
+
+def draw(
+    pipeline: StableDiffusionPipeline,
+    captions: Sequence[str],
+    *,
+    first: int = 0,
+    steps: int = 25,
+    guidance: float = 3.0,
+    seed: int = SEED,
+) -> NDArray[np.uint8]:
+    """Draw captions in one batch, as `generate` does; the first of them is number `first`."""
+    pipeline.set_progress_bar_config(disable=True)
+    noise = [torch.Generator().manual_seed(1000 * seed + first + index) for index in range(len(captions))]
+    images = pipeline(
+        list(captions), num_inference_steps=steps, guidance_scale=guidance, generator=noise, output_type="np"
+    ).images
+    drawn: NDArray[np.uint8] = (images * 255).round().astype(np.uint8)
+    return drawn
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -137,10 +156,10 @@ def _report(
     decibels, ceiling = _round_trip(pipeline)
     total = {aspect: _share(tally) for aspect, tally in rates["overall"].items()}
     targets = [
-        *(_Target(aspect, 0.99, total[aspect]) for aspect in ("background", "colour", "placement")),
-        _Target("shape", 0.97, total["shape"]),
-        _Target("everything right, two objects", 0.90, _share(rates["two objects"]["everything"])),
-        _Target("autoencoder, dB", 35.0, decibels),
+        *(Target(aspect, 0.99, total[aspect]) for aspect in ("background", "colour", "placement")),
+        Target("shape", 0.97, total["shape"]),
+        Target("everything right, two objects", 0.90, _share(rates["two objects"]["everything"])),
+        Target("autoencoder, dB", 35.0, decibels),
     ]
     return {
         "rates": rates,
@@ -152,7 +171,7 @@ def _report(
             "scheduler": type(pipeline.scheduler).__name__,
             "steps": options.steps,
             "guidance": options.guidance,
-            "seed": _SEED,
+            "seed": SEED,
         },
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
     }
@@ -176,7 +195,7 @@ def _round_trip(pipeline: StableDiffusionPipeline) -> tuple[float, tuple[int, in
 
     This tells how much of the shape rate a denoiser that met the encoder's latents exactly would already lose.
     """
-    rng = np.random.default_rng([_SEED, 0])
+    rng = np.random.default_rng([SEED, 0])
     scenes = [sample_scene(rng) for _ in range(200)]
     pictures = to_tensor(np.stack([render(scene)[0] for scene in scenes]))
     with torch.no_grad():

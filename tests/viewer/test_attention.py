@@ -82,13 +82,35 @@ def test_a_word_is_drawn_over_the_picture(dxray: Dxray, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("grid", "rows", "columns"), [("words", 11, 3), ("heads", 4, 4)])
 def test_tables_of_maps(dxray: Dxray, tmp_path: Path, grid: str, rows: int, columns: int) -> None:
-    """A table has a row for each word and a column for each step, or layers and heads, in the terminal likewise."""
+    """A table has a row for each word and a column for each step, or layers and heads, in the terminal likewise.
+
+    Above the words there is a row of what the model predicted at each step.
+    """
     word = ["--word", "circle"] if grid == "heads" else []
     lines = dxray("--grid", grid, *word, "--out", str(tmp_path / "grid.png"))
     assert sum(", up to " in line for line in lines) == rows
     height, width, _ = pixels(tmp_path / "grid.png").shape
-    assert height == 24 + 62 + rows * (104 + 6) + 40 + 24
+    assert height == 24 + 62 + (rows + (grid == "words")) * (104 + 6) + 40 + 24
     assert width > columns * (104 + 6)
+
+
+def test_some_words_of_many(dxray: Dxray, tmp_path: Path) -> None:
+    """Words that are named several times make a table of just these, in that order, or their shares."""
+    words = ["--word", "square", "--word", "red circle", "--word", "square"]
+    lines = dxray("--grid", "words", *words, "--out", str(tmp_path / "grid.png"))
+    assert [line.partition(",")[0] for line in lines if ", up to " in line] == ["square", "red circle"]
+    facts = json.loads("\n".join(dxray("--json", *words[:4])))
+    assert list(facts["mass"]) == ["square", "red circle"]
+
+
+def test_without_predictions_there_is_no_row_of_them(dxray: Dxray, embedded: Path, tmp_path: Path) -> None:
+    """A trace without x0 has its words alone in the table."""
+    copy = Path(shutil.copytree(embedded, tmp_path / "copy.zarr"))
+    document = json.loads((copy / "zarr.json").read_text())
+    del document["consolidated_metadata"]["metadata"]["latents/preview_x0"]
+    (copy / "zarr.json").write_text(json.dumps(document))
+    dxray("--grid", "words", "--word", "red", "--out", str(tmp_path / "grid.png"), trace=copy)
+    assert pixels(tmp_path / "grid.png").shape[0] == 24 + 62 + 104 + 6 + 40 + 24
 
 
 def test_the_terminal_has_half_blocks(dxray: Dxray, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,11 +138,17 @@ def test_the_negative_prompt(dxray: Dxray) -> None:
         (["--word", "circel"], "Did you mean circle?"),
         (["--word", "circle", "--step", "3"], "no step 3"),
         (["--word", "circle", "--layer", "unet.**.attn3"], "matches no module that attends"),
+        (["--layer", "unet.**.attn3"], "One that does is unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2."),
+        (["--word", "circle", "--layer", "unet.**.attn1"], "in the 4 modules that attend, only self-attention"),
+        (["--word", "circle", "--step", "-4"], "its complete steps are 0 to 2"),
+        (["--word", "circle", "--branch", "unconditional"], "has 'circle': add --branch conditional"),
         (["--word", "circle", "--head", "9"], "no head 9"),
         (["--word", "circle", "--branch", "other"], "no guidance branch"),
         (["--word", "circle", "--image", "4"], "no image 4"),
         (["--word", "a", "--occurrence", "5"], "stands 2 times"),
         (["--grid", "heads"], "add --word"),
+        (["--grid", "heads", "--word", "red", "--word", "blue"], "one word, not red, blue; --grid words"),
+        (["--word", "red", "--word", "blue"], "one word, not red, blue; --grid words"),
         (["--out", "x.png"], "add --word"),
         (["--word", "circle", "--out", "nowhere/x.png"], "cannot write nowhere/x.png"),
         (["--word", "circle", "--out", "x.nothing"], "cannot write x.nothing"),

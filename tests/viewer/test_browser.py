@@ -225,6 +225,17 @@ async def test_look_keys(browser: Make) -> None:
         assert "inferno · p1–p99" in text(pilot, "TabBar")
 
 
+async def test_what_else_was_kept_is_named(browser: Make, embedded: Path) -> None:
+    """Where a layer's output was not kept but its queries and keys were, the Image view says which key leads there."""
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2"
+    async with browser(embedded, layer=name, tab="image").run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        assert "of this output; o goes on to" in text(pilot, "#image")
+        await pilot.press("o")
+        await settle(pilot)
+        assert "Only statistics" not in text(pilot, "#image")
+
+
 async def test_statistics_only(browser: Make) -> None:
     """Without tensors the picture says why, and which line of code would have kept them."""
     async with browser("statistics", layer="unet.mid_block", tab="image").run_test(size=SIZE) as pilot:

@@ -27,9 +27,11 @@ class HeatmapView(Canvas):
         if scene.site is None:
             return self.explain("There is no layer to show.")
         if not scene.site.array:
+            kept = scene.snapshot.kept_beside(scene.site)
+            what = f"this {scene.site.array_name}; o goes on to {', '.join(kept)}" if kept else "this layer"
+            whose = "it" if kept else "its tensors"
             return self.explain(
-                "Only statistics were kept of this layer. To keep its tensors, trace with",
-                code=capture_line(scene.site),
+                f"Only statistics were kept of {what}. To keep {whose}, trace with", code=capture_line(scene.site)
             )
         if not scene.snapshot.has_tensor(scene.site, scene.step):
             return self.explain(

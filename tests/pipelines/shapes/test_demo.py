@@ -23,6 +23,29 @@ def test_the_demo_leaves_a_trace_and_says_what_it_holds(tmp_path: Path, capsys: 
     assert image.read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_demo_can_be_asked_where_it_looks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Unless told otherwise the demo keeps what attention needs, and names the command that shows it; that works."""
+    path = tmp_path / "demo.zarr"
+    assert main(["demo", "a big green star on black", "--steps", "2", "--out", str(path), "--no-view"]) == 0
+    asked = f"dxray attention {path} --word star"
+    assert asked in capsys.readouterr().out
+    assert main(asked.split()[1:]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("star: mean over 2 steps, 4 layers")
+    trace = open_trace(path)
+    assert {call.kind for calls in trace.attention_modules.values() for call in calls} >= {"self", "cross"}
+    assert trace.modules["unet.mid_block"].stored
+
+
+@pytest.mark.parametrize("level", ["statistics", "blocks"])
+def test_without_attention_the_demo_does_not_offer_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], level: str
+) -> None:
+    """A trace that keeps less is not said to show attention."""
+    out = str(tmp_path / "demo.zarr")
+    assert main(["demo", "--steps", "1", "--out", out, "--no-view", "--capture", level]) == 0
+    assert "dxray attention" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments", [["--steps", "0"], ["--steps", "many"], ["--capture", "nothing"]])
 def test_a_wrong_option_is_one_clear_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Bad values are refused with exit code 2 before anything is loaded."""

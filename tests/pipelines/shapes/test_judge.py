@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from diffusion_xray.pipelines.shapes.judge import Verdict, judge
+from diffusion_xray.pipelines.shapes.judge import Verdict, judge, object_masks
 from diffusion_xray.pipelines.shapes.world import (
     BACKGROUNDS,
     COLOURS,
@@ -136,6 +136,33 @@ def test_an_empty_picture_has_only_a_background(value: int) -> None:
     scene = replace(scene_of(5, objects=2), background={0: "black", 128: "gray", 255: "white"}[value])
     verdict = judge(np.full((64, 64, 3), value, np.uint8), scene)
     assert verdict == Verdict(background=True, colour=False, placement=False, shape=False, size=False, no_foreign=True)
+
+
+@swaps
+@given(seeds)
+def test_the_masks_of_objects_come_from_the_picture(seed: int) -> None:
+    """The pixels found of each object are those it was drawn with, wherever the scene says it is."""
+    scene = scene_of(seed)
+    picture, drawn = render(scene)
+    elsewhere = replace(scene, objects=tuple(replace(thing, x=0, y=0, radius=1) for thing in scene.objects))
+    found = object_masks(picture, elsewhere)
+    assert found is not None
+    assert found.shape == drawn.shape
+    assert (found != (drawn >= 0.5)).sum() <= 12 * len(drawn)  # where coverage is about a half
+
+
+def test_no_masks_of_what_is_not_there() -> None:
+    """Where an object of the asked colour and shape is not to be found, or the background is another, there is none."""
+    scene = Scene((replace(scene_of(3, objects=1).objects[0], colour="red", shape="star"),), "", "white")
+    thing = scene.objects[0]
+    picture = picture_of(scene)
+    assert object_masks(picture, scene) is not None
+    for asked in (
+        replace(scene, background="gray"),
+        replace(scene, objects=(replace(thing, colour="blue"),)),
+        replace(scene, objects=(replace(thing, shape="ring"),)),
+    ):
+        assert object_masks(picture, asked) is None
 
 
 def test_other_picture_formats_are_refused() -> None:

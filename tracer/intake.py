@@ -156,7 +156,8 @@ class Intake:
             place.known.pop(call, None)
             return
         row = place.rows[call]
-        own = place.arrays[call] if place.table.sites[row].array == place.arrays[call] else ""
+        site, own = place.table.sites[row], place.arrays[call]
+        own = own if site.array == own and site.shape == tensor.shape else ""
         stored, buffers = self._stored_dtype(tensor), kind_of(tensor)
         place.known[call] = Known(row, tensor.dtype, tensor.shape, tensor.nbytes, dense, own, stored, buffers)
         self._repeating[source.name] = place

@@ -121,7 +121,9 @@ class Attentions:
         Raises:
             TraceFormatError: An array has another shape than its site.
         """
-        return Inputs(self._archive, call, None if call.mask is None else self._captured(call.mask))
+        assert call.query is not None and call.key is not None
+        masked = None if call.mask is None else self._captured(call.mask)
+        return Inputs(self._archive, call.query, call.key, call.mask, masked)
 
     def branches(self, call: AttentionInfo) -> tuple[str, ...]:
         """Guidance branch of each entry of the batch, "" where there are none."""

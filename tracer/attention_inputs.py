@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,6 @@ from .archive import Archive
 from .errors import TraceFormatError
 from .info import SiteInfo, printable
 from .layout import HAS_TENSOR, NOT_CAPTURED
-
-if TYPE_CHECKING:
-    from .attention_info import AttentionInfo
 
 __all__ = ["Given", "Inputs"]
 
@@ -27,17 +24,25 @@ class Inputs:
 
     Args:
         archive: The store.
-        call: A call that has a map.
+        query: Where its queries are.
+        key: Where its keys are.
+        mask: Where its mask is, if it has one.
         masked: What was captured of its mask at each step; None where there is no mask.
 
     Raises:
         TraceFormatError: An array has another shape than its site.
     """
 
-    def __init__(self, archive: Archive, call: AttentionInfo, masked: NDArray[np.uint8] | None) -> None:
-        assert call.query is not None and call.key is not None
-        self._query, self._key, self._mask, self._masked = call.query, call.key, call.mask, masked
-        sites = [site for site in (call.query, call.key, call.mask) if site]
+    def __init__(
+        self,
+        archive: Archive,
+        query: SiteInfo,
+        key: SiteInfo,
+        mask: SiteInfo | None,
+        masked: NDArray[np.uint8] | None,
+    ) -> None:
+        self._query, self._key, self._mask, self._masked = query, key, mask, masked
+        sites = [site for site in (query, key, mask) if site]
         for site in sites:
             if archive.shape_of(site.array)[site.stepped :] != site.shape:
                 raise TraceFormatError(

@@ -29,7 +29,7 @@ from .attention_calls import (
     scaled_dot_product,
     scores,
 )
-from .taps.protocol import Undo, lies_below, replace_attribute, stand_ins
+from .patches import Undo, lies_below, replace_attribute, stand_ins
 
 __all__ = ["open_doors"]
 

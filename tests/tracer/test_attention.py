@@ -23,7 +23,7 @@ from diffusion_xray.pipelines.shapes.load import load_pipeline
 from diffusion_xray.tracer import Capture, Trace, Tracer, TracerWarning
 from diffusion_xray.tracer.check import check_attention
 from diffusion_xray.tracer.layout import module_group
-from diffusion_xray.tracer.taps.protocol import replace_attribute
+from diffusion_xray.tracer.patches import replace_attribute
 
 from ..families import FAMILIES, Family, run
 from .networks import Denoiser

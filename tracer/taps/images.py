@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..layout import IMAGES, array_name
+from ..patches import replace_attribute
 from ..target import Target
-from .protocol import Emit, Undo, replace_attribute
+from .protocol import Emit, Undo
 from .steps import bound_arguments, call_owner
 
 __all__ = ["ImagesTap"]

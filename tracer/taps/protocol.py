@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from ..capture import Selection
 from ..clock import Clock
+from ..patches import Undo
 from ..recorder import Recorder
 from ..sites import Source
 from ..target import Target
 
-__all__ = ["Emit", "ModuleStack", "Tap", "Undo", "lies_below", "replace_attribute", "shield", "stand_ins"]
-
-Undo = Callable[[], None]
-Function = TypeVar("Function", bound=Callable[..., Any])
+__all__ = ["Emit", "ModuleStack", "Tap", "Undo", "shield"]
 
 
 class Tap(Protocol):
@@ -165,80 +163,3 @@ def shield(modules: Mapping[str, nn.Module], emit: Emit, attach: Callable[[], Un
         for key in hooks.keys() - known:
             hooks[key] = emit.guard(hooks[key])
     return undo
-
-
-def replace_attribute(owner: type | dict[Any, Any], name: Any, wrap: Callable[[Any], Any]) -> Undo:
-    """Replace a method of a class, or an entry of a dict, by ``wrap(original)``; the undo puts the same object back.
-
-    The dict of a module is `vars` of it. Tracers may end in any order: an undo takes its own layer out from below
-    those that came later. When someone else has replaced the attribute meanwhile, theirs stays in place.
-    """
-    place = (id(owner), name)
-    with _LOCK:
-        layer = _Layer(_get(owner, name))
-        layer.replacement = wrap(layer.call())
-        _set(owner, name, layer.replacement)
-        layers = _LAYERS.setdefault(place, [])
-        layers.append(layer)
-        _BELOW[id(layer.replacement)] = layer
-
-    def undo() -> None:
-        with _LOCK:
-            layers.remove(layer)
-            if not layers:
-                del _LAYERS[place]
-            del _BELOW[id(layer.replacement)]
-            if _get(owner, name) is layer.replacement:
-                _set(owner, name, layer.below)
-            for other in layers:
-                if other.below is layer.replacement:
-                    other.below = layer.below
-
-    return undo
-
-
-def lies_below(function: Any) -> Any:
-    """What a replacement stands for, through the layers of every tracer; anything else is returned as it is."""
-    while (layer := _BELOW.get(id(function))) is not None and layer.replacement is function:
-        function = layer.below
-    return function
-
-
-def stand_ins(function: Any) -> set[int]:
-    """The identities of a function and of everything that replaces it at present."""
-    return {id(function), *(key for key, layer in list(_BELOW.items()) if lies_below(layer.below) is function)}
-
-
-class _Layer:
-    """A replaced attribute and what lies below it, which is another layer where several tracers run."""
-
-    def __init__(self, below: Any) -> None:
-        self.below = below
-        self.replacement: Any = None
-
-    def call(self) -> Callable[..., Any]:
-        """A function that calls what lies below at that time."""
-
-        @functools.wraps(self.below)
-        def below(*args: Any, **kwargs: Any) -> Any:
-            return self.below(*args, **kwargs)
-
-        return below
-
-
-def _get(owner: type | dict[Any, Any], name: Any) -> Any:
-    return (owner if isinstance(owner, dict) else vars(owner)).get(name)
-
-
-def _set(owner: type | dict[Any, Any], name: Any, value: Any) -> None:
-    if isinstance(owner, dict):
-        owner[name] = value
-    else:
-        setattr(owner, name, value)
-
-
-_LAYERS: dict[tuple[int, Any], list[_Layer]] = {}
-"""The layers of each attribute, the lowest first; by the owner's identity, which the undo functions keep alive."""
-_BELOW: dict[int, _Layer] = {}
-"""The layer of each replacement, by the replacement's identity."""
-_LOCK = threading.Lock()

@@ -13,10 +13,11 @@ from typing import Any
 from torch import Tensor
 
 from ..layout import LATENTS
+from ..patches import replace_attribute
 from ..schedule import noise_level, predict_x0
 from ..sites import Source
 from ..target import Target
-from .protocol import Emit, Undo, replace_attribute
+from .protocol import Emit, Undo
 from .steps import bound_arguments, scheduler_classes
 
 __all__ = ["SchedulerTap"]

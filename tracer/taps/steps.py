@@ -13,10 +13,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..patches import replace_attribute
 from ..schedule import noise_level
 from ..target import Target, is_held, timestep_parameter
 from .modules import tensors_in
-from .protocol import Emit, Undo, replace_attribute
+from .protocol import Emit, Undo
 
 __all__ = ["StepsTap", "bound_arguments", "call_owner", "scheduler_classes"]
 

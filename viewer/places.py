@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from textual.binding import Binding
 from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 from textual.types import IgnoreReturnCallbackType
@@ -79,10 +78,9 @@ class Actions(_Places):
         """Going somewhere first, then the keys in their order."""
         yield "Go to layer…", "Choose a layer by words of its name", partial(self._open, Layers, "layer …")
         yield "Go to step…", "Choose a step by its number or timestep", partial(self._open, Steps, "step …")
-        for binding in self.main.BINDINGS:
-            if isinstance(binding, Binding):
-                action = partial(self.main.run_action, binding.action)
-                yield binding.description, f"{binding.tooltip} ({binding.key_display or binding.key})", action
+        for binding in self.main.all_keys():
+            action = partial(self.main.run_action, binding.action)
+            yield binding.description, f"{binding.tooltip} ({binding.key_display or binding.key})", action
 
     def _open(self, provider: type[Provider], placeholder: str) -> None:
         self.app.push_screen(CommandPalette(providers=[provider], placeholder=placeholder))

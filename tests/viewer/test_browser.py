@@ -13,9 +13,12 @@ from textual.widgets import HelpPanel, Input
 
 from diffusion_xray.tracer.layout import STATISTICS
 from diffusion_xray.viewer.app import Browser
-from diffusion_xray.viewer.scene import Detail, Scene
+from diffusion_xray.viewer.loader import Answer
+from diffusion_xray.viewer.scene import Scene
 from diffusion_xray.viewer.screens.keys import KEYS
 from diffusion_xray.viewer.screens.main import MainScreen
+from diffusion_xray.viewer.views.overview import Glance
+from diffusion_xray.viewer.views.registry import BUILT_IN
 from diffusion_xray.viewer.widgets.canvas import Canvas
 from diffusion_xray.viewer.widgets.layer_tree import LayerTree
 from diffusion_xray.viewer.widgets.step_strip import StepStrip
@@ -61,12 +64,13 @@ def text(pilot: Pilot[None], selector: str) -> str:
 
 async def test_first_paint_reads_no_tensor(browser: Make) -> None:
     """The first picture is drawn from statistics alone; the rest follows."""
-    async with browser("normal").run_test(size=SIZE) as pilot:
+    app = browser("normal")
+    async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
         assert "2×3×8×8 float32" in text(pilot, "#facts")
-        assert scene(pilot).detail.tensor is None
         await settle(pilot)
-        assert scene(pilot).detail.histogram is not None
+        assert scene(pilot).found.histogram is not None
+        assert not any("tensor" in key for key in app._loader._cache)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +99,7 @@ async def test_many_keys_read_little(browser: Make) -> None:
         await pilot.press(*["left_square_bracket", "right_square_bracket"] * 10, "home")
         await settle(pilot)
         assert (scene(pilot).step, scene(pilot).loading) == (0, False)
-        assert scene(pilot).detail.tensor is not None
+        assert scene(pilot).found is not None
 
 
 async def test_play(browser: Make) -> None:
@@ -148,7 +152,7 @@ async def test_tabs(browser: Make, key: str, tab: str) -> None:
     async with browser("normal").run_test(size=SIZE) as pilot:
         await pilot.press(key)
         await settle(pilot)
-        assert scene(pilot).tab == tab
+        assert scene(pilot).view.id == tab
         assert pilot.app.screen.query_one(f"#{tab}").display
 
 
@@ -157,7 +161,7 @@ async def test_tab_click(browser: Make) -> None:
     async with browser("normal").run_test(size=SIZE) as pilot:
         await pilot.pause()
         await pilot.click("TabBar", offset=(17, 1))
-        assert scene(pilot).tab == "stats"
+        assert scene(pilot).view.id == "stats"
 
 
 async def test_faults_in_order(browser: Make) -> None:
@@ -229,7 +233,7 @@ async def test_statistics_only(browser: Make) -> None:
     """Without tensors the picture says why, and which line of code would have kept them."""
     async with browser("statistics", layer="unet.mid_block", tab="image").run_test(size=SIZE) as pilot:
         await settle(pilot)
-        assert "capture=Capture(modules='unet.mid_block')" in text(pilot, "#image")
+        assert "capture=Capture(modules='unet.mid_block')" in text(pilot, "#missing")
         await pilot.press("3")
         await settle(pilot)
         assert "over the steps" in text(pilot, "#hist")
@@ -239,7 +243,7 @@ async def test_step_without_tensor(browser: Make) -> None:
     """A step that the capture left out is said to be so, not shown as NaN."""
     async with browser("sparse", layer="unet.mid_block", tab="image", step=1).run_test(size=SIZE) as pilot:
         await settle(pilot)
-        assert "not kept at step 1" in text(pilot, "#image")
+        assert "not kept at step 1" in text(pilot, "#missing")
         await pilot.press("right_square_bracket")
         await settle(pilot)
         assert "feature map" in text(pilot, "#image")
@@ -321,8 +325,7 @@ async def test_previews(browser: Make) -> None:
             screen.snapshot, info=info, has_previews=True, prompts=("a [red]circle[/red]",)
         )
         pixels = np.full((16, 16, 3), 200, dtype=np.uint8)
-        shown = scene(pilot)
-        screen.post_message(MainScreen.Read(shown.site, shown.step, shown.tab, Detail(preview=pixels)))
+        screen.post_message(MainScreen.Read(screen.scene.view, screen.request, Answer(Glance(preview=pixels))))
         await pilot.pause()
         preview = text(pilot, "#preview")
         assert "latents 16×16" in preview and "▀▀▀▀" in preview
@@ -474,5 +477,6 @@ async def test_live(browser: Make, traces: dict[str, Path], tmp_path: Path) -> N
 def test_documented_keys() -> None:
     """docs/viewer.md names the id of every key, by itself or by its group."""
     text = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text(encoding="utf-8")
-    missing = [key.id for key in KEYS if key.id and f"`{key.id}`" not in text]
+    keys = [*KEYS, *(key for view in BUILT_IN for key in view.keys)]
+    missing = [key.id for key in keys if key.id and f"`{key.id}`" not in text]
     assert [name for name in missing if not name.startswith("tab.") and name != "view.help"] == []

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Hashable
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingsMap, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
+from textual.widget import Widget
 from textual.widgets import ContentSwitcher, Footer, HelpPanel, Input, Static
 
 from diffusion_xray.tracer.info import SiteInfo, printable
 
-from ..loader import Loader
+from ..loader import Answer, Loader
 from ..look import CHANGES, Look
 from ..model import Snapshot
 from ..opening import Opening, find_opening
-from ..scene import Detail, Scene, Tab
+from ..scene import Scene
+from ..views.protocol import Missing, Request
+from ..views.registry import Registry
 from ..widgets.canvas import Canvas
+from ..widgets.explanation import Explanation
 from ..widgets.header import TraceHeader
-from ..widgets.heatmap import HeatmapView
-from ..widgets.histogram import HistogramView
 from ..widgets.layer_tree import LayerTree
-from ..widgets.overview import Overview
-from ..widgets.preview import Preview
-from ..widgets.statistics import StatisticsView
 from ..widgets.step_strip import StepStrip
 from ..widgets.tab_bar import TabBar
 from .feed import FeedScreen
-from .keys import KEYS
+from .keys import KEYS, page_keys, tab_keys
 
 __all__ = ["MainScreen"]
 
@@ -44,20 +44,25 @@ class MainScreen(FeedScreen):
     VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]  # noqa: RUF012 - likewise
     HELP = "Left the layers, below the steps. A mark `✗31` says: not finite from step 31."
 
-    def __init__(self, loader: Loader, snapshot: Snapshot, opening: Opening, *, shade: bool) -> None:
+    def __init__(
+        self, loader: Loader, snapshot: Snapshot, opening: Opening, views: Registry, *, shade: bool = False
+    ) -> None:
         super().__init__(loader)
+        self.views = views
         self.snapshot = snapshot
         self._layer = opening.layer
         self._site = opening.site
         self._step = opening.step
-        self._tab: Tab = opening.tab
+        self._view = views[opening.tab]
+        self._wishes: dict[str, Hashable] = {}
         self._look = Look(shade=shade)
-        self._detail = Detail()
+        self._answer: Answer | None = None
         self._waiting = True
         self._following = snapshot.is_live and opening.step >= snapshot.steps - 1
         self._fault = -1
         self._player: Timer | None = None
         self._told = ""
+        self._own_bindings = self._bindings.copy()
 
     def compose(self) -> ComposeResult:
         """Lay out the widgets."""
@@ -69,20 +74,15 @@ class MainScreen(FeedScreen):
                 yield LayerTree(id="tree")
             with Vertical(id="centre"):
                 yield TabBar()
-                with ContentSwitcher(id="pages", initial=self._tab):
-                    with Horizontal(id="overview"):
-                        yield Overview(id="facts")
-                        yield Preview(id="preview")
-                    yield StatisticsView(id="stats")
-                    yield HistogramView(id="hist")
-                    yield HeatmapView(id="image")
+                with ContentSwitcher(id="pages"):
+                    yield Explanation(id="missing")
         yield StepStrip(id="steps")
         yield Static("dxray needs 60 × 16 characters: make the terminal larger", id="small", markup=False)
         yield Footer(id="footer")
 
-    def on_mount(self) -> None:
+    async def on_mount(self) -> None:
         """Draw from the statistics first, then read the rest."""
-        self._show()
+        await self._open_page(self._view.id)
         tree = self.query_one(LayerTree)
         tree.choose(self._layer, unfold=True)
         tree.focus()
@@ -119,8 +119,17 @@ class MainScreen(FeedScreen):
         self.go_to_step(message.step)
 
     @on(TabBar.Chosen)
-    def _tab_chosen(self, message: TabBar.Chosen) -> None:
-        self.action_tab(message.tab)
+    async def _tab_chosen(self, message: TabBar.Chosen) -> None:
+        await self.action_tab(message.tab)
+
+    @on(Canvas.Wished)
+    def _wished(self, message: Canvas.Wished) -> None:
+        self._wishes[self._view.id] = message.wish
+        self._select(self._site, self._step)
+
+    @on(Canvas.Failed)
+    def _failed(self, message: Canvas.Failed) -> None:
+        self._tell(message.error, title=f"View {self._view.id!r} failed")
 
     @on(Input.Changed, "#filter")
     def _filter_changed(self, event: Input.Changed) -> None:
@@ -183,13 +192,19 @@ class MainScreen(FeedScreen):
         self.query_one(LayerTree).choose(fault.site.name)
         self.notify(f"fault {self._fault + 1} of {len(faults)}, causes first", timeout=2)
 
-    def action_tab(self, tab: Tab) -> None:
+    async def action_tab(self, tab: str) -> None:
         """Show another view."""
-        self._tab = tab
-        self.query_one("#pages", ContentSwitcher).current = tab
-        if self.maximized is not None:
-            self.maximized = self._page()
-        self._select(self._site, self._step)
+        if await self._open_page(tab):
+            self._select(self._site, self._step)
+
+    async def action_page(self, action: str) -> None:
+        """Do what a key of the view says."""
+        try:
+            await self.app.run_action(action, self._page())
+        except Exception as error:
+            if self._view.id not in self.views.foreign:
+                raise
+            self._tell(f"{type(error).__name__}: {error}", title=f"View {self._view.id!r} failed")
 
     def action_tree(self) -> None:
         """Show or hide the layers."""
@@ -213,7 +228,8 @@ class MainScreen(FeedScreen):
 
     def action_zoom(self) -> None:
         """Give the view the whole screen, or take it back."""
-        self.maximized = None if self.maximized is not None else self._page()
+        shown = self.query_one("#pages", ContentSwitcher).visible_content
+        self.maximized = None if self.maximized is not None else shown
 
     def action_help(self) -> None:
         """Show or hide the keys."""
@@ -231,8 +247,60 @@ class MainScreen(FeedScreen):
         elif self.query(HelpPanel):
             self.app.action_hide_help_panel()
 
-    def _page(self) -> Any:
-        return self.query_one(f"#{self._tab}")
+    def all_keys(self) -> list[Binding]:
+        """The keys that hold now: those of the screen, of the tabs and of the view shown."""
+        return [*KEYS, *tab_keys(self.views.values()), *page_keys(self._view)]
+
+    @property
+    def scene(self) -> Scene:
+        """What is on show."""
+        answer = self._answer
+        return Scene(
+            snapshot=self.snapshot,
+            site=self._site,
+            step=self._step,
+            view=self._view,
+            views=self.views,
+            look=self._look,
+            wish=self._wishes.get(self._view.id),
+            found=answer.found if answer else None,
+            error=answer.error if answer else "",
+            loading=self._waiting,
+            playing=self._player is not None,
+            following=self._following,
+        )
+
+    async def _open_page(self, tab: str) -> bool:
+        """Make a view the one shown; False where it cannot be made, which is told."""
+        view = self.views[tab]
+        if not self.query(f"#{tab}"):
+            try:
+                page = view.widget()
+            except Exception as error:
+                if tab not in self.views.foreign:
+                    raise
+                self._tell(f"{type(error).__name__}: {error}", title=f"View {tab!r} cannot be opened")
+                if view is self._view:
+                    return await self._open_page(next(iter(self.views)))
+                return False
+            for canvas in page.walk_children(Canvas, with_self=True):
+                canvas.forgiving = tab in self.views.foreign
+            await self.query_one("#pages", ContentSwitcher).add_content(page, id=tab)
+        self._view, self._answer = view, None
+        self._bindings = self._own_bindings.copy()
+        for more in (tab_keys(self.views.values()), page_keys(view)):  # the view's win over the screen's
+            self._bindings.key_to_bindings.update(BindingsMap(more).key_to_bindings)
+        self._show()
+        self.refresh_bindings()
+        return True
+
+    def _page(self) -> Widget:
+        return self.query_one(f"#{self._view.id}")
+
+    def _tell(self, error: str, *, title: str) -> None:
+        if error != self._told:
+            self._told = error
+            self.notify(printable(error), title=printable(title), severity="error", markup=False)
 
     def _clear_filter(self) -> None:
         field = self.query_one("#filter", Input)
@@ -253,40 +321,51 @@ class MainScreen(FeedScreen):
         if site is not self._site:
             self._site = site
             self._layer = site.name if site else ""
-            self._detail = Detail(preview=self._detail.preview, preview_x0=self._detail.preview_x0)
+            self._answer = None
         self._step = step
         self._waiting = True
         self._show()
         self._ask()
 
     def _ask(self) -> None:
-        self.read_soon(self._site, self._step, self._tab, steps=self.snapshot.steps)
+        if self._missing(self.scene) is None:
+            self.read_soon(self._view, self.request)
+
+    @property
+    def request(self) -> Request:
+        """What is to be read for what is on show."""
+        return Request(self._site, self._step, self.snapshot.steps, self._wishes.get(self._view.id))
+
+    def _missing(self, scene: Scene) -> Missing | None:
+        try:
+            return self._view.missing(scene)
+        except Exception as error:
+            if self._view.id not in self.views.foreign:
+                raise
+            return Missing(f"? This view failed: {type(error).__name__}: {error}")
 
     def _show(self) -> None:
-        scene = Scene(
-            snapshot=self.snapshot,
-            site=self._site,
-            step=self._step,
-            look=self._look,
-            tab=self._tab,
-            detail=self._detail,
-            loading=self._waiting,
-            playing=self._player is not None,
-            following=self._following,
-        )
+        scene = self.scene
+        missing = self._missing(scene)
+        self.query_one("#missing", Explanation).missing = missing
+        pages = self.query_one("#pages", ContentSwitcher)
+        pages.current = self._view.id if missing is None else "missing"
+        shown = pages.visible_content
+        if self.maximized is not None:
+            self.maximized = shown
+        hidden = {page for page in pages.children if page is not shown}
         for canvas in self.query(Canvas):
-            canvas.scene = scene
-        self.query_one("#preview").set_class(not self.snapshot.has_previews, "-none")
+            if hidden.isdisjoint(canvas.ancestors_with_self):
+                canvas.scene = scene
         self.query_one("#side").border_subtitle = self._look.statistic
 
     @on(FeedScreen.Read)
     def _arrived(self, message: FeedScreen.Read) -> None:
-        if (message.site, message.step, message.tab) != (self._site, self._step, self._tab):
+        if message.view is not self._view or message.request != self.request:
             return
-        self._detail, self._waiting = message.detail, False
-        if message.detail.error and message.detail.error != self._told:
-            self._told = message.detail.error
-            self.notify(printable(self._told), title="Not readable", severity="error", markup=False)
+        self._answer, self._waiting = message.answer, False
+        if message.answer.error:
+            self._tell(message.answer.error, title="Not readable")
         self._show()
 
     @on(FeedScreen.Refreshed)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from textual.strip import Strip
 
-from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.tracer.summary import number
 
+from ..planes import Plane, plane_of, value_range
 from ..render import colour_bar, heat_map
-from ..scene import Plane, Scene, plane_of, value_range
+from ..scene import Scene
 from .canvas import Canvas, centred, to_strips
 
-__all__ = ["HeatmapView", "capture_line"]
+__all__ = ["HeatmapView"]
 
 
 class HeatmapView(Canvas):
@@ -24,21 +24,9 @@ class HeatmapView(Canvas):
         """The picture, or why there is none."""
         scene = self.scene
         assert scene is not None
-        if scene.site is None:
-            return self.explain("There is no layer to show.")
-        if not scene.site.array:
-            return self.explain(
-                "Only statistics were kept of this layer. To keep its tensors, trace with",
-                code=capture_line(scene.site),
-            )
-        if not scene.snapshot.has_tensor(scene.site, scene.step):
-            return self.explain(
-                f"The tensor was not kept at step {scene.step}: Capture(every=…, steps=…) left it out, or there was no"
-                " room for it. Its statistics are in the other views.",
-            )
-        tensor = scene.detail.tensor
-        if tensor is None:
-            return self.explain(_why_not(scene))
+        tensor = scene.found
+        if tensor is None or scene.site is None:
+            return self.explain(f"? This tensor cannot be read: {scene.error}" if scene.error else "loading …")
         plane = plane_of(tensor, scene.site, scene.look)
         if not plane.values.size:
             return self.explain("This tensor holds no values: one of its dimensions is 0.")
@@ -79,17 +67,3 @@ class HeatmapView(Canvas):
         if isinstance(branches, list) and branches and plane.batches % len(branches) == 0:
             return f"{at} ({branches[at * len(branches) // plane.batches]})"
         return str(at)
-
-
-def capture_line(site: SiteInfo) -> str:
-    """The code that keeps the tensors of a layer."""
-    what = f"modules={site.name!r}" + (", inputs=True" if site.port.startswith("input") else "")
-    return f'Tracer(pipe, "run.zarr", capture=Capture({what}))'
-
-
-def _why_not(scene: Scene) -> str:
-    if scene.detail.error:
-        return f"? This tensor cannot be read: {scene.detail.error}"
-    if scene.loading:
-        return "loading …"
-    return "No step is complete yet."

@@ -12,6 +12,7 @@ from diffusion_xray.tracer.summary import number
 
 from ..render import bars, heat_map
 from ..scene import Scene
+from ..views.hist import Spread
 from .canvas import Canvas, Tone, to_strips
 
 __all__ = ["HistogramView", "histogram_lines"]
@@ -24,16 +25,15 @@ class HistogramView(Canvas):
         """This step above, all steps below."""
         scene = self.scene
         assert scene is not None
-        if scene.site is None:
-            return self.explain("There is no layer to take a histogram of.")
+        assert scene.site is not None
+        found = scene.found or Spread()
         rows = max((height - 4) // 2, 3) if scene.site.stepped else max(height - 4, 3)
-        lines = histogram_lines(self, scene, width, rows)
+        lines = histogram_lines(self, scene, found.histogram, width, rows)
         if not scene.site.stepped or scene.loading:
             return lines
-        return [*lines, self.line(), *self._over_steps(scene, width, height - len(lines) - 2)]
+        return [*lines, self.line(), *self._over_steps(scene, found.over_steps, width, height - len(lines) - 2)]
 
-    def _over_steps(self, scene: Scene, width: int, rows: int) -> list[Strip]:
-        found = scene.detail.over_steps
+    def _over_steps(self, scene: Scene, found: Sequence[tuple[int, Histogram]], width: int, rows: int) -> list[Strip]:
         if not found or rows < 1:
             return []
         low, high = _bounds([histogram for _, histogram in found], clipped=scene.look.clipped)
@@ -64,14 +64,13 @@ class HistogramView(Canvas):
         return lines
 
 
-def histogram_lines(canvas: Canvas, scene: Scene, width: int, rows: int) -> list[Strip]:
+def histogram_lines(canvas: Canvas, scene: Scene, histogram: Histogram | None, width: int, rows: int) -> list[Strip]:
     """Bars of the values at the step shown, with a title above and the range below."""
     when = f"step {scene.step}" if scene.site is not None and scene.site.stepped else "its only call"
     title = canvas.line((f" values at {when}", "accent"), (" (log counts)" if scene.look.log else "", "muted"))
-    histogram = scene.detail.histogram
     if histogram is None:
         reading = "…" if scene.loading else "no histogram was stored"
-        return [title, canvas.line((f" {(scene.detail.error and '?') or reading}", "muted"))]
+        return [title, canvas.line((f" {(scene.error and '?') or reading}", "muted"))]
     low, high = _bounds([histogram], clipped=scene.look.clipped)
     if not np.isfinite(low):
         return [title, canvas.line((" no finite value", "fault"))]

@@ -33,11 +33,8 @@ class StatisticsView(Canvas):
         """The rows around the step shown."""
         scene = self.scene
         assert scene is not None
-        if scene.site is None:
-            return self.explain("There is no layer to show statistics of.")
+        assert scene.site is not None
         rows, faulty = scene.snapshot.rows(scene.site), scene.snapshot.faulty(scene.site)
-        if not len(rows):
-            return self.explain("No step is complete yet: statistics come with each step.")
         first = scene.look.statistic
         names = [first, *(name for name in STATISTICS if name != first)][: max((width - 8) // _COLUMN, 1)]
         head: list[Part] = [("   step ", "muted")]

@@ -127,6 +127,11 @@ class MainScreen(FeedScreen):
         self._wishes[self._view.id] = message.wish
         self._select(self._site, self._step)
 
+    @on(Canvas.Looked)
+    def _looked(self, message: Canvas.Looked) -> None:
+        self._look = message.look
+        self._show()
+
     @on(Canvas.Failed)
     def _failed(self, message: Canvas.Failed) -> None:
         self._tell(message.error, title=f"View {self._view.id!r} failed")
@@ -291,6 +296,8 @@ class MainScreen(FeedScreen):
         for more in (tab_keys(self.views.values()), page_keys(view)):  # the view's win over the screen's
             self._bindings.key_to_bindings.update(BindingsMap(more).key_to_bindings)
         self._show()
+        if self.focused is None:
+            self.query_one(LayerTree).focus()
         self.refresh_bindings()
         return True
 

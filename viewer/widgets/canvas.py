@@ -20,6 +20,7 @@ from textual.widget import Widget
 
 from diffusion_xray.tracer.info import printable
 
+from ..look import Look
 from ..render import Cells
 from ..scene import Scene
 
@@ -60,6 +61,12 @@ class Canvas(Widget):
         """The widget wants something else to be read for it: what `Request.wish` then is."""
 
         wish: Hashable
+
+    @dataclass
+    class Looked(Message):
+        """The widget wants things to be drawn in another way."""
+
+        look: Look
 
     @dataclass
     class Failed(Message):

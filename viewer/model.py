@@ -71,6 +71,10 @@ class Snapshot:
     """The first fault of each site, causes before their consequences."""
     prompts: tuple[str, ...] = ()
     has_previews: bool = False
+    writer_gone: bool = False
+    """Whether the process that wrote it has ended without a word."""
+    quiet: float = 0.0
+    """Seconds since it was last written to, where that is long ago and it still says that it is being written."""
     _columns: Mapping[str, tuple[StatisticsTable, int]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -113,8 +117,13 @@ class Snapshot:
 
     @property
     def is_live(self) -> bool:
-        """Whether the trace says that it is still being written."""
-        return self.info.status == "recording"
+        """Whether it is still being written: it says so, and its writer has not died."""
+        return self.info.status == "recording" and not self.writer_gone
+
+    @property
+    def status(self) -> str:
+        """How the run stands; "interrupted" where its writer died, whatever the trace says."""
+        return "interrupted" if self.info.status == "recording" and self.writer_gone else self.info.status
 
     @property
     def modules(self) -> int:

@@ -107,7 +107,7 @@ def _principal(maps: NDArray[Any]) -> Colours:
     """Principal components over the pixels, found by the eigenvectors of the smaller of the two Gram matrices."""
     rows, columns = (min(size, _PCA_SIDE) for size in maps.shape[1:])
     small = np.stack([resample(plane, rows, columns) for plane in maps]).reshape(len(maps), -1).T
-    bad: NDArray[np.bool_] = ~np.isfinite(small).all(axis=1)
+    bad = ~np.isfinite(small.sum(axis=1))
     pixels = np.where(bad[:, None], 0.0, small)
     pixels -= pixels[~bad].mean(axis=0) if (~bad).any() else 0.0
     pixels[bad] = 0.0

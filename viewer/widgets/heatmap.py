@@ -27,6 +27,8 @@ __all__ = ["HeatmapView"]
 _TILE: Final = 12
 """Least columns of a map in the mosaic."""
 _MOST_TILES: Final = 256
+_ASPECT: Final = (0.25, 4.0)
+"""Height by width beyond which a map is drawn as if it were that."""
 
 
 class HeatmapView(Canvas, can_focus=True):
@@ -134,9 +136,7 @@ class HeatmapView(Canvas, can_focus=True):
     def _mosaic(self, scene: Scene, maps: Maps, width: int, rows: int) -> list[Strip]:
         look = scene.look
         height, across = maps.values.shape[1:]
-        columns = max((width - 1) // (min(_TILE, max(across, 4)) + 1), 1)
-        tile = (width - 1) // columns - 1
-        lines = max(min(round(tile * height / across / 2), rows - 1), 1) if maps.spatial else 4
+        columns, tile, lines = _tiling(len(maps.values), height / across, width, rows)
         shown = min(max(rows // (lines + 1), 1) * columns, len(maps.values), _MOST_TILES)
         pages = -(-len(maps.values) // shown)
         first = look.channel % pages * shown
@@ -200,6 +200,18 @@ class HeatmapView(Canvas, can_focus=True):
 
 def _wish(scene: Scene) -> ImageWish:
     return scene.wish if isinstance(scene.wish, ImageWish) else ImageWish()
+
+
+def _tiling(tiles: int, aspect: float, width: int, rows: int) -> tuple[int, int, int]:
+    """Columns of tiles, and the columns and lines of each: as large as all have room, but not smaller than `_TILE`."""
+    aspect = min(max(aspect, _ASPECT[0]), _ASPECT[1])
+    most = max((width - 1) // (_TILE + 1), 1)
+    for columns in range(1, most + 1):
+        tile = max((width - 1) // columns - 1, 1)
+        lines = max(round(tile * aspect / 2), 1)
+        if rows // (lines + 1) * columns >= tiles:
+            break
+    return columns, tile, min(lines, max(rows - 1, 1))
 
 
 def _heat_map(

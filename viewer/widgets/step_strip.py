@@ -39,7 +39,7 @@ class StepStrip(Canvas):
 
     def parts_of(self, scene: Scene) -> tuple[object, ...]:
         """Where one is, not what was read there."""
-        return scene.snapshot, scene.site, scene.step, scene.look, scene.playing, scene.following
+        return scene.snapshot, scene.site, scene.step, scene.look, scene.playing, scene.following, scene.unseen
 
     def paint(self, width: int, height: int) -> Sequence[Strip]:  # noqa: ARG002 - its height is fixed
         """Cells, axis and status."""
@@ -101,6 +101,8 @@ class StepStrip(Canvas):
         for column, (start, stop) in enumerate(zip(first, last, strict=True)):
             if faulty[start:stop].any():
                 parts.append(self.signs(FAULT_SIGN, ["fault"]))
+            elif snapshot.is_live and start <= snapshot.steps < stop:
+                parts.append(self.signs("◐", ["good"]))  # being written: not data yet
             elif np.isnan(sampled[column]):
                 parts.append(self.signs("·", ["muted"]))
             else:
@@ -126,7 +128,14 @@ class StepStrip(Canvas):
         snapshot = scene.snapshot
         parts: list[Part] = [("▶ playing  ", "good")] if scene.playing else []
         if snapshot.is_live:
-            parts.append(("F following  ", "good") if scene.following else ("F to follow  ", "muted"))
+            new = (
+                f"▲ {scene.unseen} new step{'s' if scene.unseen != 1 else ''} – F  "
+                if scene.unseen
+                else "F to follow  "
+            )
+            parts.append(("F following  ", "good") if scene.following else (new, "accent" if scene.unseen else "muted"))
+        elif snapshot.writer_gone:
+            parts.append(("the process that wrote this has ended  ", "fault"))
         parts.append((f"{scene.look.statistic} per step", "muted"))
         parts += _first_fault(snapshot)
         if snapshot.info.error:

@@ -80,7 +80,7 @@ class ValuesView(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         row, column = self._at
         columns = range(left, min(left + max((width - _ROW) // cell, 1), plane.shape[1]))
         down, across = self._dims(plane)
-        corner = f"{down[:3]}╲{across[:2]}" if down else across[:6]
+        corner = f"{down[:1]}╲{across[:1]}"
         head: list[Part] = [(f"{corner:>{_ROW - 1}} ", "muted")]
         head += [(f"{at:>{cell}}", "accent" if at == column else "muted") for at in columns]
         lines = [self._where(scene, plane, width), self.line(*head)]

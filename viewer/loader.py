@@ -57,12 +57,12 @@ class Loader:
                 if fresh or self._latest is None:
                     self._latest = _snapshot(self.trace)
                 self._latest = self._at_this_moment(self._latest)
-                return self._latest
             except DxrayError:
                 raise
             except Exception as error:  # a damaged store raises whatever its codec likes
                 name = self.trace.name
                 raise TraceFormatError(f"{name} is damaged: {type(error).__name__}: {error}") from error
+            return self._latest
 
     def _at_this_moment(self, snapshot: Snapshot) -> Snapshot:
         """The same, with what is known of the writer; the same object where nothing changed."""

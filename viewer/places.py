@@ -78,9 +78,18 @@ class Actions(_Places):
         """Going somewhere first, then the keys in their order."""
         yield "Go to layer…", "Choose a layer by words of its name", partial(self._open, Layers, "layer …")
         yield "Go to step…", "Choose a step by its number or timestep", partial(self._open, Steps, "step …")
+        yield (
+            "Most changed layer",
+            "The layer whose statistic changes most over the steps",
+            partial(self._run, "changed"),
+        )
+        yield "Largest absmax", "The layer with the largest value at any step", partial(self._run, "largest")
         for binding in self.main.all_keys():
             action = partial(self.main.run_action, binding.action)
             yield binding.description, f"{binding.tooltip} ({binding.key_display or binding.key})", action
+
+    def _run(self, order: str) -> None:
+        self.main.action_extreme(order)
 
     def _open(self, provider: type[Provider], placeholder: str) -> None:
         self.app.push_screen(CommandPalette(providers=[provider], placeholder=placeholder))

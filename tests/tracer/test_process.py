@@ -33,7 +33,7 @@ def test_a_number_given_again() -> None:
 @pytest.mark.parametrize(
     "change",
     [{"machine": "elsewhere"}, {"pid": "1; rm"}, {"pid": -1}, {"pid": True}, {"pid": 10**30}, {"pid": None}],
-    ids=lambda change: str(change),
+    ids=str,
 )
 def test_what_cannot_be_known(change: dict[str, object]) -> None:
     """A process of another machine, or a description that is nonsense, is not said to be gone."""

@@ -109,7 +109,7 @@ class Canvas(Widget):
 
     def render_line(self, y: int) -> Strip:
         """One painted line, made exactly as wide as the widget."""
-        width, height = self.size
+        width, height = self.scrollable_content_region.size
         if self._painted is None:
             lines = self._lines(width, height) if self.scene is not None and width else []
             lines += [Strip([])] * (height - len(lines))

@@ -167,6 +167,7 @@ class MainScreen(StageScreen):
 
     def action_filter(self) -> None:
         """Ask for words of layers' names."""
+        self.maximized = None
         if self.has_class("-narrow"):
             self.add_class("-flip")
         else:
@@ -222,6 +223,7 @@ class MainScreen(StageScreen):
 
     def action_goto(self) -> None:
         """Ask for a step or a layer to go to."""
+        self.maximized = None
         field = self.query_one("#goto", Input)
         field.add_class("-open")
         field.focus()

@@ -9,7 +9,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
-from textual.widgets import ContentSwitcher, Footer, HelpPanel, Input, Static
+from textual.widgets import ContentSwitcher, Input, Static
 
 from diffusion_xray.tracer.errors import SiteNotFoundError
 from diffusion_xray.tracer.info import SiteInfo, printable
@@ -21,6 +21,7 @@ from ..opening import find_opening
 from ..order import ORDERS, ranked
 from ..widgets.explanation import Explanation
 from ..widgets.header import TraceHeader
+from ..widgets.key_line import KeyLine
 from ..widgets.layer_tree import Arrangement, LayerTree
 from ..widgets.step_strip import StepStrip
 from ..widgets.tab_bar import TabBar
@@ -61,7 +62,7 @@ class MainScreen(StageScreen):
         yield StepStrip(id="steps")
         yield Input(placeholder="step 31, t=519, sigma=2, or words of a layer's name", id="goto", compact=True)
         yield Static("dxray needs 60 × 16 characters: make the terminal larger", id="small", markup=False)
-        yield Footer(id="footer")
+        yield KeyLine(id="footer")
 
     async def on_mount(self) -> None:
         """Draw from the statistics first, then read the rest."""
@@ -262,7 +263,7 @@ class MainScreen(StageScreen):
 
     def action_help(self) -> None:
         """Show or hide the keys."""
-        if self.query(HelpPanel):
+        if self.query("HelpPanel"):
             self.app.action_hide_help_panel()
         else:
             self.app.action_show_help_panel()
@@ -275,7 +276,7 @@ class MainScreen(StageScreen):
             self._clear_filter()
         elif self.maximized is not None:
             self.maximized = None
-        elif self.query(HelpPanel):
+        elif self.query("HelpPanel"):
             self.app.action_hide_help_panel()
         elif str(self.query_one(LayerTree).arrangement):
             self._arrange(order="called", flat=False, faults=False, pinned=False)

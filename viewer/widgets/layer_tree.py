@@ -104,12 +104,13 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         super().__init__(id=id)
         self._unfolded: set[str] = set()
         self._rows: list[_Row] = []
+        self._kept: dict[tuple[str, int], Strip] = {}
         self._places: dict[str, int] = {}
         self.pins: set[str] = set()
         """Names of the layers that the user wants to find again."""
         self._chosen = ""
         self._filled_from: Snapshot | None = None
-        self._sorted_by = ""
+        self._sorted_by = self._statistic = ""
 
     def choose(self, name: str, *, unfold: bool = False) -> None:
         """Put the cursor on a layer, unfolding what it lies in, and with `unfold` itself; nothing is posted."""
@@ -128,6 +129,9 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
 
     def watch_scene(self) -> None:
         """Draw again; with new layers, list them again."""
+        if self.scene is not None and self.scene.look.statistic != self._statistic:
+            self._statistic = self.scene.look.statistic
+            self._kept.clear()
         super().watch_scene()
         if self.scene is None:
             return
@@ -150,7 +154,21 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         if not self._rows:
             return self.explain(self._why_empty())
         top = round(self.scroll_offset.y)
-        return [self._draw(row, width) for row in self._rows[top : top + height]]
+        return [self._drawn_row(row, width) for row in self._rows[top : top + height]]
+
+    def _drawn_row(self, row: _Row, width: int) -> Strip:
+        """A row, kept as long as it looks the same: moving the cursor draws two."""
+        if row.layer.name == self._chosen:
+            return self._draw(row, width)
+        key = (row.layer.name, width)
+        if key not in self._kept:
+            self._kept[key] = self._draw(row, width)
+        return self._kept[key]
+
+    def notify_style_update(self) -> None:
+        """Draw in the colours of the new theme."""
+        super().notify_style_update()
+        self._kept.clear()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Draw the rows that came into sight."""
@@ -245,6 +263,7 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         self._filled_from = self.scene.snapshot
         self._rows = list(self._listed() if self.arrangement.is_list else self._tree())
         self._places = {row.layer.name: index for index, row in enumerate(self._rows)}
+        self._kept.clear()
         self._measure()
         self.redraw()
 

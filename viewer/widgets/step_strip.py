@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,13 @@ from ..scene import Scene
 from .canvas import Canvas, Part, Tone, to_strips
 
 __all__ = ["StepStrip"]
+
+_SIGNS: Final[dict[str, tuple[str, Tone]]] = {
+    "fault": (FAULT_SIGN, "fault"),
+    "nothing": ("·", "muted"),
+    "writing": ("◐", "good"),
+}
+"""What stands where there is no colour: not finite, not recorded, and not complete yet, which is no data."""
 
 
 class StepStrip(Canvas):
@@ -97,17 +106,24 @@ class StepStrip(Canvas):
                 shade=scene.look.shade,
             )
         )[0]
-        parts = []
-        for column, (start, stop) in enumerate(zip(first, last, strict=True)):
-            if faulty[start:stop].any():
-                parts.append(self.signs(FAULT_SIGN, ["fault"]))
-            elif snapshot.is_live and start <= snapshot.steps < stop:
-                parts.append(self.signs("◐", ["good"]))  # being written: not data yet
-            elif np.isnan(sampled[column]):
-                parts.append(self.signs("·", ["muted"]))
-            else:
-                parts.append(colours.crop(column, column + 1))
-        return Strip.join(parts).simplify()
+        being_written = snapshot.steps if snapshot.is_live else -1
+        kinds = [
+            "fault"
+            if faulty[start:stop].any()
+            else "writing"
+            if start <= being_written < stop
+            else "nothing"
+            if blank
+            else ""
+            for start, stop, blank in zip(first.tolist(), last.tolist(), np.isnan(sampled).tolist(), strict=True)
+        ]
+        parts, at = [], 0
+        for kind, run in itertools.groupby(kinds):
+            end = at + len(list(run))
+            sign, tone = _SIGNS.get(kind, ("", "plain"))
+            parts.append(self.line((sign * (end - at), tone)) if kind else colours.crop(at, end))
+            at = end
+        return Strip.join(parts)
 
     def _axis(self, scene: Scene, first: NDArray[np.intp], width: int) -> Strip:
         total = scene.snapshot.planned_steps

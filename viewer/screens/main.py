@@ -79,8 +79,9 @@ class MainScreen(StageScreen):
         super().show()
         side = self.query_one("#side")
         how = str(self.query_one(LayerTree).arrangement)
-        side.border_title = f"Layers · {how}" if how else "Layers"
-        side.border_subtitle = self._look.statistic
+        titles = (f"Layers · {how}" if how else "Layers", self._look.statistic)
+        if (side.border_title, side.border_subtitle) != titles:  # setting them draws the box, whether they change or not
+            side.border_title, side.border_subtitle = titles
 
     def go_to_layer(self, name: str) -> None:
         """Choose a layer, and show it in the tree."""

@@ -51,7 +51,7 @@ class Canvas(Widget):
     }
     """
 
-    scene: reactive[Scene | None] = reactive(None, init=False)
+    scene: reactive[Scene | None] = reactive(None, init=False, repaint=False)
 
     forgiving = False
     """Whether an error in `paint` is shown in place of a picture: for views of other packages."""

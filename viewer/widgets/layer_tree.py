@@ -82,7 +82,7 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
     HELP = "Layers in call order. A mark `✗31` says: not finite from step 31, here or further down."
     DEFAULT_CSS = "LayerTree { overflow-y: auto; overflow-x: hidden; scrollbar-size-vertical: 1; }"
 
-    arrangement: reactive[Arrangement] = reactive(Arrangement(), init=False)
+    arrangement: reactive[Arrangement] = reactive(Arrangement(), init=False, repaint=False)
 
     @dataclass
     class Highlighted(Message):

@@ -84,9 +84,22 @@ class Actions(_Places):
             partial(self._run, "changed"),
         )
         yield "Largest absmax", "The layer with the largest value at any step", partial(self._run, "largest")
+        yield "Reload", "Look at the trace again", self.main.reload
+        yield "Debug info", "Terminal, colours, versions", self._tell_versions
         for binding in self.main.all_keys():
             action = partial(self.main.run_action, binding.action)
             yield binding.description, f"{binding.tooltip} ({binding.key_display or binding.key})", action
+
+    def _tell_versions(self) -> None:
+        import os
+        import platform
+        from importlib.metadata import version
+
+        names = ("diffusion-xray", "textual", "zarr", "numpy")
+        parts = [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in names)]
+        parts += [f"{name}={os.environ.get(name, '')}" for name in ("TERM", "COLORTERM", "NO_COLOR")]
+        parts += [f"colours: {self.app.console.color_system}", f"{self.app.size.width}×{self.app.size.height}"]
+        self.app.notify(printable(" · ".join(parts)), title="Debug info", timeout=15, markup=False)
 
     def _run(self, order: str) -> None:
         self.main.action_extreme(order)

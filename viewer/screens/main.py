@@ -80,7 +80,10 @@ class MainScreen(StageScreen):
         side = self.query_one("#side")
         how = str(self.query_one(LayerTree).arrangement)
         titles = (f"Layers · {how}" if how else "Layers", self._look.statistic)
-        if (side.border_title, side.border_subtitle) != titles:  # setting them draws the box, whether they change or not
+        if (
+            side.border_title,
+            side.border_subtitle,
+        ) != titles:  # setting them draws the box, whether they change or not
             side.border_title, side.border_subtitle = titles
 
     def go_to_layer(self, name: str) -> None:

@@ -27,7 +27,7 @@ def key_table() -> str:
 
 def _table(title: str, bindings: Iterable[BindingType], note: str = "") -> str:
     rows = [
-        f"| {_keys(binding)} | `{binding.id}` | {(binding.tooltip or binding.description).replace('|', chr(92) + '|')} |"
+        f"| {_keys(binding)} | `{binding.id}` | {(binding.tooltip or binding.description).replace('|', '∣')} |"
         for binding in bindings
         if isinstance(binding, Binding)
     ]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from zarr import codecs
 
 from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.plain_chunks import is_plain, read_plain
@@ -39,9 +40,10 @@ def test_agrees_with_the_library(name: str) -> None:
     nodes = open_trace(GOLDEN)._archive._nodes
     expected = zarr.open_group(GOLDEN, mode="r")[name]
     assert isinstance(expected, zarr.Array)
-    for place in [(), (0,), (1,) if expected.shape[0] > 1 else (0,), (0, 0)[: expected.ndim]]:
+    places: list[tuple[int, ...]] = [(), (0,), (min(1, expected.shape[0] - 1),), (0, 0)[: expected.ndim]]
+    for place in places:
         found = read_plain(GOLDEN / name, nodes[name], place)
-        wanted = np.asarray(expected[(*place, ...)])
+        wanted = np.asarray(expected[:])[place]
         assert found.dtype == wanted.dtype
         np.testing.assert_array_equal(found, wanted)
 
@@ -56,7 +58,7 @@ def test_partial_chunks(tmp_path: Path, chunks: tuple[int, int], packed: bool) -
         chunks=chunks,
         dtype="float32",
         fill_value=7,
-        compressors=zarr.codecs.BloscCodec() if packed else None,
+        compressors=codecs.BloscCodec() if packed else None,
         chunk_key_encoding={"name": "default", "separator": "."},
     )
     array[1:3, :2] = np.arange(4).reshape(2, 2)
@@ -72,11 +74,11 @@ def test_other_forms_are_left_to_the_library(tmp_path: Path, change: str) -> Non
     """What is not as the writer makes it is not touched."""
     options: dict[str, Any] = {"dtype": "complex64" if change == "type" else "float32"}
     if change == "codec":
-        options["compressors"] = zarr.codecs.GzipCodec()
+        options["compressors"] = codecs.GzipCodec()
     elif change != "key":
         options["compressors"] = None
     if change == "order":
-        options["filters"] = [zarr.codecs.TransposeCodec(order=(1, 0))]
+        options["filters"] = [codecs.TransposeCodec(order=(1, 0))]
     if change != "key":
         options["chunk_key_encoding"] = {"name": "default", "separator": "."}
     zarr.create_array(tmp_path / "a", shape=(5, 4), chunks=(2, 2), **options)

@@ -121,7 +121,8 @@ async def test_a_jump_shows_what_a_filter_hides(browser: Make) -> None:
         await settle(pilot)
         await pilot.press("asterisk", "P", "colon", *"mid", "enter")
         await settle(pilot)
-        assert screen(pilot).scene.site is not None and screen(pilot).scene.site.name == "unet.mid_block"
+        site = screen(pilot).scene.site
+        assert site is not None and site.name == "unet.mid_block"
         assert any("mid_block" in row for row in rows(pilot))
 
 

@@ -178,8 +178,8 @@ class MainScreen(StageScreen):
         else:
             self.remove_class("-flip")
         field = self.query_one("#filter", Input)
-        field.add_class("-open")
-        field.focus()
+        field.display = True
+        self.set_focus(field)  # now, as the next letter may be here already
 
     def action_fault(self, by: int) -> None:
         """Go to the next fault, the first time to the earliest."""
@@ -230,8 +230,8 @@ class MainScreen(StageScreen):
         """Ask for a step or a layer to go to."""
         self.maximized = None
         field = self.query_one("#goto", Input)
-        field.add_class("-open")
-        field.focus()
+        field.display = True
+        self.set_focus(field)  # now, as the next letter may be here already
 
     async def action_last_place(self) -> None:
         """Go back to where the last jump was made from."""
@@ -274,9 +274,9 @@ class MainScreen(StageScreen):
 
     def action_back(self) -> None:
         """Leave whatever was entered last: filter, zoom, help."""
-        if self.query_one("#goto", Input).has_class("-open"):
+        if self.query_one("#goto", Input).display:
             self._close_goto()
-        elif self.query_one("#filter", Input).has_class("-open"):
+        elif self.query_one("#filter", Input).display:
             self._clear_filter()
         elif self.maximized is not None:
             self.maximized = None
@@ -293,7 +293,7 @@ class MainScreen(StageScreen):
     def _clear_filter(self) -> None:
         field = self.query_one("#filter", Input)
         field.value = ""
-        field.remove_class("-open")
+        field.display = False
         self._arrange(query="")
         tree = self.query_one(LayerTree)
         tree.choose(self._layer)
@@ -302,7 +302,7 @@ class MainScreen(StageScreen):
     def _close_goto(self) -> None:
         field = self.query_one("#goto", Input)
         field.value = ""
-        field.remove_class("-open")
+        field.display = False
         self.query_one(LayerTree).focus()
 
     def _remember(self) -> None:

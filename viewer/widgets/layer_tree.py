@@ -238,7 +238,7 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         left: list[Part] = [f"{'  ' * row.depth}{sign} ", label if layer.module else (label, "muted")]
         spark, value = self._series(layer)
         if not math.isnan(row.score):
-            value = f"{'Δ' if self.arrangement.order == 'changed' else ''}{number(row.score)}"
+            value = f"Δ{row.score:.2g}" if self.arrangement.order == "changed" else number(row.score)
         fault = fault_text(layer.fault)
         right: list[Part] = [(sign, "fault" if sign == FAULT_SIGN else "muted") for sign in f"{spark:<{_SPARK}}"]
         right.append((f"{fault or value:>{_VALUE + 1}}", "fault" if fault else "muted"))

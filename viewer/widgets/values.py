@@ -42,7 +42,15 @@ class ValuesView(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         Binding("G", "move(1000000000, 0)", "Last row", id="values.last", show=False),
     ]
     HELP = "Arrows move the cursor, whose value is shown in full above."
-    DEFAULT_CSS = "ValuesView { overflow: auto; scrollbar-size: 1 1; }"
+    DEFAULT_CSS = """
+    ValuesView {
+        overflow: auto;
+        scrollbar-size: 1 1;
+        scrollbar-color: $foreground 25%;
+        scrollbar-background: $background;
+        scrollbar-corner-color: $background;
+    }
+    """
 
     _at = (0, 0)
     _extent = (0, 0)

@@ -8,11 +8,14 @@ from typing import ClassVar
 from textual.app import App
 from textual.command import Provider
 
+from diffusion_xray.tracer.info import printable
+
 from .loader import Loader
 from .model import Snapshot
 from .opening import Opening
 from .places import Actions, Layers
 from .screens.main import MainScreen
+from .views.registry import Registry, load_views
 
 __all__ = ["Browser"]
 
@@ -24,6 +27,7 @@ class Browser(App[None]):
         loader: The trace.
         opening: Where to start.
         snapshot: What `loader` has read already; read here when it is None.
+        views: The tabs; all that are installed when it is None.
         shade: Draw with shades of characters instead of colours; None to do so where the terminal has few colours.
     """
 
@@ -32,12 +36,19 @@ class Browser(App[None]):
     CSS_PATH = "app.tcss"
 
     def __init__(
-        self, loader: Loader, opening: Opening, *, snapshot: Snapshot | None = None, shade: bool | None = None
+        self,
+        loader: Loader,
+        opening: Opening,
+        *,
+        snapshot: Snapshot | None = None,
+        views: Registry | None = None,
+        shade: bool | None = None,
     ) -> None:
         super().__init__()
         self._loader = loader
         self._opening = opening
         self._snapshot = snapshot or loader.snapshot()
+        self._views = load_views() if views is None else views
         self._shade = shade
 
     def on_mount(self) -> None:
@@ -49,4 +60,7 @@ class Browser(App[None]):
                 self.notify(
                     "Few colours here, so pictures are in shades. If the terminal has more: COLORTERM=truecolor"
                 )
-        self.push_screen(MainScreen(self._loader, self._snapshot, self._opening, shade=shade))
+        for name, error in self._views.failed.items():
+            told, title = printable(f"{type(error).__name__}: {error}"), f"View {printable(name)!r} does not load"
+            self.notify(told, title=title, severity="warning", markup=False)
+        self.push_screen(MainScreen(self._loader, self._snapshot, self._opening, self._views, shade=shade))

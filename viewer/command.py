@@ -35,7 +35,7 @@ class View:
         )
         parser.add_argument("--step", type=int, metavar="N", help="open at a step, from 0; negative from the end")
         parser.add_argument(
-            "--tab", metavar="NAME", default="overview", help="open in a view: overview, stats, hist or image"
+            "--tab", metavar="NAME", default="overview", help="open in a view: overview, stats, hist, image, …"
         )
 
     def run(self, options: argparse.Namespace) -> int:
@@ -49,22 +49,23 @@ class View:
             path: Folder of the trace.
             layer: Where to open: the path of a module, or a glob.
             step: Step to open at, negative from the end; None for the first fault, or the last step.
-            tab: View to open: "overview", "stats", "hist" or "image".
+            tab: Id of the view to open: "overview", "stats", "hist", "image", or that of a plug-in.
 
         Raises:
             DxrayError: There is no such trace, layer, step or view, or no terminal to draw on.
         """
         from .loader import Loader
         from .opening import find_opening
+        from .views.registry import load_views
 
-        loader = Loader(open_trace(path))
+        loader, views = Loader(open_trace(path)), load_views()
         snapshot = loader.snapshot()
-        opening = find_opening(snapshot, layer=layer, step=step, tab=tab)
+        opening = find_opening(snapshot, layer=layer, step=step, tab=tab, tabs=views)
         _check_terminal(path)
 
         from .app import Browser
 
-        browser = Browser(loader, opening, snapshot=snapshot)
+        browser = Browser(loader, opening, snapshot=snapshot, views=views)
         browser.run()
         return browser.return_code or 0
 

@@ -25,8 +25,12 @@ class Look:
     """Range from the 1st to the 99th percentile rather than from the smallest to the largest value."""
     log: bool = False
     """Counts of histograms on a logarithmic scale."""
+    ridge: bool = False
+    """Histograms over the steps as lines of bars rather than as colours."""
     channel: int = 0
+    """Any whole number: it is taken modulo the number of channels, so that walking goes round."""
     batch: int = 0
+    """Likewise."""
     shade: bool = False
     """Shades of grey characters rather than colours, for a terminal with few of them."""
 
@@ -37,12 +41,13 @@ def _after(value: str, values: tuple[str, ...]) -> str:
 
 CHANGES: Final[Mapping[str, Callable[[Look], Look]]] = {
     "next_channel": lambda look: replace(look, channel=look.channel + 1),
-    "previous_channel": lambda look: replace(look, channel=max(look.channel - 1, 0)),
+    "previous_channel": lambda look: replace(look, channel=look.channel - 1),
     "next_batch": lambda look: replace(look, batch=look.batch + 1),
-    "previous_batch": lambda look: replace(look, batch=max(look.batch - 1, 0)),
+    "previous_batch": lambda look: replace(look, batch=look.batch - 1),
     "next_colours": lambda look: replace(look, colours=_after(look.colours, MAPS)),
     "next_statistic": lambda look: replace(look, statistic=_after(look.statistic, _ORDER)),
     "range": lambda look: replace(look, clipped=not look.clipped),
     "log": lambda look: replace(look, log=not look.log),
+    "ridge": lambda look: replace(look, ridge=not look.ridge),
 }
 """What the action `look` of the screen can be told to change."""

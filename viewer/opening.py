@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import get_args
 
 from diffusion_xray.tracer.capture import matches
 from diffusion_xray.tracer.errors import SiteNotFoundError, near_matches
 from diffusion_xray.tracer.info import SiteInfo
 
 from .model import Layer, Snapshot
-from .scene import Tab
+from .views.registry import load_views
 
 __all__ = ["Opening", "find_opening"]
 
@@ -23,23 +23,33 @@ class Opening:
     """Name of a layer, or "" where the trace has none."""
     site: SiteInfo | None
     step: int
-    tab: Tab = "overview"
+    tab: str = "overview"
+    """Id of the view."""
 
 
-def find_opening(snapshot: Snapshot, *, layer: str = "", step: int | None = None, tab: str = "overview") -> Opening:
+def find_opening(
+    snapshot: Snapshot,
+    *,
+    layer: str = "",
+    step: int | None = None,
+    tab: str = "overview",
+    tabs: Iterable[str] | None = None,
+) -> Opening:
     """Find what was asked for; the first fault where nothing was, else the first layer of the loop at its last step.
 
     Args:
         snapshot: The trace.
         layer: Path of a module, or a glob, of which the first match is taken.
         step: Index of a step, negative from the end.
-        tab: Name of a view.
+        tab: Id of a view.
+        tabs: Ids of all views; those installed when it is None.
 
     Raises:
         SiteNotFoundError: There is no such layer, step or view.
     """
-    if tab not in get_args(Tab):
-        raise SiteNotFoundError(f"no view {tab!r}; choose from {', '.join(get_args(Tab))}")
+    known = list(load_views() if tabs is None else tabs)
+    if tab not in known:
+        raise SiteNotFoundError(f"no view {tab!r}; choose from {', '.join(known)}")
     chosen = _find_layer(snapshot, layer) if layer else _first_layer(snapshot)
     site = chosen.module.site if chosen and chosen.module else None
     fault = snapshot.faults[0] if snapshot.faults and not layer else None
@@ -52,7 +62,7 @@ def find_opening(snapshot: Snapshot, *, layer: str = "", step: int | None = None
             raise SiteNotFoundError(f"no step {step} in {snapshot.title}; it has {snapshot.steps}, from 0")
     elif fault is not None and fault.step >= 0:
         at = fault.step
-    return Opening(site.name if site else "", site, at, next(name for name in get_args(Tab) if name == tab))
+    return Opening(site.name if site else "", site, at, tab)
 
 
 def _first_layer(snapshot: Snapshot) -> Layer | None:

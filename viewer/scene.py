@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from diffusion_xray.tracer.histogram import Histogram
 from diffusion_xray.tracer.info import SiteInfo
 
 from .look import Look
 from .model import Snapshot
-from .palette import DIVERGING
+from .views.protocol import View
 
-__all__ = ["TABS", "Detail", "Plane", "Scene", "Tab", "plane_of", "value_range"]
-
-Tab = Literal["overview", "stats", "hist", "image"]
-TABS: Final[tuple[Tab, ...]] = get_args(Tab)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Detail:
-    """What was read for one site at one step. What is None was not asked for, or is not in the trace."""
-
-    histogram: Histogram | None = None
-    over_steps: tuple[tuple[int, Histogram], ...] = ()
-    """Histograms of several steps, each with its step."""
-    tensor: NDArray[Any] | None = None
-    preview: NDArray[np.uint8] | None = None
-    """Decoded latents, shape (y, x, 3)."""
-    preview_x0: NDArray[np.uint8] | None = None
-    """The same of the picture that the model predicts."""
-    error: str = ""
-    """Why something could not be read."""
+__all__ = ["Scene"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,55 +22,20 @@ class Scene:
     snapshot: Snapshot
     site: SiteInfo | None
     step: int
+    view: View
+    """The view shown."""
+    views: Mapping[str, View]
+    """All views, by id, in the order of their tabs."""
     look: Look = field(default_factory=Look)
-    tab: Tab = "overview"
-    detail: Detail = field(default_factory=Detail)
+    wish: Hashable = None
+    """What the view asked for beside the layer and the step."""
+    found: Any = None
+    """What the view's `read` returned; None before it did, and when it failed."""
+    error: str = ""
+    """What could not be read, and why."""
     loading: bool = False
-    """Whether `detail` is still that of an earlier selection, or empty."""
+    """Whether `found` is still that of an earlier selection, or not there yet."""
     playing: bool = False
     following: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Plane:
-    """Two dimensions of a tensor."""
-
-    values: NDArray[np.floating]
-    caption: str
-    channels: int
-    """How many planes there are along the axis that `,` and `.` walk; 1 for none."""
-    batches: int
-    spatial: bool
-    """Whether the two dimensions are those of a picture, and keep their proportion."""
-
-
-def plane_of(tensor: NDArray[Any], site: SiteInfo, look: Look) -> Plane:
-    """The part of a tensor that a picture shows: a channel of a feature map, the tokens of a sequence as an image."""
-    values: NDArray[np.floating] = np.asarray(tensor, dtype=np.float64)
-    batches = values.shape[0] if values.ndim > 1 else 1
-    if values.ndim < 2 or not values.size:
-        return Plane(values.reshape(1, -1), "all values", 1, 1, spatial=False)
-    part = values[look.batch % batches]
-    if part.ndim == 1:
-        return Plane(part[None], "one row of channels", 1, batches, spatial=False)
-    if part.ndim == 2:
-        side = math.isqrt(part.shape[0])
-        if side < 2 or side * side != part.shape[0] or "text" in site.name:
-            return Plane(part, "tokens down, channels across", 1, batches, spatial=False)
-        image = part[:, look.channel % part.shape[1]].reshape(side, side)
-        return Plane(image, f"tokens as {side}×{side} pixels", part.shape[1], batches, spatial=True)
-    maps = part.reshape(-1, *part.shape[-2:])
-    caption = "feature map" if part.ndim == 3 else f"{'×'.join(map(str, part.shape[:-2]))} maps"
-    return Plane(maps[look.channel % len(maps)], caption, len(maps), batches, spatial=True)
-
-
-def value_range(values: NDArray[np.floating], look: Look) -> tuple[float, float]:
-    """Smallest and largest value to draw; symmetric about zero for a diverging map, NaN where nothing is finite."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return math.nan, math.nan
-    low, high = np.percentile(finite, (1, 99)) if look.clipped else (finite.min(), finite.max())
-    if look.colours in DIVERGING:
-        high = max(abs(low), abs(high))
-        low = -high
-    return float(low), float(high)
+    unseen: int = 0
+    """Steps that a run wrote since the user stopped following it."""

@@ -18,6 +18,7 @@ from diffusion_xray.tracer.trace import open_trace
 from .app import Browser
 from .loader import Loader
 from .opening import find_opening
+from .views.registry import load_views
 
 __all__ = ["take_screenshot"]
 
@@ -44,10 +45,10 @@ def take_screenshot(
     Raises:
         DxrayError: There is no such trace, layer, step or view.
     """
-    loader = Loader(open_trace(trace))
+    loader, views = Loader(open_trace(trace)), load_views()
     snapshot = loader.snapshot()
-    opening = find_opening(snapshot, layer=layer, step=step, tab=tab)
-    return asyncio.run(_draw(Browser(loader, opening, snapshot=snapshot, shade=False), size, keys))
+    opening = find_opening(snapshot, layer=layer, step=step, tab=tab, tabs=views)
+    return asyncio.run(_draw(Browser(loader, opening, snapshot=snapshot, views=views, shade=False), size, keys))
 
 
 async def _draw(browser: Browser, size: tuple[int, int], keys: Sequence[str]) -> str:

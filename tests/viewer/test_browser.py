@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +15,17 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import HelpPanel, Input
 
+from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.process import describe_process
 from diffusion_xray.viewer.app import Browser
-from diffusion_xray.viewer.scene import Detail, Scene
+from diffusion_xray.viewer.key_table import key_table
+from diffusion_xray.viewer.loader import Answer, Loader
+from diffusion_xray.viewer.scene import Scene
 from diffusion_xray.viewer.screens.keys import KEYS
 from diffusion_xray.viewer.screens.main import MainScreen
+from diffusion_xray.viewer.views.overview import Glance
+from diffusion_xray.viewer.views.registry import BUILT_IN
 from diffusion_xray.viewer.widgets.canvas import Canvas
 from diffusion_xray.viewer.widgets.layer_tree import LayerTree
 from diffusion_xray.viewer.widgets.step_strip import StepStrip
@@ -61,12 +71,13 @@ def text(pilot: Pilot[None], selector: str) -> str:
 
 async def test_first_paint_reads_no_tensor(browser: Make) -> None:
     """The first picture is drawn from statistics alone; the rest follows."""
-    async with browser("normal").run_test(size=SIZE) as pilot:
+    app = browser("normal")
+    async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
         assert "2×3×8×8 float32" in text(pilot, "#facts")
-        assert scene(pilot).detail.tensor is None
         await settle(pilot)
-        assert scene(pilot).detail.histogram is not None
+        assert scene(pilot).found.histogram is not None
+        assert not any("tensor" in key for key in app._loader._cache)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +106,7 @@ async def test_many_keys_read_little(browser: Make) -> None:
         await pilot.press(*["left_square_bracket", "right_square_bracket"] * 10, "home")
         await settle(pilot)
         assert (scene(pilot).step, scene(pilot).loading) == (0, False)
-        assert scene(pilot).detail.tensor is not None
+        assert scene(pilot).found is not None
 
 
 async def test_play(browser: Make) -> None:
@@ -148,7 +159,7 @@ async def test_tabs(browser: Make, key: str, tab: str) -> None:
     async with browser("normal").run_test(size=SIZE) as pilot:
         await pilot.press(key)
         await settle(pilot)
-        assert scene(pilot).tab == tab
+        assert scene(pilot).view.id == tab
         assert pilot.app.screen.query_one(f"#{tab}").display
 
 
@@ -157,7 +168,7 @@ async def test_tab_click(browser: Make) -> None:
     async with browser("normal").run_test(size=SIZE) as pilot:
         await pilot.pause()
         await pilot.click("TabBar", offset=(17, 1))
-        assert scene(pilot).tab == "stats"
+        assert scene(pilot).view.id == "stats"
 
 
 async def test_faults_in_order(browser: Make) -> None:
@@ -240,7 +251,7 @@ async def test_statistics_only(browser: Make) -> None:
     """Without tensors the picture says why, and which line of code would have kept them."""
     async with browser("statistics", layer="unet.mid_block", tab="image").run_test(size=SIZE) as pilot:
         await settle(pilot)
-        assert "capture=Capture(modules='unet.mid_block')" in text(pilot, "#image")
+        assert "capture=Capture(modules='unet.mid_block')" in text(pilot, "#missing")
         await pilot.press("3")
         await settle(pilot)
         assert "over the steps" in text(pilot, "#hist")
@@ -250,7 +261,7 @@ async def test_step_without_tensor(browser: Make) -> None:
     """A step that the capture left out is said to be so, not shown as NaN."""
     async with browser("sparse", layer="unet.mid_block", tab="image", step=1).run_test(size=SIZE) as pilot:
         await settle(pilot)
-        assert "not kept at step 1" in text(pilot, "#image")
+        assert "not kept at step 1" in text(pilot, "#missing")
         await pilot.press("right_square_bracket")
         await settle(pilot)
         assert "feature map" in text(pilot, "#image")
@@ -332,8 +343,7 @@ async def test_previews(browser: Make) -> None:
             screen.snapshot, info=info, has_previews=True, prompts=("a [red]circle[/red]",)
         )
         pixels = np.full((16, 16, 3), 200, dtype=np.uint8)
-        shown = scene(pilot)
-        screen.post_message(MainScreen.Read(shown.site, shown.step, shown.tab, Detail(preview=pixels)))
+        screen.post_message(MainScreen.Read(screen.scene.view, screen.request, Answer(Glance(preview=pixels))))
         await pilot.pause()
         preview = text(pilot, "#preview")
         assert "latents 16×16" in preview and "▀▀▀▀" in preview
@@ -482,8 +492,88 @@ async def test_live(browser: Make, traces: dict[str, Path], tmp_path: Path) -> N
         assert "complete" in text(pilot, "#header")
 
 
+def dead_process() -> int:
+    """The number of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        return child.pid
+
+
+async def test_the_writer_dies(browser: Make, traces: dict[str, Path], tmp_path: Path) -> None:
+    """A run whose process has ended without a word is interrupted, with the steps it came to."""
+    path = tmp_path / "dead.zarr"
+    shutil.copytree(traces["normal"], path)
+    cut(path, 2, "recording")
+    async with browser(path).run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        assert "● LIVE 2/6" in text(pilot, "#header")
+        assert "◐" in text(pilot, "#steps")
+        document = json.loads((path / "zarr.json").read_text())
+        document["attributes"]["process"] = describe_process() | {"pid": dead_process()}
+        (path / "zarr.json").write_text(json.dumps(document))
+        await until(pilot, lambda: not scene(pilot).snapshot.is_live)
+        assert "◼ interrupted 2/6" in text(pilot, "#header")
+        assert "the process that wrote this has ended" in text(pilot, "#steps")
+        assert "◐" not in text(pilot, "#steps")
+
+
+async def test_a_quiet_run(browser: Make, traces: dict[str, Path], tmp_path: Path) -> None:
+    """Where nothing tells whether the writer lives, the header says for how long nothing has come."""
+    path = tmp_path / "quiet.zarr"
+    shutil.copytree(traces["normal"], path)
+    cut(path, 2, "recording")
+    for file in [path / "zarr.json", *(path / "committed").iterdir()]:
+        os.utime(file, (time.time() - 310, time.time() - 310))
+    document = json.loads((path / "zarr.json").read_text())
+    document["attributes"]["process"] = describe_process() | {"machine": "another"}
+    (path / "zarr.json").write_text(json.dumps(document))
+    os.utime(path / "zarr.json", (time.time() - 310, time.time() - 310))
+    async with browser(path).run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        assert "nothing new for 5 min 2/6" in text(pilot, "#header")
+
+
+async def test_steps_that_came_while_looking_back(browser: Make, traces: dict[str, Path], tmp_path: Path) -> None:
+    """Whoever goes back is told how many steps have come since, and `F` shows the newest."""
+    path = tmp_path / "live.zarr"
+    shutil.copytree(traces["normal"], path)
+    cut(path, 2, "recording")
+    async with browser(path).run_test(size=SIZE) as pilot:
+        await pilot.press("left_square_bracket")
+        assert "F to follow" in text(pilot, "#steps")
+        cut(path, 5, "recording")
+        await until(pilot, lambda: scene(pilot).snapshot.steps == 5)
+        assert scene(pilot).step == 0
+        assert "▲ 3 new steps – F" in text(pilot, "#steps")
+        await pilot.press("F")
+        assert scene(pilot).step == 4 and scene(pilot).unseen == 0
+
+
+async def test_nothing_new_is_nothing_read(traces: dict[str, Path]) -> None:
+    """Looking again at a trace that has not changed gives back the same object, at the cost of a small file."""
+    loader = Loader(open_trace(traces["normal"]))
+    assert loader.snapshot(refresh=True) is loader.snapshot(refresh=True)
+
+
 def test_documented_keys() -> None:
-    """docs/viewer.md names the id of every key, by itself or by its group."""
+    """docs/viewer.md holds the tables that are made from the bindings."""
     text = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text(encoding="utf-8")
-    missing = [key.id for key in KEYS if key.id and f"`{key.id}`" not in text]
-    assert [name for name in missing if not name.startswith("tab.") and name != "view.help"] == []
+    assert key_table() in text, "run python -m diffusion_xray.viewer.key_table, and put its output into the page"
+
+
+def test_every_key_is_described() -> None:
+    """Each key of each view has an id of its own, and a tooltip."""
+    keys = [*KEYS, *(key for view in BUILT_IN for key in view.keys)]
+    assert all(key.id and key.tooltip for key in keys)
+    assert len({key.id for key in keys}) == len(keys)
+
+
+async def test_footer(browser: Make) -> None:
+    """The line at the bottom names the keys that fit, and a click presses one."""
+    async with browser("normal").run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        line = text(pilot, "#footer")
+        assert "[ ] Step" in line and "? Help" in line and "ctrl+p" in line
+        await pilot.click("#footer", offset=(2, 0))
+        assert scene(pilot).step == 5
+        await pilot.click("#footer", offset=(line.index("Play"), 0))
+        assert scene(pilot).playing

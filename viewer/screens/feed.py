@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from textual import work
@@ -11,11 +11,9 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.worker import get_current_worker
 
-from diffusion_xray.tracer.info import SiteInfo
-
-from ..loader import Loader
+from ..loader import Answer, Loader
 from ..model import Snapshot
-from ..scene import Detail, Tab
+from ..views.protocol import Request, View
 
 __all__ = ["FeedScreen"]
 
@@ -32,10 +30,9 @@ class FeedScreen(Screen[None]):
     class Read(Message):
         """An answer of the loader."""
 
-        site: SiteInfo | None
-        step: int
-        tab: Tab
-        detail: Detail
+        view: View
+        request: Request
+        answer: Answer
 
     @dataclass
     class Refreshed(Message):
@@ -53,27 +50,32 @@ class FeedScreen(Screen[None]):
         """Let go of readers that are still busy."""
         self.workers.cancel_node(self)
 
-    def read_soon(self, site: SiteInfo | None, step: int, tab: Tab, *, steps: int) -> None:
-        """Read what a tab needs, unless something else is asked for within a moment; then post `Read`."""
+    def read_soon(self, view: View, request: Request) -> None:
+        """Read what a view needs, unless something else is asked for within a moment; then post `Read`."""
         if self._debounce is not None:
             self._debounce.stop()
-        self._debounce = self.set_timer(_DEBOUNCE, lambda: self._read(site, step, tab, steps))
+        self._debounce = self.set_timer(_DEBOUNCE, lambda: self._read(view, request))
 
     def look_again(self, *, busy: bool) -> None:
         """Look at the store after a pause, a longer one each time unless it was `busy`; then post `Refreshed`."""
         self._pause = _POLL_FIRST if busy else min(self._pause * 1.5, _POLL_MOST)
         self.set_timer(self._pause, self._poll)
 
+    def reload(self) -> None:
+        """Look at the store now; then post `Refreshed`."""
+        self._poll()
+
     @work(thread=True, exclusive=True, group="load")
-    def _read(self, site: SiteInfo | None, step: int, tab: Tab, steps: int) -> None:
+    def _read(self, view: View, request: Request) -> None:
         worker = get_current_worker()
-        detail = self._loader.detail(site, step, tab, cancelled=lambda: worker.is_cancelled)
+        answer = self._loader.read(view, request, cancelled=lambda: worker.is_cancelled)
         if worker.is_cancelled:
             return
-        self.post_message(self.Read(site, step, tab, detail))
+        self.post_message(self.Read(view, request, answer))
         for by in _PRELOADED:
-            if 0 <= step + by < steps and tab != "hist" and not worker.is_cancelled:
-                self._loader.detail(site, step + by, tab, cancelled=lambda: worker.is_cancelled)
+            if 0 <= request.step + by < request.steps and not worker.is_cancelled:
+                nearby = replace(request, step=request.step + by)
+                self._loader.read(view, nearby, cancelled=lambda: worker.is_cancelled)
 
     @work(thread=True, exclusive=True, group="poll")
     def _poll(self) -> None:

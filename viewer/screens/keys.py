@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from textual.binding import Binding
 
-__all__ = ["KEYS"]
+from ..views.protocol import View
+
+__all__ = ["KEYS", "page_keys", "tab_keys"]
 
 _STEP = Binding.Group("Step", compact=True)
 _FAULT = Binding.Group("Fault", compact=True)
@@ -30,39 +34,8 @@ KEYS: Final = (
     ),
     Binding("n", "fault(1)", "Next fault", id="fault.next", tooltip="Next place that is not finite", group=_FAULT),
     Binding("N", "fault(-1)", "Last fault", id="fault.previous", tooltip="The fault before", group=_FAULT),
-    _hidden("1", "tab('overview')", "Overview", id="tab.overview", tooltip="Numbers, line, histogram and preview"),
-    _hidden("2", "tab('stats')", "Statistics", id="tab.stats", tooltip="All statistics over the steps"),
-    _hidden("3", "tab('hist')", "Histogram", id="tab.hist", tooltip="Histogram now, and over the steps"),
-    _hidden("4", "tab('image')", "Image", id="tab.image", tooltip="The tensor as a picture"),
     _hidden("b", "tree", "Layers", id="layer.tree", tooltip="Show or hide the layers"),
     _hidden("o", "next_tensor", "Next tensor", id="layer.tensor", tooltip="Next tensor of this layer: input, call, …"),
-    _hidden(
-        "comma",
-        "look('previous_channel')",
-        "Channel back",
-        id="image.channel_back",
-        tooltip="Channel before",
-        display=",",
-    ),
-    _hidden(
-        "full_stop", "look('next_channel')", "Channel on", id="image.channel_on", tooltip="Next channel", display="."
-    ),
-    _hidden(
-        "less_than_sign",
-        "look('previous_batch')",
-        "Batch back",
-        id="image.batch_back",
-        tooltip="Batch entry before",
-        display="<",
-    ),
-    _hidden(
-        "greater_than_sign",
-        "look('next_batch')",
-        "Batch on",
-        id="image.batch_on",
-        tooltip="Next batch entry",
-        display=">",
-    ),
     _hidden("c", "look('next_colours')", "Colour map", id="look.colours", tooltip="Next colour map"),
     _hidden("d", "look('range')", "Range", id="look.range", tooltip="Range from min to max, or from p1 to p99"),
     _hidden("L", "look('log')", "Log counts", id="look.log", tooltip="Histogram counts on a logarithmic scale"),
@@ -73,9 +46,55 @@ KEYS: Final = (
         id="look.statistic",
         tooltip="Next statistic for layers, line and steps",
     ),
-    Binding("m", "zoom", "Max", id="view.zoom", tooltip="The view alone on the whole screen, or back"),
+    _hidden("S", "sort", "Sort layers", id="layer.sort", tooltip="Layers as called, largest first, most changed first"),
+    _hidden(
+        "exclamation_mark",
+        "only('faults')",
+        "Faults only",
+        id="layer.faults",
+        tooltip="Only layers with faults, or all",
+        display="!",
+    ),
+    _hidden(
+        "grave_accent",
+        "only('flat')",
+        "Tree or list",
+        id="layer.flat",
+        tooltip="Layers as a tree, or as a list",
+        display="`",
+    ),
+    _hidden("asterisk", "pin", "Pin", id="layer.pin", tooltip="Pin the layer, or let go of it", display="*"),
+    _hidden("P", "only('pinned')", "Pinned layers", id="layer.pinned", tooltip="Only layers that are pinned, or all"),
+    _hidden(
+        "colon", "goto", "Go to…", id="place.goto", tooltip="Go to a step or layer: step 31, t=519, attn2", display=":"
+    ),
+    _hidden(
+        "minus,ctrl+o",
+        "last_place",
+        "Last place",
+        id="place.last",
+        tooltip="Back to where the last jump was made",
+        display="-",
+    ),
+    Binding(
+        "m,plus", "zoom", "Max", id="view.zoom", key_display="m", tooltip="The view alone on the whole screen, or back"
+    ),
     _hidden("escape", "back", "Back", id="view.back", tooltip="Leave filter, zoom or help"),
     Binding("question_mark", "help", "Help", id="view.help", tooltip="Show all keys, or hide them", key_display="?"),
     _hidden("q", "app.quit", "Quit", id="app.quit", tooltip="Leave the browser"),
 )
 """At 80 columns the footer holds six entries; more are cut."""
+
+
+def tab_keys(views: Iterable[View]) -> list[Binding]:
+    """A key for every tab that has a digit."""
+    return [
+        _hidden(view.key, f"tab({view.id!r})", view.title, id=f"tab.{view.id}", tooltip=view.about)
+        for view in views
+        if view.key
+    ]
+
+
+def page_keys(view: View) -> list[Binding]:
+    """A view's own keys, with their actions looked up on its page."""
+    return [replace(key, action=f"page({key.action!r})") for key in view.keys]

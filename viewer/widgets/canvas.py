@@ -5,19 +5,22 @@ from __future__ import annotations
 import functools
 import itertools
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
+from textual.message import Message
 from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
 from diffusion_xray.tracer.info import printable
 
+from ..look import Look
 from ..render import Cells
 from ..scene import Scene
 
@@ -48,7 +51,28 @@ class Canvas(Widget):
     }
     """
 
-    scene: reactive[Scene | None] = reactive(None, init=False)
+    scene: reactive[Scene | None] = reactive(None, init=False, repaint=False)
+
+    forgiving = False
+    """Whether an error in `paint` is shown in place of a picture: for views of other packages."""
+
+    @dataclass
+    class Wished(Message):
+        """The widget wants something else to be read for it: what `Request.wish` then is."""
+
+        wish: Hashable
+
+    @dataclass
+    class Looked(Message):
+        """The widget wants things to be drawn in another way."""
+
+        look: Look
+
+    @dataclass
+    class Failed(Message):
+        """`paint` raised."""
+
+        error: str
 
     _painted: list[Strip] | None = None
     _drawn: tuple[object, ...] = ()
@@ -85,13 +109,22 @@ class Canvas(Widget):
 
     def render_line(self, y: int) -> Strip:
         """One painted line, made exactly as wide as the widget."""
-        width, height = self.size
+        width, height = self.scrollable_content_region.size
         if self._painted is None:
-            lines = list(self.paint(width, height))[:height] if self.scene is not None and width else []
+            lines = self._lines(width, height) if self.scene is not None and width else []
             lines += [Strip([])] * (height - len(lines))
             style = self.rich_style
             self._painted = [strip.adjust_cell_length(width).apply_style(style) for strip in lines]
         return self._painted[y] if y < len(self._painted) else Strip.blank(width, self.rich_style)
+
+    def _lines(self, width: int, height: int) -> list[Strip]:
+        try:
+            return list(self.paint(width, height))[:height]
+        except Exception as error:
+            if not self.forgiving:
+                raise
+            self.post_message(self.Failed(f"{type(error).__name__}: {error}"))
+            return self.explain(f"? This view failed: {type(error).__name__}: {error}")[:height]
 
     def tone(self, tone: Tone) -> Style:
         """The style of a tone in the current theme."""

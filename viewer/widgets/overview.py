@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from textual.app import ComposeResult
+from textual.containers import Horizontal
 from textual.strip import Strip
 
 from diffusion_xray.tracer.histogram import DTYPE_LIMITS
@@ -16,15 +18,26 @@ from diffusion_xray.tracer.summary import number
 
 from ..render import FAULT_SIGN, braille_line, sample_series
 from ..scene import Scene
+from ..views.overview import Glance
 from .canvas import Canvas, Part, Tone
 from .histogram import histogram_lines
+from .preview import Preview
 
-__all__ = ["Overview"]
+__all__ = ["Overview", "OverviewPage"]
 
 _LABEL = 9
 """Columns of a chart's scale."""
 _WIDE = 46
 """Columns that three numbers side by side need."""
+
+
+class OverviewPage(Horizontal):
+    """Numbers on the left, pictures on the right."""
+
+    def compose(self) -> ComposeResult:
+        """Lay out the two."""
+        yield Overview(id="facts")
+        yield Preview(id="preview")
 
 
 class Overview(Canvas):
@@ -45,13 +58,13 @@ class Overview(Canvas):
         elif site.stepped:
             lines += self.explain("No step is complete yet.", *_ending(scene))
         room = max(height - len(lines) - 2, 1)
-        return [*lines, *histogram_lines(self, scene, width, min(room, 9))]
+        return [*lines, *histogram_lines(self, scene, _glance(scene).histogram, width, min(room, 9))]
 
     def _facts(self, scene: Scene, site: SiteInfo, width: int) -> list[Strip]:
         at = scene.snapshot.at(site, scene.step)
         size = "×".join(map(str, site.shape)) or "scalar"
         kept = "tensor stored" if site.array else "statistics only"
-        histogram = scene.detail.histogram if not scene.loading else None
+        histogram = _glance(scene).histogram if not scene.loading else None
         low, high = (histogram.percentile(q) for q in (1, 99)) if histogram else (math.nan, math.nan)
         bad: list[Part] = []
         for name, column in (("NaN", "nans"), ("+Inf", "positive_infs"), ("−Inf", "negative_infs")):
@@ -101,6 +114,10 @@ class Overview(Canvas):
         ]
         axis = Strip.join([self.line((" " * (_LABEL - 1) + "└", "muted")), self.signs(marks, tones)])
         return [title, *body, axis, self.line()]
+
+
+def _glance(scene: Scene) -> Glance:
+    return scene.found or Glance()
 
 
 def _column_tones(step: int, faulty: NDArray[np.bool_], columns: int) -> list[Tone]:

@@ -11,6 +11,7 @@ from textual.strip import Strip
 
 from ..render import picture
 from ..scene import Scene
+from ..views.overview import Glance
 from .canvas import Canvas, centred, to_strips
 
 __all__ = ["Preview"]
@@ -19,11 +20,22 @@ __all__ = ["Preview"]
 class Preview(Canvas):
     """Decoded latents and the picture the model predicts, one above the other."""
 
+    _last = Glance()
+    """What was read last: it stays until there is something newer, so that nothing flickers from layer to layer."""
+
     def parts_of(self, scene: Scene) -> tuple[object, ...]:
         """The pictures, and why there may be none."""
-        pictures = (scene.detail.preview, scene.detail.preview_x0)
-        waiting = scene.loading and not any(pixels is not None for pixels in pictures)
-        return (*pictures, scene.snapshot, scene.look, scene.detail.error, waiting)
+        found = self._last
+        waiting = scene.loading and found.preview is None and found.preview_x0 is None
+        return found.preview, found.preview_x0, scene.snapshot, scene.look, scene.error, waiting
+
+    def watch_scene(self) -> None:
+        """Draw what is on show now."""
+        if self.scene is not None:
+            if isinstance(self.scene.found, Glance):
+                self._last = self.scene.found
+            self.set_class(not self.scene.snapshot.has_previews, "-none")
+        super().watch_scene()
 
     def paint(self, width: int, height: int) -> Sequence[Strip]:
         """Pictures with their titles, then how they were made."""
@@ -38,14 +50,14 @@ class Preview(Canvas):
         pictures = [
             (title, pixels)
             for title, pixels in (
-                ("latents", scene.detail.preview),
-                ("x0, as predicted", scene.detail.preview_x0),
+                ("latents", self._last.preview),
+                ("x0, as predicted", self._last.preview_x0),
             )
             if pixels is not None
         ]
         footer = [self.line((f" {line}", "muted")) for line in self._captions(scene, width - 2)]
         if not pictures:
-            missing = "…" if scene.loading else (scene.detail.error and "?") or "no preview at this step"
+            missing = "…" if scene.loading else (scene.error and "?") or "no preview at this step"
             return [self.line((f" {missing}", "muted")), *footer]
         rows = max((height - len(footer)) // len(pictures) - 1, 2)
         lines = [strip for title, pixels in pictures for strip in self._picture(scene, title, pixels, width, rows)]

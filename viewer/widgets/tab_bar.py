@@ -10,9 +10,11 @@ from textual import events
 from textual.message import Message
 from textual.strip import Strip
 
+from diffusion_xray.tracer.info import printable
 from diffusion_xray.tracer.summary import number
 
-from ..scene import TABS, Scene, Tab
+from ..scene import Scene
+from ..views.protocol import View
 from .canvas import Canvas, Part
 
 __all__ = ["TabBar"]
@@ -31,32 +33,40 @@ class TabBar(Canvas):
     class Chosen(Message):
         """A tab was clicked."""
 
-        tab: Tab
+        tab: str
 
     def parts_of(self, scene: Scene) -> tuple[object, ...]:
         """Where one is, not what was read there."""
-        return scene.snapshot, scene.site, scene.step, scene.look, scene.tab
+        return scene.snapshot, scene.site, scene.step, scene.look, scene.wish, scene.view, scene.views
 
     def paint(self, width: int, height: int) -> Sequence[Strip]:  # noqa: ARG002 - its height is fixed
         """Two lines."""
         scene = self.scene
         assert scene is not None
         tabs: list[Part] = [" "]
-        for place, tab in enumerate(TABS, start=1):
-            tabs += [(f" {place} {tab.capitalize()} ", "cursor" if tab == scene.tab else "muted"), " "]
+        for label, view in _labels(scene, width):
+            tabs += [(label, "cursor" if view is scene.view else "muted")]
         return [
             self.spread(_layer(scene), [(when(scene), "accent"), " "], width),
-            self.spread(tabs, [(_how(scene), "muted"), " "] if width >= _WIDE else [], width),
+            self.spread(tabs, [(scene.view.how(scene), "muted"), " "] if width >= _WIDE else [], width),
         ]
 
     def on_click(self, event: events.Click) -> None:
         """Choose the tab that was hit."""
         at = 1
-        for place, tab in enumerate(TABS, start=1):
-            at += len(f" {place} {tab} ") + 1
-            if event.y == 1 and event.x < at:
-                self.post_message(self.Chosen(tab))
+        for label, view in _labels(self.scene, self.size.width) if self.scene and event.y == 1 else []:
+            at += len(label)
+            if event.x < at:
+                self.post_message(self.Chosen(view.id))
                 return
+
+
+def _labels(scene: Scene, width: int) -> list[tuple[str, View]]:
+    """What each tab says; titles are cut where not all of them have room."""
+    views = list(scene.views.values())
+    room = max((width - 2) // max(len(views), 1) - 4, 4)
+    whole = sum(len(view.title) + 5 for view in views) <= width
+    return [(f" {view.key} {printable(view.title if whole else view.title[:room])} ", view) for view in views]
 
 
 def when(scene: Scene) -> str:
@@ -77,13 +87,3 @@ def _layer(scene: Scene) -> list[Part]:
     port = "" if site.array_name == "output" else f" · {site.array_name}"
     branch = f" · {site.branch}" if site.branch else ""
     return [(f" {site.name}", "strong"), (f"  {site.module_class}{port}{branch}", "muted")]
-
-
-def _how(scene: Scene) -> str:
-    look = scene.look
-    clipped = "p1–p99" if look.clipped else "min–max"
-    if scene.tab == "image":
-        return f"{look.colours} · {clipped}"
-    if scene.tab == "hist":
-        return f"{clipped} · {'log' if look.log else 'linear'}"
-    return look.statistic

@@ -7,7 +7,7 @@ import pytest
 
 from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.viewer.look import CHANGES, Look
-from diffusion_xray.viewer.scene import plane_of, value_range
+from diffusion_xray.viewer.planes import plane_of, value_range
 
 
 def site(name: str = "unet.block") -> SiteInfo:

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .distance import EQUAL, Distance, Tolerance, histogram_distance, least_distance, measure
+from .distance import Distance, Tolerance, histogram_distance, least_distance, measure
 from .info import SiteInfo
 from .layout import HAS_TENSOR, SITE_BLOCK
 from .pairing import Link, Names, Pairing, SitePair, StepLinks, link_steps, pair_sites
@@ -90,10 +90,19 @@ class Divergences:
         """A table without values."""
         shape = len(pairing.pairs), max(len(links.pairs), 1)
         limits = [Tolerance.of(pair.a.torch_dtype, pair.b.torch_dtype).relative for pair in pairing.pairs]
-        numbers = [np.full(shape, np.nan) for _ in range(5)]
-        evidence, where = np.zeros(shape, np.uint8), np.zeros(shape, np.int64)
-        first, rest = numbers[:3], numbers[3:]
-        return cls(pairing, links, np.array(limits, np.float64), evidence, *first, where, *rest, {})
+        return cls(
+            pairing=pairing,
+            links=links,
+            limits=np.array(limits, np.float64),
+            evidence=np.zeros(shape, np.uint8),
+            relative_l2=np.full(shape, np.nan),
+            cosine=np.full(shape, np.nan),
+            max_abs=np.full(shape, np.nan),
+            where=np.zeros(shape, np.int64),
+            over=np.full(shape, np.nan),
+            histogram=np.full(shape, np.nan),
+            errors={},
+        )
 
     def __len__(self) -> int:
         return len(self.pairing.pairs)
@@ -102,9 +111,12 @@ class Divergences:
         """One layer at one step."""
         pair = self.pairing.pairs[row]
         link = link if pair.a.stepped else 0
-        columns = (self.relative_l2, self.cosine, self.max_abs)
         distance = Distance(
-            *(float(column[row, link]) for column in columns), int(self.where[row, link]), float(self.over[row, link])
+            relative_l2=float(self.relative_l2[row, link]),
+            cosine=float(self.cosine[row, link]),
+            max_abs=float(self.max_abs[row, link]),
+            where=int(self.where[row, link]),
+            over=float(self.over[row, link]),
         )
         steps = self.links.pairs[link] if pair.a.stepped and self.links.pairs else None
         evidence = Evidence(int(self.evidence[row, link]))
@@ -254,7 +266,7 @@ class Comparison:
         if not len(steps):
             return
         ours, theirs = (
-            (table, np.ix_(steps[:, side], [(pair.a, pair.b)[side].row for pair in pairs]))
+            (table, np.ix_(steps[:, side], np.array([(pair.a, pair.b)[side].row for pair in pairs])))
             for side, table in enumerate(tables)
         )
         least = least_distance(ours[0].values[ours[1]], theirs[0].values[theirs[1]]).T
@@ -334,4 +346,5 @@ def _table_key(pair: SitePair) -> tuple[str, str, bool]:
 
 
 def _captured(table: StatisticsTable, place: Any) -> NDArray[np.uint8]:
-    return table.captured[place]
+    captured: NDArray[np.uint8] = table.captured[place]
+    return captured

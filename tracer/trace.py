@@ -242,13 +242,14 @@ class Trace(AttentionReader):
         return self._archive.load_run(site.array, self._check_step(step) if site.stepped else None, start, count)
 
     def histograms(self, sites: Sequence[SiteInfo], step: int = 0) -> NDArray[np.integer]:
-        """Float-bit histograms of sites of one table at one step, shape (site, bin); read fastest 256 rows at a time."""
+        """Float-bit histograms of sites of one table at one step, shape (site, bin); 256 rows are one chunk."""
         group = self._table_groups()[sites[0].name.split(".", 1)[0], sites[0].stepped]
         rows = [site.row for site in sites]
         first = min(rows)
         span = slice(first, max(rows) + 1)
         place = (self._check_step(step), span) if sites[0].stepped else (span,)
-        return self._archive.load(f"{group}/histogram", place)[np.array(rows) - first]
+        counts: NDArray[np.integer] = self._archive.load(f"{group}/histogram", place)[np.array(rows) - first]
+        return counts
 
     def __getitem__(self, name: str) -> xarray.Dataset:
         """Everything recorded of one module, lazily: its tensors and its statistics along the steps.

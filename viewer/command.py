@@ -38,9 +38,41 @@ class View:
             "--tab", metavar="NAME", default="overview", help="open in a view: overview, stats, hist or image"
         )
 
+        parser.add_argument(
+            "--compare",
+            metavar="TRACE",
+            help="compare with another trace: where, layer by layer and step by step, its tensors differ",
+        )
+
     def run(self, options: argparse.Namespace) -> int:
         """Browse until the user leaves."""
+        if options.compare is not None:
+            return self.compare(options.trace, options.compare, layer=options.layer, step=options.step)
         return self.open(options.trace, layer=options.layer, step=options.step, tab=options.tab)
+
+    def compare(self, a: str | Path, b: str | Path, *, layer: str = "", step: int | None = None) -> int:
+        """Compare two traces until the user leaves; the result is the exit code.
+
+        Args:
+            a: The trace that counts: distances are in units of its tensors.
+            b: The other one.
+            layer: Module to begin at: a path, or a glob, of which the first match is taken. By default the first that
+                differs.
+            step: Step of `a` to begin at, negative from the end.
+
+        Raises:
+            DxrayError: There is no such trace, layer or step, or no terminal to draw on.
+        """
+        from .compare.opening import compare_screen
+
+        screen = compare_screen(open_trace(a), open_trace(b), layer=layer, step=step)
+        _check_terminal(a)
+
+        from .compare.app import CompareApp
+
+        app = CompareApp(screen)
+        app.run()
+        return app.return_code or 0
 
     def open(self, path: str | Path, *, layer: str = "", step: int | None = None, tab: str = "overview") -> int:
         """Browse the trace at `path` until the user leaves; the result is the exit code.

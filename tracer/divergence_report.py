@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -135,9 +135,9 @@ def _markdown(comparison: Comparison, tolerance: float | None) -> str:
     lines = [
         f"# {_cell(comparison.a.name)} ↔ {_cell(comparison.b.name)}",
         "",
-        f"Relative L2 distance ‖A − B‖ / ‖A‖, tolerance {told}; {len(table.links.pairs)} steps linked by "
-        f"{table.links.by}. {count} of {len(pairing.pairs)} tensors are over it.",
+        f"Relative L2 distance ‖A − B‖ / ‖A‖, tolerance {told}. {count} of {len(pairing.pairs)} tensors are over it.",
         "",
+        f"- Steps: {len(table.links.pairs)}, linked by {table.links.by}",
         f"- First: {_place(first)}",
         f"- Worst: {_place(worst)}",
         f"- In A only: {len(pairing.only_a)} tensors, steps {_steps(table.links.only_a)}",
@@ -162,11 +162,15 @@ def _markdown(comparison: Comparison, tolerance: float | None) -> str:
         found = [divergence for divergence in _row(comparison, row) if not math.isnan(divergence.distance.relative_l2)]
         most = max(found, key=lambda divergence: divergence.distance.relative_l2)
         start = table.at(row, int(np.argmax(over[row])))
-        lines.append(
-            f"| {_cell(pairing.pairs[row].a.key)} | {start.steps[0] if start.steps else '–'} "
-            f"| {_number(most.distance.relative_l2)} | {_number(np.nanmin([np.inf, *(d.distance.cosine for d in found)]))} "
-            f"| {_number(max(d.distance.max_abs for d in found))} | {most.evidence.name.lower()} |"
-        )
+        cells = [
+            _cell(pairing.pairs[row].a.key),
+            str(start.steps[0]) if start.steps else "–",
+            _number(most.distance.relative_l2),
+            _number(_extreme(np.min, [divergence.distance.cosine for divergence in found])),
+            _number(_extreme(np.max, [divergence.distance.max_abs for divergence in found])),
+            most.evidence.name.lower(),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     if count > len(shown):
         lines.append(f"\n{count - len(shown)} more are over the tolerance.")
     return "\n".join(lines).rstrip() + "\n"
@@ -178,6 +182,11 @@ def _place(divergence: Divergence | None) -> str:
     when = f"step {divergence.steps[0]}" if divergence.steps else "outside of the loop"
     least = "at least " if divergence.evidence != Evidence.TENSOR else ""
     return f"`{_cell(divergence.pair.a.key)}`, {when}, {least}{_number(divergence.distance.relative_l2)}"
+
+
+def _extreme(choose: Callable[[Any], Any], values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(choose(known)) if known else math.nan
 
 
 def _number(value: float) -> str:

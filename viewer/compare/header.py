@@ -67,14 +67,8 @@ class FactsView(PairCanvas):
             )
         )
         pairing = state.table.pairing
-        lines.append(
-            self.line(
-                (
-                    f" layers in both {len(pairing.pairs)}, in A only {len(pairing.only_a)}, in B only {len(pairing.only_b)}",
-                    "muted",
-                )
-            )
-        )
+        counts = f"in both {len(pairing.pairs)}, in A only {len(pairing.only_a)}, in B only {len(pairing.only_b)}"
+        lines.append(self.line((f" tensors {counts}", "muted")))
         return lines
 
 

@@ -146,6 +146,8 @@ class Pane(PairCanvas, can_focus=True):
         assert self.state is not None
         if math.isnan(low):
             return self.line((" no finite value", "fault"))
+        if low == high:
+            return self.line((f" {number(low)} everywhere", "muted"))
         ends = (number(low), number(high))
         room = min(width - len(ends[0]) - len(ends[1]) - 4, 40)
         bar = to_strips(colour_bar(max(room, 0), colours=colours, shade=self.state.look.shade))

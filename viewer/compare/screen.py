@@ -83,6 +83,7 @@ class CompareScreen(ReadingScreen):
         self._names = names
         self._flicker: Timer | None = None
         self._at = -1
+        self._untouched = not layer and step is None
         self._told = ""
         self.state = Comparing(
             comparison,
@@ -109,7 +110,7 @@ class CompareScreen(ReadingScreen):
             yield DivergenceTable(id="divergences")
         with Horizontal(id="compare-panes"):
             for side in ("A", "B", "difference"):
-                yield Pane(side, id=f"pane-{side.lower()}")  # type: ignore[arg-type]  # the three sides
+                yield Pane(side, id=f"pane-{side.lower()}")
         with Vertical(id="compare-facts") as told:
             told.border_title = "the two runs"
             yield FactsView()
@@ -127,6 +128,7 @@ class CompareScreen(ReadingScreen):
         """Show a row of the list, and a linked step."""
         last = max(self.state.steps - 1, 0)
         at = self.state.link if link is None else min(max(link, 0), last)
+        self._untouched = False
         self._set(row=row, link=at, loading=True)
         self._ask()
 
@@ -270,6 +272,9 @@ class CompareScreen(ReadingScreen):
         if self.state.sort != "execution":
             changes["order"] = order_of(self.state.comparison, self.state.sort, self.state.tolerance)
         self._set(revision=self.state.revision + 1, **changes)
+        first = self.state.table.first_over(self.state.tolerance)
+        if self._untouched and not message.running and first is not None:
+            self.go_to(first.row, first.link if first.steps else None)
 
     @on(ReadingScreen.Read)
     def _arrived(self, message: ReadingScreen.Read) -> None:
@@ -337,11 +342,11 @@ class CompareScreen(ReadingScreen):
         state = self.state
         pairs = len(state.table)
         if over:
-            return f"{over} of {pairs} over {tolerance_text(state.tolerance)}"
+            return f"{over} of {pairs} over tolerance ({tolerance_text(state.tolerance)})"
         tensors = int((state.table.evidence == 2).sum())
         if not state.running and tensors and not np.nan_to_num(state.table.relative_l2, nan=0.0).any():
             return f"no difference in {tensors} tensors"
-        return f"none of {pairs} over {tolerance_text(state.tolerance)}"
+        return f"none of {pairs} over tolerance ({tolerance_text(state.tolerance)})"
 
     def _first_in_loop(self) -> int:
         return next((at for at, pair in enumerate(self.state.table.pairing.pairs) if pair.a.stepped), 0)

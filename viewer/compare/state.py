@@ -15,7 +15,7 @@ from diffusion_xray.tracer.pairing import Fact, SitePair
 
 from ..look import Look
 
-__all__ = ["MODES", "SORTS", "TOLERANCES", "Comparing", "Found", "Mode", "Sort", "order_of", "peaks"]
+__all__ = ["MODES", "SORTS", "TOLERANCES", "Comparing", "Found", "Mode", "Sort", "label_of", "order_of", "peaks"]
 
 Mode = Literal["signed", "absolute", "relative", "wipe", "flicker"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
@@ -96,6 +96,11 @@ class Comparing:
     def limit(self, row: int) -> float:
         """The tolerance of a row."""
         return float(self.table.limits[row]) if self.tolerance is None else self.tolerance
+
+
+def label_of(site: SiteInfo) -> str:
+    """A site as lists have it: the first output of a module goes without its port."""
+    return site.name if site.array_name == "output" else site.key
 
 
 def peaks(table: Divergences) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from ..render import FAULT_SIGN, heat_map
 from ..widgets.canvas import Part, Tone, to_strips
 from .canvas import PairCanvas
 from .draw import level, relative
-from .state import Comparing
+from .state import Comparing, label_of
 
 __all__ = ["DivergenceStrip"]
 
@@ -112,13 +112,9 @@ class DivergenceStrip(PairCanvas):
         every = next((n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if n * width / len(links) >= 6), len(links))
         here = f"▲{links[state.link][0]}"
         marks: list[tuple[int, str, Tone]] = []
-        over = (
-            np.flatnonzero(state.table.relative_l2[state.row, : len(links)] > state.limit(state.row))
-            if state.pair
-            else []
-        )
-        if len(over) and state.pair is not None and state.pair.a.stepped and int(over[0]) != state.link:
-            marks.append((int(over[0]), f"▲{links[over[0]][0]} first", "fault"))
+        over = self._over(state)
+        if over and over[0] != state.link:
+            marks.append((over[0], f"▲{links[over[0]][0]} first", "fault"))
         marks.append((state.link, here, "accent"))
         marks += [(link, str(links[link][0]), "muted") for link in range(0, len(links), every)]
         taken = [False] * width
@@ -130,6 +126,14 @@ class DivergenceStrip(PairCanvas):
             for place, sign in zip(cells, text, strict=False):
                 signs[place], tones[place], taken[place] = sign, tone, True
         return self.signs(signs, tones)  # type: ignore[arg-type]  # tones of the marks
+
+    @staticmethod
+    def _over(state: Comparing) -> list[int]:
+        """The steps at which the layer shown is over the tolerance."""
+        if state.pair is None or not state.pair.a.stepped:
+            return []
+        values = state.table.relative_l2[state.row, : state.steps]
+        return [int(link) for link in np.flatnonzero(values > state.limit(state.row))]
 
     def _where(self, state: Comparing) -> list[Part]:
         trace_a, trace_b = state.comparison.a, state.comparison.b
@@ -148,7 +152,7 @@ class DivergenceStrip(PairCanvas):
         first = state.table.first_over(state.tolerance)
         if first is not None:
             when = f"step {first.steps[0]}" if first.steps else "outside of the loop"
-            parts.append((f"   first over: {when} {first.pair.a.name}", "fault"))
+            parts.append((f"   first over: {when} {label_of(first.pair.a)}", "fault"))
         return parts
 
     @staticmethod

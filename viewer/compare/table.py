@@ -20,7 +20,7 @@ from diffusion_xray.tracer.summary import number
 from ..widgets.canvas import Part, Tone
 from .canvas import PairCanvas
 from .draw import heights, relative
-from .state import Comparing
+from .state import Comparing, label_of
 
 __all__ = ["DivergenceTable"]
 
@@ -41,7 +41,14 @@ class DivergenceTable(PairCanvas, ScrollView, can_focus=True, inherit_bindings=F
         Binding("G", "move(10000000)", "Last layer", id="compare.bottom", show=False, tooltip="The last layer"),
     ]
     HELP = "Layers in execution order. `≥` says: from statistics alone, at least this. `?`: a tensor cannot be read."
-    DEFAULT_CSS = "DivergenceTable { overflow-y: auto; overflow-x: hidden; scrollbar-size-vertical: 1; }"
+    DEFAULT_CSS = """
+    DivergenceTable {
+        overflow-y: auto;
+        overflow-x: hidden;
+        scrollbar-size-vertical: 1;
+        scrollbar-gutter: stable;
+    }
+    """
 
     @dataclass
     class Chosen(Message):
@@ -99,16 +106,13 @@ class DivergenceTable(PairCanvas, ScrollView, can_focus=True, inherit_bindings=F
         assert state is not None
         if not len(state.order):
             return self.explain("Neither trace holds a layer.")
+        width = self.scrollable_content_region.width
         name = max(width - _NUMBERS - _BARS - 4, 8)
         titles = "".join(f"{title:>{column}}" for title, column in _COLUMNS)
-        head = self.line((f"   {'layer':{name}} {self._over_what(width):{_BARS}}{titles}", "muted"))
+        head = self.line((f"   {'layer':{name}} {f"over {state.steps} steps"[:_BARS]:{_BARS}}{titles}", "muted"))
         top = round(self.scroll_offset.y)
         rows = [int(row) for row in state.order[top : top + max(height - 1, 0)]]
         return [head, *(self._draw(state, row, name, width) for row in rows)]
-
-    def _over_what(self, width: int) -> str:
-        assert self.state is not None
-        return f"over {self.state.steps} steps"[:_BARS] if width else ""
 
     def _draw(self, state: Comparing, row: int, name: int, width: int) -> Strip:
         here = row == state.row
@@ -139,7 +143,7 @@ class DivergenceTable(PairCanvas, ScrollView, can_focus=True, inherit_bindings=F
         kind = int(evidence[at]) if known.any() else int(evidence.max(initial=0))
         signs, largest = heights(values, _BARS)
         tones: list[Tone] = ["fault" if value > limit else "muted" for value in largest]
-        label = pair.a.name if pair.a.array_name == "output" else pair.a.key
+        label = label_of(pair.a)
         tone: Tone = "plain" if len(over) else "muted"
         parts: list[Part] = [("   ", "fault"), (_fitted(label, name), tone), " "]
         parts += [(sign, sign_tone) for sign, sign_tone in zip(signs, tones, strict=True)]

@@ -10,13 +10,13 @@ from typing import Final, Literal
 import numpy as np
 from textual.strip import Strip
 
+from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.tracer.layout import STATISTICS
 from diffusion_xray.tracer.summary import number
 
 from ..render import colour_bar, heat_map
 from ..scene import Plane, plane_of, value_range
 from ..widgets.canvas import Part, centred, to_strips
-from ..widgets.heatmap import capture_line
 from .canvas import PairCanvas
 from .draw import difference, difference_range, wiped
 from .state import Comparing, Found
@@ -67,12 +67,18 @@ class Pane(PairCanvas, can_focus=True):
         if self._side != "difference":
             return []
         pairing = state.table.pairing
-        return self.explain(
+        told = [
             "The two traces have no layer in common.",
             f"A has {len(pairing.only_a)} tensors, B {len(pairing.only_b)}, all under other names. "
             "Where B is a port of the model in A, say how its modules are called:",
-            code='compare(A, B, names={"unet.**": "transformer.**"})',
-        )
+        ]
+        return self._advise(told, 'Comparison(a, b, names={"unet.**": "transformer.**"})')
+
+    def _advise(self, told: Sequence[str], code: str) -> list[Strip]:
+        """Lines that explain, and code broken where the pane ends."""
+        room = max(self.size.width - 4, 10)
+        parts = [code[at : at + room] for at in range(0, len(code), room)]
+        return [*self.explain(*told), self.line(), *(self.line((f"   {part}", "accent")) for part in parts)]
 
     def _planes(self, state: Comparing, found: Found) -> tuple[Plane, Plane]:
         assert state.pair is not None and found.a is not None and found.b is not None
@@ -190,8 +196,13 @@ class Pane(PairCanvas, can_focus=True):
             lacking = [f"{s}" for s, side in (("A", pair.a), ("B", pair.b)) if not side.array]
             if lacking:
                 text = f"Statistics only, as {' and '.join(lacking)} kept no tensors of this layer. To keep them:"
-                return [*self.explain(text, code=capture_line(pair.a if lacking[0] == "A" else pair.b)), self.line()]
+                return [*self._advise([text], _capture(pair.a if lacking[0] == "A" else pair.b)), self.line()]
             return self.explain("Statistics only: one of the tensors was not kept at this step.")
         assert site is not None
         size = "×".join(map(str, site.shape)) or "scalar"
         return [self.line((f" {size} {site.torch_dtype}", "muted")), self.line()]
+
+
+def _capture(site: SiteInfo) -> str:
+    """The argument of a tracer that keeps the tensors of a layer."""
+    return f"capture=Capture(modules={site.name!r}" + (", inputs=True)" if site.port.startswith("input") else ")")

@@ -109,7 +109,8 @@ class DivergenceTable(PairCanvas, ScrollView, can_focus=True, inherit_bindings=F
         width = self.scrollable_content_region.width
         name = max(width - _NUMBERS - _BARS - 4, 8)
         titles = "".join(f"{title:>{column}}" for title, column in _COLUMNS)
-        head = self.line((f"   {'layer':{name}} {f"over {state.steps} steps"[:_BARS]:{_BARS}}{titles}", "muted"))
+        over = f"over {state.steps} steps"[:_BARS]
+        head = self.line((f"   {'layer':{name}} {over:{_BARS}}{titles}", "muted"))
         top = round(self.scroll_offset.y)
         rows = [int(row) for row in state.order[top : top + max(height - 1, 0)]]
         return [head, *(self._draw(state, row, name, width) for row in rows)]
@@ -149,7 +150,7 @@ class DivergenceTable(PairCanvas, ScrollView, can_focus=True, inherit_bindings=F
         parts += [(sign, sign_tone) for sign, sign_tone in zip(signs, tones, strict=True)]
         parts.append(" " * (_BARS - len(signs)))
         if pair.problem and not known.any():
-            return [*parts, (f"   {pair.problem}", "accent")]
+            return [*parts, (f"{'shapes differ':>{_NUMBERS - 6}}", "accent")]
         cosine, largest_gap = table.cosine[row, :columns], table.max_abs[row, :columns]
         first = "–" if not len(over) else str(table.links.pairs[over[0]][0]) if pair.a.stepped else "once"
         numbers: Tone = "fault" if len(over) else "muted"

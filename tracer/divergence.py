@@ -10,11 +10,10 @@
 
 from __future__ import annotations
 
-import enum
 import itertools
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,136 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .distance import Distance, Tolerance, histogram_distance, least_distance, measure
+from .divergence_table import Divergence, Divergences, Evidence
 from .info import SiteInfo
 from .layout import HAS_TENSOR, SITE_BLOCK
-from .pairing import Link, Names, Pairing, SitePair, StepLinks, link_steps, pair_sites
+from .pairing import Link, Names, SitePair, link_steps, pair_sites
 from .trace import StatisticsTable, Trace
 
 __all__ = ["Comparison", "Divergence", "Divergences", "Evidence"]
 
 _PART: Final = 1 << 22
 """Elements of one tensor in memory at a time, where it lies in a folder."""
-
-
-class Evidence(enum.IntEnum):
-    """What a distance was taken from."""
-
-    NOTHING = 0
-    """Not seen at this step in one of the runs, or of another shape: there is no distance."""
-    STATISTICS = 1
-    """Statistics alone: the relative L2 distance is at least this, and may be much larger."""
-    TENSOR = 2
-    UNREADABLE = 3
-    """Tensors are stored and one cannot be read; the distance is that of the statistics."""
-
-
-@dataclass(frozen=True, slots=True)
-class Divergence:
-    """One layer at one step."""
-
-    row: int
-    """Place of the pair in `Divergences.pairing`."""
-    link: int
-    """Place of the steps in `Divergences.links`; 0 for what fired outside of the loop."""
-    pair: SitePair
-    steps: tuple[int, int] | None
-    """Step of A and of B; None outside of the loop."""
-    evidence: Evidence
-    distance: Distance
-    """From statistics alone only `relative_l2` is known, as a lower bound; the rest is NaN."""
-    histogram: float
-    """`histogram_distance`, where there are statistics alone."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Divergences:
-    """The whole table, a row for each pair in execution order, a column for each link of two steps.
-
-    A row that fired outside of the loop has its values in the first column. Values are set while a comparison runs.
-    """
-
-    pairing: Pairing
-    links: StepLinks
-    limits: NDArray[np.float64]
-    """Shape (pair,): the relative distance that rounding to the coarser dtype of the pair explains."""
-    evidence: NDArray[np.uint8]
-    """Shape (pair, link), as all below: an `Evidence`."""
-    relative_l2: NDArray[np.float64]
-    cosine: NDArray[np.float64]
-    max_abs: NDArray[np.float64]
-    where: NDArray[np.int64]
-    over: NDArray[np.float64]
-    histogram: NDArray[np.float64]
-    errors: Mapping[tuple[int, int], str]
-    """What could not be read, by row and column."""
-
-    @classmethod
-    def empty(cls, pairing: Pairing, links: StepLinks) -> Divergences:
-        """A table without values."""
-        shape = len(pairing.pairs), max(len(links.pairs), 1)
-        limits = [Tolerance.of(pair.a.torch_dtype, pair.b.torch_dtype).relative for pair in pairing.pairs]
-        return cls(
-            pairing=pairing,
-            links=links,
-            limits=np.array(limits, np.float64),
-            evidence=np.zeros(shape, np.uint8),
-            relative_l2=np.full(shape, np.nan),
-            cosine=np.full(shape, np.nan),
-            max_abs=np.full(shape, np.nan),
-            where=np.zeros(shape, np.int64),
-            over=np.full(shape, np.nan),
-            histogram=np.full(shape, np.nan),
-            errors={},
-        )
-
-    def __len__(self) -> int:
-        return len(self.pairing.pairs)
-
-    def at(self, row: int, link: int) -> Divergence:
-        """One layer at one step."""
-        pair = self.pairing.pairs[row]
-        link = link if pair.a.stepped else 0
-        distance = Distance(
-            relative_l2=float(self.relative_l2[row, link]),
-            cosine=float(self.cosine[row, link]),
-            max_abs=float(self.max_abs[row, link]),
-            where=int(self.where[row, link]),
-            over=float(self.over[row, link]),
-        )
-        steps = self.links.pairs[link] if pair.a.stepped and self.links.pairs else None
-        evidence = Evidence(int(self.evidence[row, link]))
-        return Divergence(row, link, pair, steps, evidence, distance, float(self.histogram[row, link]))
-
-    def is_over(self, tolerance: float | None = None) -> NDArray[np.bool_]:
-        """Where the relative L2 distance is above a tolerance, shape (pair, link).
-
-        Args:
-            tolerance: By default that of each pair's own dtypes, `limits`.
-        """
-        limits = self.limits[:, None] if tolerance is None else tolerance
-        return np.asarray(self.relative_l2 > limits)  # NaN is not
-
-    def in_order(self, tolerance: float | None = None) -> NDArray[np.intp]:
-        """Every (row, link) over a tolerance, causes first, shape (n, 2): before the loop, step by step, after it."""
-        stepped = np.array([pair.a.stepped for pair in self.pairing.pairs], bool)
-        found = np.argwhere(self.is_over(tolerance))
-        first = int(np.argmax(stepped)) if stepped.any() else len(stepped)
-        rows = found[:, 0]
-        when = np.where(stepped[rows], found[:, 1], np.where(rows < first, -1, len(self.links.pairs)))
-        return np.asarray(found[np.lexsort((rows, when))])
-
-    def first_over(self, tolerance: float | None = None) -> Divergence | None:
-        """The first layer and step over a tolerance in the order in which tensors came to be: the cause."""
-        found = self.in_order(tolerance)
-        return self.at(*map(int, found[0])) if len(found) else None
-
-    def worst(self) -> Divergence | None:
-        """The layer and step with the largest relative distance; None where there is none."""
-        known = np.nan_to_num(self.relative_l2, nan=-1.0, posinf=np.inf)
-        if not known.size or known.max() < 0:
-            return None
-        row, link = np.unravel_index(int(known.argmax()), known.shape)
-        return self.at(int(row), int(link))
 
 
 @dataclass

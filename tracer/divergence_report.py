@@ -14,7 +14,7 @@ import numpy as np
 from .divergence import Comparison, Divergence, Evidence
 from .errors import ComparisonError
 from .info import printable
-from .pairing import facts
+from .run_facts import facts
 from .summary import number
 
 __all__ = ["FORMS", "Form", "report"]

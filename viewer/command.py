@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from diffusion_xray.tracer.errors import DxrayError
+from diffusion_xray.tracer.errors import ComparisonError, DxrayError
 from diffusion_xray.tracer.trace import open_trace
 
 __all__ = ["TerminalError", "View"]
@@ -43,19 +44,36 @@ class View:
             metavar="TRACE",
             help="compare with another trace: where, layer by layer and step by step, its tensors differ",
         )
+        parser.add_argument(
+            "--names",
+            metavar="A=B",
+            action="append",
+            default=[],
+            help='with --compare: what modules are called in the other trace, as globs: "unet.**=transformer.**"',
+        )
 
     def run(self, options: argparse.Namespace) -> int:
         """Browse until the user leaves."""
         if options.compare is not None:
-            return self.compare(options.trace, options.compare, layer=options.layer, step=options.step)
+            names = dict(_rule(text) for text in options.names)
+            return self.compare(options.trace, options.compare, names=names, layer=options.layer, step=options.step)
         return self.open(options.trace, layer=options.layer, step=options.step, tab=options.tab)
 
-    def compare(self, a: str | Path, b: str | Path, *, layer: str = "", step: int | None = None) -> int:
+    def compare(
+        self,
+        a: str | Path,
+        b: str | Path,
+        *,
+        names: Mapping[str, str] | None = None,
+        layer: str = "",
+        step: int | None = None,
+    ) -> int:
         """Compare two traces until the user leaves; the result is the exit code.
 
         Args:
             a: The trace that counts: distances are in units of its tensors.
             b: The other one.
+            names: What modules of `a` are called in `b`, paths or globs.
             layer: Module to begin at: a path, or a glob, of which the first match is taken. By default the first that
                 differs.
             step: Step of `a` to begin at, negative from the end.
@@ -65,7 +83,7 @@ class View:
         """
         from .compare.opening import compare_screen
 
-        screen = compare_screen(open_trace(a), open_trace(b), layer=layer, step=step)
+        screen = compare_screen(open_trace(a), open_trace(b), names=names, layer=layer, step=step)
         _check_terminal(a)
 
         from .compare.app import CompareApp
@@ -99,6 +117,13 @@ class View:
         browser = Browser(loader, opening, snapshot=snapshot)
         browser.run()
         return browser.return_code or 0
+
+
+def _rule(text: str) -> tuple[str, str]:
+    ours, sign, theirs = text.partition("=")
+    if not (ours and sign and theirs):
+        raise ComparisonError(f'{text!r} does not say what a module is called; write --names "unet.**=transformer.**"')
+    return ours, theirs
 
 
 def _check_terminal(path: str | Path) -> None:

@@ -41,7 +41,9 @@ def plain(a: NDArray[Any], b: NDArray[Any]) -> Distance:
     keep = np.isfinite(wide[0])
     ours, theirs, gap = wide[0][keep], wide[1][keep], apart[keep]
     norms = [float(np.sqrt((values**2).sum())) for values in (ours, theirs)]
-    cosine = float((ours * theirs).sum() / np.longdouble(norms[0]) / np.longdouble(norms[1])) if all(norms) else math.nan
+    cosine = (
+        float((ours * theirs).sum() / np.longdouble(norms[0]) / np.longdouble(norms[1])) if all(norms) else math.nan
+    )
     relative = float(np.sqrt((gap**2).sum())) / norms[0] if norms[0] else math.inf
     return Distance(relative, cosine, float(apart.max()), where, over)
 

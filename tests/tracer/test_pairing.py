@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_xray.tracer.errors import ComparisonError
-from diffusion_xray.tracer.pairing import _nearest, _rule, facts, link_steps, pair_sites
+from diffusion_xray.tracer.pairing import _nearest, _rule, link_steps, pair_sites
 
 from ..parting import STEPS, record
 
@@ -100,7 +100,12 @@ def test_links_are_one_to_one(a: list[int], b: list[int], within: int) -> None:
     pairs = _nearest(ours, theirs, within)
     assert len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
     assert all(abs(ours[i] - theirs[j]) <= within for i, j in pairs)
-    free = [abs(x - y) for i, x in enumerate(ours) for j, y in enumerate(theirs) if i not in {p for p, _ in pairs} and j not in {q for _, q in pairs}]
+    free = [
+        abs(x - y)
+        for i, x in enumerate(ours)
+        for j, y in enumerate(theirs)
+        if i not in {p for p, _ in pairs} and j not in {q for _, q in pairs}
+    ]
     assert not free or min(free) > within
 
 
@@ -109,21 +114,3 @@ def test_repeated_timesteps_find_one_another() -> None:
     twice = np.array([9.0, 9, 6, 6, 3])
     assert _nearest(twice, twice, 1) == [(i, i) for i in range(5)]
     assert _nearest(np.array([np.nan, 1]), np.array([np.nan, 1]), 1) == [(1, 1)]
-
-
-def test_facts(tmp_path: Path) -> None:
-    """The summary says what two runs have in common; the same run has everything."""
-    a, b = record(tmp_path / "a.zarr"), record(tmp_path / "b.zarr", steps=3, every=300.0)
-    assert all(fact.same for fact in facts(a, a))
-    told = {fact.name: fact for fact in facts(a, b)}
-    assert (told["steps"].a, told["steps"].b) == ("6", "3")
-    assert told["model"].same and told["torch version"].same
-    assert not told["schedule"].same
-
-
-def test_noise_is_the_same_or_not(embedded: Path, tmp_path: Path) -> None:
-    """Runs that began with the same latents are said to share their noise."""
-    from diffusion_xray.tracer import open_trace
-
-    trace = open_trace(embedded)
-    assert next(fact for fact in facts(trace, trace) if fact.name == "noise").same

@@ -21,8 +21,6 @@ from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.cli import main
 from diffusion_xray.tracer.divergence import Comparison, Evidence
 from diffusion_xray.tracer.errors import SiteNotFoundError
-from diffusion_xray.tracer.info import SiteInfo
-from diffusion_xray.tracer.trace import Trace
 from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.command import TerminalError, View
 from diffusion_xray.viewer.compare.app import CompareApp
@@ -319,6 +317,11 @@ async def test_facts(compared: Compare) -> None:
         assert not pilot.app.screen.query_one("#compare-facts").display
 
 
+def reports(folder: Path) -> list[str]:
+    """Names of the reports in a folder."""
+    return sorted(path.name for path in folder.glob("compare-*"))
+
+
 async def test_report(compared: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`e` writes Markdown, JSON and CSV into the working folder, and never over a file."""
     monkeypatch.chdir(tmp_path)
@@ -328,8 +331,7 @@ async def test_report(compared: Compare, tmp_path: Path, monkeypatch: pytest.Mon
         await settle(pilot)
         await pilot.press("e")
         await settle(pilot)
-    written = sorted(path.name for path in tmp_path.glob("compare-*"))
-    assert written == sorted(
+    assert reports(tmp_path) == sorted(
         f"compare-normal-late{number}.{ending}" for number in ("", "-2") for ending in ("md", "json", "csv")
     )
     assert "First: `unet.blocks.1.conv:output`, step 2" in (tmp_path / "compare-normal-late.md").read_text()
@@ -376,7 +378,7 @@ async def test_quit(compared: Compare) -> None:
     assert app.return_code == 0
 
 
-async def test_every_key_is_tried() -> None:
+def test_every_key_is_tried() -> None:
     """Each action of the comparison is pressed in a test of this module."""
     source = Path(__file__).read_text(encoding="utf-8")
     aliases = {
@@ -396,12 +398,13 @@ async def test_palette(compared: Compare) -> None:
     """The palette finds layers by words in any order, tolerances, modes and ways to link."""
     async with compared("normal", "late").run_test(size=SIZE) as pilot:
         await settle(pilot)
-        for query, holds in (
+        wishes: tuple[tuple[str, Callable[[], bool]], ...] = (
             ("act 0", lambda: layer(pilot) == "unet.blocks.0.act"),
             ("tolerance 1e-3", lambda: state(pilot).tolerance == 1e-3),
             ("mode relative", lambda: state(pilot).mode == "relative"),
             ("link timestep", lambda: state(pilot).table.links.by == "timestep"),
-        ):
+        )
+        for query, holds in wishes:
             await pilot.press("ctrl+p")
             await pilot.pause(0.2)
             await pilot.press(*(("space" if sign == " " else "minus" if sign == "-" else sign) for sign in query))
@@ -447,7 +450,7 @@ async def test_statistics_alone(compared: Compare) -> None:
         told = text(pilot, "#pane-difference")
         assert "Statistics only, as B kept no tensors" in " ".join(told.split())
         assert "Capture(modules=" in told
-        assert "relative L2 at least" in " ".join(told.split())
+        assert "Relative L2 at least" in " ".join(told.split())
         assert re.search(r"≥\S+ +– +– +2", text(pilot, "#divergences"))
         assert re.search(r"mean +-?\d", text(pilot, "#pane-a"))
 
@@ -507,9 +510,7 @@ async def test_control_characters_stay_out(compared: Compare, tmp_path: Path) ->
         await pilot.press("i", "s", "n", "i")
         await settle(pilot)
         shown = "".join(
-            segment.text
-            for y in range(SIZE[1])
-            for segment in pilot.app.screen._compositor.render_strips()[y]
+            segment.text for y in range(SIZE[1]) for segment in pilot.app.screen._compositor.render_strips()[y]
         )
         assert "\x1b" not in shown
         assert "\\x1b" in shown
@@ -530,9 +531,12 @@ async def test_a_list_of_many_layers_draws_what_is_in_sight(compared: Compare, m
     """However long the list, no more rows are drawn than fit."""
     drawn: list[int] = []
     draw = DivergenceTable._draw
-    monkeypatch.setattr(
-        DivergenceTable, "_draw", lambda self, shown, row, *rest: (drawn.append(row), draw(self, shown, row, *rest))[1]
-    )
+
+    def counted(table: DivergenceTable, shown: Comparing, row: int, name: int, width: int) -> Any:
+        drawn.append(row)
+        return draw(table, shown, row, name, width)
+
+    monkeypatch.setattr(DivergenceTable, "_draw", counted)
     async with compared("normal", "late").run_test(size=SIZE) as pilot:
         await settle(pilot)
         screen = pilot.app.screen
@@ -543,17 +547,6 @@ async def test_a_list_of_many_layers_draws_what_is_in_sight(compared: Compare, m
         await pilot.press("pagedown")
         await pilot.pause()
         assert 0 < len(drawn) <= 3 * screen.query_one("#divergences").size.height
-
-
-class Slow(Trace):
-    """A trace of which nothing can be read until it is let go."""
-
-    asked = 0
-
-    def elements(self, site: SiteInfo, step: int, start: int, count: int) -> Any:
-        """Some elements, counted."""
-        Slow.asked += 1
-        return super().elements(site, step, start, count)
 
 
 async def test_many_steps_at_once_are_few_reads(compared: Compare, traces: dict[str, Path]) -> None:
@@ -587,6 +580,23 @@ def test_wishes_are_checked_first(parted: dict[str, Path]) -> None:
         View().compare(parted["normal"], parted["late"], layer="unet.conv_inn")
     with pytest.raises(SiteNotFoundError, match="no step 9"):
         View().compare(parted["normal"], parted["late"], step=9)
+
+
+def test_names_of_a_port(
+    parted: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--names` pairs modules of other names; a rule without both sides is refused in one line."""
+    monkeypatch.setattr(sys, "__stderr__", io.StringIO())
+    names = {"unet": "other", "unet.**": "other.**"}
+    screen = compare_screen(open_trace(parted["normal"]), open_trace(parted["other"]), names=names)
+    assert len(screen.state.table) == 9
+    paths = [str(parted["normal"]), "--compare", str(parted["other"])]
+    assert main(["view", *paths, "--names", "unet"]) == 2
+    assert "'unet' does not say what a module is called" in capsys.readouterr().err
+    assert main(["view", *paths, "--names", "unet.*=other.**"]) == 2
+    assert "have not the same wildcards" in capsys.readouterr().err
+    assert main(["view", *paths, "--names", "unet=other"]) == 2
+    assert "terminal" in capsys.readouterr().err
 
 
 def test_no_terminal(parted: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -47,11 +47,11 @@ class FactsView(PairCanvas):
         """A line a fact."""
         state = self.state
         assert state is not None
-        room = max((width - 24) // 2, 8)
-        lines = [self.line((f" {'':20} {'A':{room}} B", "muted"))]
+        room = max((width - 28) // 2, 8)
+        lines = [self.line((f" {'':24} {'A':{room}} B", "muted"))]
         for fact in sorted(state.facts, key=lambda fact: fact.same):
             a, b = (_cut(text, room - 1) for text in (fact.a, fact.b))
-            name: Part = (f" {'=' if fact.same else '≠'} {fact.name:18} ", "muted" if fact.same else "accent")
+            name: Part = (f" {'=' if fact.same else '≠'} {fact.name:22} ", "muted" if fact.same else "accent")
             lines.append(
                 self.line(name, (f"{a:{room}} ", "muted" if fact.same else "plain"), b if a != b else ("same", "muted"))
             )

@@ -69,10 +69,10 @@ class Pane(PairCanvas, can_focus=True):
         pairing = state.table.pairing
         told = [
             "The two traces have no layer in common.",
-            f"A has {len(pairing.only_a)} tensors, B {len(pairing.only_b)}, all under other names. "
-            "Where B is a port of the model in A, say how its modules are called:",
+            f"A has {len(pairing.only_a)} tensors, B {len(pairing.only_b)}, all under other names.",
+            "Where B is a port of the model in A, say what its modules are called there:",
         ]
-        return self._advise(told, 'Comparison(a, b, names={"unet.**": "transformer.**"})')
+        return self._advise(told, '--names "unet.**=transformer.**"')
 
     def _advise(self, told: Sequence[str], code: str) -> list[Strip]:
         """Lines that explain, and code broken where the pane ends."""
@@ -172,16 +172,21 @@ class Pane(PairCanvas, can_focus=True):
             if name in ("nans", "positive_infs", "negative_infs", "zeros") and not a and not b:
                 continue
             value = {"A": a, "B": b, "difference": a - b}[self._side]
-            apart: Part = (f"{number(value):>10}", "fault" if a != b and self._side == "difference" else "plain")
+            differs = (
+                self._side == "difference"
+                and not math.isclose(a, b, rel_tol=1e-6)
+                and not (math.isnan(a) and math.isnan(b))
+            )
+            apart: Part = (f"{number(value):>10}", "fault" if differs else "plain")
             lines.append(self.line((f" {_NAMES.get(name, name):>9}", "muted"), apart))
         if self._side == "difference":
             divergence = found.divergence
             if divergence is not None and not math.isnan(divergence.histogram):
                 share = f"{100 * divergence.histogram:.3g} %"
-                lines.append(self.line((f" at least {share} of the values lie in other bins", "muted")))
+                lines += self.explain(f"At least {share} of the values lie in other bins of the histogram.")
             if divergence is not None and not math.isnan(divergence.distance.relative_l2):
                 text = number(divergence.distance.relative_l2)
-                lines.append(self.line((f" relative L2 at least {text}: from moments, not from tensors", "accent")))
+                lines += self.explain(f"Relative L2 at least {text}: from mean and std, not from tensors.")
         return [line.crop(0, width) for line in lines]
 
     def _why(self, state: Comparing, found: Found) -> list[Strip]:

@@ -15,9 +15,9 @@ from textual.timer import Timer
 from textual.widgets import Footer, HelpPanel, Static
 
 from diffusion_xray.tracer.divergence import Comparison
-from diffusion_xray.tracer.divergence_report import FORMS, report
 from diffusion_xray.tracer.info import printable
-from diffusion_xray.tracer.pairing import LINKS, Link, Names, facts
+from diffusion_xray.tracer.pairing import LINKS, Link, Names
+from diffusion_xray.tracer.run_facts import facts
 from diffusion_xray.tracer.trace import Trace
 
 from ..look import CHANGES, Look
@@ -28,6 +28,7 @@ from .keys import KEYS
 from .panes import Pane
 from .places import CompareActions, ComparedLayers
 from .reading import ReadingScreen
+from .reporting import write_report
 from .state import MODES, SORTS, TOLERANCES, Comparing, Mode, order_of
 from .strip import DivergenceStrip
 from .table import DivergenceTable
@@ -36,7 +37,6 @@ __all__ = ["CompareScreen"]
 
 _FLICKER: Final = 0.5
 _WIPE: Final = 0.05
-_ENDINGS: Final = {"markdown": "md", "json": "json", "csv": "csv"}
 
 
 class CompareScreen(ReadingScreen):
@@ -237,14 +237,8 @@ class CompareScreen(ReadingScreen):
 
     def action_report(self) -> None:
         """Write what has been found beside the working folder's other files."""
-        comparison = self.state.comparison
-        stem = f"compare-{_stem(comparison.a)}-{_stem(comparison.b)}"
         try:
-            for form in FORMS:
-                path = _free(Path(f"{stem}.{_ENDINGS[form]}"))
-                path.write_text(report(comparison, form, self.state.tolerance), encoding="utf-8")
-                if form == "markdown":
-                    written = path
+            written = write_report(self.state.comparison, self.state.tolerance, Path())
         except OSError as error:
             self.notify(printable(error), title="Not written", severity="error", markup=False)
             return
@@ -336,7 +330,7 @@ class CompareScreen(ReadingScreen):
         layers.border_subtitle = self._verdict(over)
         for side, trace in (("a", state.comparison.a), ("b", state.comparison.b)):
             self.query_one(f"#pane-{side}").border_title = f"{side.upper()} {_plain(trace.name)}"
-        self.query_one("#pane-difference").border_title = _plain(f"{LABELS[state.mode]}  (X: {state.mode})")
+        self.query_one("#pane-difference").border_title = _plain(f"X {state.mode}: {LABELS[state.mode]}")
 
     def _verdict(self, over: int) -> str:
         state = self.state
@@ -364,14 +358,3 @@ class CompareScreen(ReadingScreen):
 def _plain(text: str) -> str:
     """Text for a border, where "[" would begin markup."""
     return printable(text).replace("[", "\\[")
-
-
-def _stem(trace: Trace) -> str:
-    return "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in trace.name.removesuffix(".zarr"))[:60]
-
-
-def _free(path: Path) -> Path:
-    """The path, or one with a number where it is taken."""
-    if not path.exists():
-        return path
-    return next(other for n in range(2, 10_000) if not (other := path.with_stem(f"{path.stem}-{n}")).exists())

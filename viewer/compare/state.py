@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from diffusion_xray.tracer.divergence import Comparison, Divergence, Divergences
 from diffusion_xray.tracer.info import SiteInfo
-from diffusion_xray.tracer.pairing import Fact, SitePair
+from diffusion_xray.tracer.pairing import SitePair
+from diffusion_xray.tracer.run_facts import Fact
 
 from ..look import Look
 

@@ -151,11 +151,11 @@ class DivergenceTable(PairCanvas, ScrollView, can_focus=True, inherit_bindings=F
         parts.append(" " * (_BARS - len(signs)))
         if pair.problem and not known.any():
             return [*parts, (f"{'shapes differ':>{_NUMBERS - 6}}", "accent")]
-        cosine, largest_gap = table.cosine[row, :columns], table.max_abs[row, :columns]
+        cosine, largest_gap = float(table.cosine[row, at]), table.max_abs[row, :columns]
         first = "–" if not len(over) else str(table.links.pairs[over[0]][0]) if pair.a.stepped else "once"
         numbers: Tone = "fault" if len(over) else "muted"
         parts.append((f"{relative(float(values[at]) if known.any() else np.nan, kind):>9}", numbers))
-        parts.append((f"{_least(cosine):>9}{_most(largest_gap):>9}", tone))
+        parts.append((f"{'–' if np.isnan(cosine) else f'{cosine:.5f}':>9}{_most(largest_gap):>9}", tone))
         parts.append((f"{first:>6}", numbers))
         if kind == Evidence.UNREADABLE:
             parts[0] = (" ? ", "fault")
@@ -176,11 +176,6 @@ class DivergenceTable(PairCanvas, ScrollView, can_focus=True, inherit_bindings=F
             # the line of titles covers the top row, so the region starts one higher
             self.scroll_to_region(Region(0, self._place(), 1, 2), animate=False, force=True)
         self.redraw()
-
-
-def _least(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
-    known = values[~np.isnan(values)]
-    return f"{known.min():.5f}" if known.size else "–"
 
 
 def _most(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:

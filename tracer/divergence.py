@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .distance import Distance, Tolerance, histogram_distance, least_distance, measure
 from .divergence_table import Divergence, Divergences, Evidence
-from .info import SiteInfo
+from .info import SiteInfo, printable
 from .layout import HAS_TENSOR, SITE_BLOCK
 from .pairing import Link, Names, SitePair, link_steps, pair_sites
 from .trace import StatisticsTable, Trace
@@ -33,7 +33,7 @@ _PART: Final = 1 << 22
 """Elements of one tensor in memory at a time, where it lies in a folder."""
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Comparison:
     """Two traces, and what is known of their differences so far.
 
@@ -70,6 +70,9 @@ class Comparison:
         self._tables = [{(table.component, table.stepped): table for table in t.tables()} for t in (self.a, self.b)]
         for key, rows in itertools.groupby(range(len(pairing.pairs)), lambda row: _table_key(pairing.pairs[row])):
             self._from_statistics(key, list(rows))
+
+    def __repr__(self) -> str:  # Textual puts that of every argument into the description of a worker
+        return f"<Comparison of {printable(self.a.name)} and {printable(self.b.name)}, {len(self.table)} tensors>"
 
     def run(self, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Sequence[int]]:
         """Compare tensors layer by layer, then the histograms of what has none; yields the rows that changed.

@@ -45,7 +45,7 @@ class Divergence:
     """`histogram_distance`, where there are statistics alone."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Divergences:
     """The whole table, a row for each pair in execution order, a column for each link of two steps.
 
@@ -56,6 +56,8 @@ class Divergences:
     links: StepLinks
     limits: NDArray[np.float64]
     """Shape (pair,): the relative distance that rounding to the coarser dtype of the pair explains."""
+    stepped: NDArray[np.bool_]
+    """Shape (pair,): whether it fired in the loop."""
     evidence: NDArray[np.uint8]
     """Shape (pair, link), as all below: an `Evidence`."""
     relative_l2: NDArray[np.float64]
@@ -76,6 +78,7 @@ class Divergences:
             pairing=pairing,
             links=links,
             limits=np.array(limits, np.float64),
+            stepped=np.array([pair.a.stepped for pair in pairing.pairs], bool),
             evidence=np.zeros(shape, np.uint8),
             relative_l2=np.full(shape, np.nan),
             cosine=np.full(shape, np.nan),
@@ -113,18 +116,21 @@ class Divergences:
         limits = self.limits[:, None] if tolerance is None else tolerance
         return np.asarray(self.relative_l2 > limits)  # NaN is not
 
-    def in_order(self, tolerance: float | None = None) -> NDArray[np.intp]:
-        """Every (row, link) over a tolerance, causes first, shape (n, 2): before the loop, step by step, after it."""
-        stepped = np.array([pair.a.stepped for pair in self.pairing.pairs], bool)
-        found = np.argwhere(self.is_over(tolerance))
-        first = int(np.argmax(stepped)) if stepped.any() else len(stepped)
-        rows = found[:, 0]
-        when = np.where(stepped[rows], found[:, 1], np.where(rows < first, -1, len(self.links.pairs)))
-        return np.asarray(found[np.lexsort((rows, when))])
+    def first_steps(self, tolerance: float | None = None) -> NDArray[np.intp]:
+        """Every row over a tolerance with the link at which it first is, shape (n, 2), causes first.
+
+        In the order in which the tensors came to be: before the loop, step by step, after it.
+        """
+        over = self.is_over(tolerance)
+        rows = np.flatnonzero(over.any(axis=1))
+        links = over[rows].argmax(axis=1)
+        loop = int(self.stepped.argmax()) if self.stepped.any() else len(self)
+        when = np.where(self.stepped[rows], links, np.where(rows < loop, -1, len(self.links.pairs)))
+        return np.stack([rows, links], axis=1)[np.lexsort((rows, when))]
 
     def first_over(self, tolerance: float | None = None) -> Divergence | None:
         """The first layer and step over a tolerance in the order in which tensors came to be: the cause."""
-        found = self.in_order(tolerance)
+        found = self.first_steps(tolerance)
         return self.at(*map(int, found[0])) if len(found) else None
 
     def worst(self) -> Divergence | None:

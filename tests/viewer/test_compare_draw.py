@@ -48,10 +48,10 @@ def test_bars() -> None:
     signs, largest = draw.heights(np.array([0, math.nan, 1e-9, 1e-3, 10, math.inf]), 16)
     assert signs == "· ▁▄██"
     assert math.isnan(largest[1]) and largest[5] == math.inf
-    assert draw.heights(np.zeros(0), 16) == ("", pytest.approx(np.zeros(0)))
+    assert draw.heights(np.zeros(0), 16)[0] == ""
 
 
-@given(arrays(np.float64, st.integers(1, 60), elements=st.floats(0, allow_nan=True)), st.integers(1, 16))
+@given(arrays(np.float64, st.integers(1, 60), elements=st.floats(0) | st.just(math.nan)), st.integers(1, 16))
 def test_no_step_is_lost_between_bars(values: np.ndarray, columns: int) -> None:
     """Where several steps share a bar, it is the largest of them."""
     signs, largest = draw.heights(values, columns)

@@ -1,4 +1,4 @@
-"""Pictures of the comparison. After a wanted change: `pytest tests/viewer --snapshot-update`, and look at the report."""
+"""Pictures of the comparison. After a wanted change: `pytest tests/viewer --snapshot-update`, and look."""
 
 from collections.abc import Callable
 

@@ -29,7 +29,7 @@ from .panes import Pane
 from .places import CompareActions, ComparedLayers
 from .reading import ReadingScreen
 from .reporting import write_report
-from .state import MODES, SORTS, TOLERANCES, Comparing, Mode, order_of
+from .state import MODES, SORTS, TOLERANCES, Comparing, Mode, order_of, summed
 from .strip import DivergenceStrip
 from .table import DivergenceTable
 
@@ -37,6 +37,8 @@ __all__ = ["CompareScreen"]
 
 _FLICKER: Final = 0.5
 _WIPE: Final = 0.05
+_TELLING: Final = frozenset({"comparison", "revision", "tolerance"})
+"""Fields of the state on which what is told of the whole table depends."""
 
 
 class CompareScreen(ReadingScreen):
@@ -100,7 +102,7 @@ class CompareScreen(ReadingScreen):
             row = next((at for at, pair in enumerate(comparison.table.pairing.pairs) if pair.a.name == layer), row)
         if step is not None:
             link = self._link_of(step)
-        self.state = replace(self.state, row=row, link=min(link, max(self.state.steps - 1, 0)))
+        self.state = summed(replace(self.state, row=row, link=min(link, max(self.state.steps - 1, 0))))
 
     def compose(self) -> ComposeResult:
         """Lay out the widgets."""
@@ -168,9 +170,7 @@ class CompareScreen(ReadingScreen):
 
     def action_next(self, by: int) -> None:
         """Go to the next layer and step over the tolerance, a layer once, causes first."""
-        found = self.state.table.in_order(self.state.tolerance)
-        _, first = np.unique(found[:, 0], return_index=True)
-        found = found[np.sort(first)]
+        found = self.state.table.first_steps(self.state.tolerance)
         if not len(found):
             self.notify("No layer is over the tolerance.", timeout=2)
             return
@@ -266,7 +266,7 @@ class CompareScreen(ReadingScreen):
         if self.state.sort != "execution":
             changes["order"] = order_of(self.state.comparison, self.state.sort, self.state.tolerance)
         self._set(revision=self.state.revision + 1, **changes)
-        first = self.state.table.first_over(self.state.tolerance)
+        first = self.state.first
         if self._untouched and not message.running and first is not None:
             self.go_to(first.row, first.link if first.steps else None)
 
@@ -305,8 +305,6 @@ class CompareScreen(ReadingScreen):
         self._set(link=self._link_of(step))
         self._ask()
         self.compare_all(comparison)
-        links = comparison.table.links
-        self.notify(f"{len(links.pairs)} steps linked by {links.by}", timeout=2)
 
     def _ask(self) -> None:
         if self.state.pair is None or (self.state.pair.a.stepped and not self.state.steps):
@@ -316,6 +314,8 @@ class CompareScreen(ReadingScreen):
 
     def _set(self, **changes: Any) -> None:
         self.state = replace(self.state, **changes)
+        if not changes.keys().isdisjoint(_TELLING):
+            self.state = summed(self.state)
         self._show()
 
     def _show(self) -> None:
@@ -324,23 +324,19 @@ class CompareScreen(ReadingScreen):
         state = self.state
         for canvas in self.query(PairCanvas):
             canvas.state = state
-        over = int(state.table.is_over(state.tolerance).any(axis=1).sum())
         layers = self.query_one("#compare-layers")
         layers.border_title = f"divergence by layer · {state.sort} order (s)"
-        layers.border_subtitle = self._verdict(over)
+        layers.border_subtitle = self._verdict()
         for side, trace in (("a", state.comparison.a), ("b", state.comparison.b)):
             self.query_one(f"#pane-{side}").border_title = f"{side.upper()} {_plain(trace.name)}"
         self.query_one("#pane-difference").border_title = _plain(f"X {state.mode}: {LABELS[state.mode]}")
 
-    def _verdict(self, over: int) -> str:
+    def _verdict(self) -> str:
         state = self.state
-        pairs = len(state.table)
-        if over:
-            return f"{over} of {pairs} over tolerance ({tolerance_text(state.tolerance)})"
-        tensors = int((state.table.evidence == 2).sum())
-        if not state.running and tensors and not np.nan_to_num(state.table.relative_l2, nan=0.0).any():
-            return f"no difference in {tensors} tensors"
-        return f"none of {pairs} over tolerance ({tolerance_text(state.tolerance)})"
+        told = tolerance_text(state.tolerance)
+        if state.equal and not state.running:
+            return f"no difference in {state.equal} tensors"
+        return f"{state.over or 'none'} of {len(state.table)} over tolerance ({told})"
 
     def _first_in_loop(self) -> int:
         return next((at for at, pair in enumerate(self.state.table.pairing.pairs) if pair.a.stepped), 0)

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_xray.tracer.divergence import Comparison, Divergence, Divergences
+from diffusion_xray.tracer.divergence import Comparison, Divergence, Divergences, Evidence
 from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.tracer.pairing import SitePair
 from diffusion_xray.tracer.run_facts import Fact
 
 from ..look import Look
 
-__all__ = ["MODES", "SORTS", "TOLERANCES", "Comparing", "Found", "Mode", "Sort", "label_of", "order_of", "peaks"]
+__all__ = [
+    "MODES",
+    "SORTS",
+    "TOLERANCES",
+    "Comparing",
+    "Found",
+    "Mode",
+    "Sort",
+    "label_of",
+    "order_of",
+    "peaks",
+    "summed",
+]
 
 Mode = Literal["signed", "absolute", "relative", "wipe", "flicker"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
@@ -67,6 +79,12 @@ class Comparing:
     running: bool = True
     revision: int = 0
     """Counts how often the table has become more precise."""
+    over: int = 0
+    """Layers over the tolerance. This and what follows is worked out when the numbers change, not when a key is hit."""
+    first: Divergence | None = None
+    """The first layer and step over it."""
+    equal: int = 0
+    """Tensors that were compared, where none of them differs."""
 
     @property
     def table(self) -> Divergences:
@@ -99,6 +117,17 @@ class Comparing:
         return float(self.table.limits[row]) if self.tolerance is None else self.tolerance
 
 
+def summed(state: Comparing) -> Comparing:
+    """The same with what is told of the whole table."""
+    table = state.table
+    found = table.first_steps(state.tolerance)
+    first = table.at(*map(int, found[0])) if len(found) else None
+    equal = 0
+    if not len(found) and not np.nan_to_num(table.relative_l2, nan=0.0).any():
+        equal = int((table.evidence == Evidence.TENSOR).sum())
+    return replace(state, over=len(found), first=first, equal=equal)
+
+
 def label_of(site: SiteInfo) -> str:
     """A site as lists have it: the first output of a module goes without its port."""
     return site.name if site.array_name == "output" else site.key
@@ -118,8 +147,8 @@ def order_of(comparison: Comparison, sort: Sort, tolerance: float | None) -> NDA
     if sort == "distance":
         rows = np.argsort(-np.nan_to_num(peaks(table), nan=-1.0, posinf=np.inf), kind="stable")
     elif sort == "first":
-        seen = dict.fromkeys(int(row) for row, _ in table.in_order(tolerance))
-        rows = np.array([*seen, *(row for row in range(count) if row not in seen)], np.intp)
+        seen = table.first_steps(tolerance)[:, 0]
+        rows = np.concatenate([seen, np.setdiff1d(rows, seen)])
     elif sort == "name":
         rows = np.array(sorted(range(count), key=lambda row: pairing.pairs[row].a.key), np.intp)
     return np.concatenate([rows, np.arange(count, count + len(pairing.only_a) + len(pairing.only_b))]).astype(np.intp)

@@ -149,7 +149,7 @@ class DivergenceStrip(PairCanvas):
         lonely = [f"{len(steps)} in {side} only" for side, steps in (("A", links.only_a), ("B", links.only_b)) if steps]
         if lonely:
             parts.append((f"  steps {', '.join(lonely)}", "accent"))
-        first = state.table.first_over(state.tolerance)
+        first = state.first
         if first is not None:
             when = f"step {first.steps[0]}" if first.steps else "outside of the loop"
             parts.append((f"   first over: {when} {label_of(first.pair.a)}", "fault"))

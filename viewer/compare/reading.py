@@ -45,7 +45,8 @@ class ReadingScreen(Screen[None]):
 
         comparison: Comparison
         found: Found
-        whole: bool
+        is_news: bool
+        """Whether the table has become more precise by it."""
 
     @dataclass
     class Compared(Message):
@@ -100,12 +101,13 @@ class ReadingScreen(Screen[None]):
         found = _picture(comparison, row, link, batch)
         if worker.is_cancelled:
             return
-        self.post_message(self.Read(comparison, found, whole=False))
+        self.post_message(self.Read(comparison, found, is_news=False))
+        before = comparison.table.at(row, link)
         divergence = comparison.look(row, link)
         error = found.error or comparison.table.errors.get((row, divergence.link), "")
         if not worker.is_cancelled:
             whole = Found(row, link, batch, found.a, found.b, divergence, found.statistics, error)
-            self.post_message(self.Read(comparison, whole, whole=True))
+            self.post_message(self.Read(comparison, whole, is_news=divergence.evidence != before.evidence))
 
 
 def _picture(comparison: Comparison, row: int, link: int, batch: int) -> Found:

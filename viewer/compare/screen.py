@@ -278,7 +278,8 @@ class CompareScreen(ReadingScreen):
         if found.error and found.error != self._told:
             self._told = found.error
             self.notify(printable(found.error), title="Not readable", severity="error", markup=False)
-        self._set(found=found, loading=False, revision=state.revision + message.whole)
+        news = {"revision": state.revision + 1} if message.is_news else {}
+        self._set(found=found, loading=False, **news)
 
     @on(ReadingScreen.Compared)
     def _compared(self, message: ReadingScreen.Compared) -> None:

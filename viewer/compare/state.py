@@ -26,7 +26,6 @@ __all__ = [
     "Sort",
     "label_of",
     "order_of",
-    "peaks",
     "summed",
 ]
 
@@ -133,7 +132,7 @@ def label_of(site: SiteInfo) -> str:
     return site.name if site.array_name == "output" else site.key
 
 
-def peaks(table: Divergences) -> NDArray[np.float64]:
+def _peaks(table: Divergences) -> NDArray[np.float64]:
     """Largest relative distance of each pair over the steps; NaN where there is none."""
     known = np.where(np.isnan(table.relative_l2), -1.0, table.relative_l2).max(axis=1, initial=-1.0)
     return np.where(known < 0, math.nan, known)
@@ -145,7 +144,7 @@ def order_of(comparison: Comparison, sort: Sort, tolerance: float | None) -> NDA
     count = len(pairing.pairs)
     rows = np.arange(count)
     if sort == "distance":
-        rows = np.argsort(-np.nan_to_num(peaks(table), nan=-1.0, posinf=np.inf), kind="stable")
+        rows = np.argsort(-np.nan_to_num(_peaks(table), nan=-1.0, posinf=np.inf), kind="stable")
     elif sort == "first":
         seen = table.first_steps(tolerance)[:, 0]
         rows = np.concatenate([seen, np.setdiff1d(rows, seen)])

@@ -437,6 +437,13 @@ async def test_pushed_on_the_browser(traces: dict[str, Path], browser: Callable[
         await settle(pilot)
         assert isinstance(pilot.app.screen, CompareScreen)
         assert layer(pilot) == "unet.down_blocks.1"
+        await pilot.press("ctrl+p")
+        await pilot.pause(0.2)
+        await pilot.press(*"mid")
+        await pilot.pause(0.5)
+        await pilot.press("enter")
+        await settle(pilot)
+        assert layer(pilot).startswith("unet.mid_block")
         await pilot.press("escape")
         await pilot.pause()
         assert pilot.app.screen is below

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from textual import work
@@ -15,6 +16,7 @@ from textual.worker import get_current_worker
 from diffusion_xray.tracer.divergence import Comparison
 from diffusion_xray.tracer.errors import DxrayError
 
+from .reporting import write_report
 from .state import Found
 
 __all__ = ["ReadingScreen"]
@@ -55,6 +57,13 @@ class ReadingScreen(Screen[None]):
         comparison: Comparison | None
         error: str
 
+    @dataclass
+    class Reported(Message):
+        """A report was written; `path` is None where it was not."""
+
+        path: Path | None
+        error: str = ""
+
     _debounce: Timer | None = None
 
     def on_unmount(self) -> None:
@@ -92,6 +101,15 @@ class ReadingScreen(Screen[None]):
             made = self.Compared(None, f"{type(error).__name__}: {error}")
         if not worker.is_cancelled:
             self.post_message(made)
+
+    @work(thread=True, exclusive=True, group="report")
+    def write(self, comparison: Comparison, tolerance: float | None) -> None:
+        """Write a report into the working folder; posts `Reported`."""
+        try:
+            told = self.Reported(write_report(comparison, tolerance, Path()))
+        except OSError as error:
+            told = self.Reported(None, str(error))
+        self.post_message(told)
 
     @work(thread=True, exclusive=True, group="read")
     def _read(self, comparison: Comparison, row: int, link: int, batch: int) -> None:

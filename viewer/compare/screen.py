@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -28,7 +27,6 @@ from .keys import KEYS
 from .panes import Pane
 from .places import CompareActions, ComparedLayers
 from .reading import ReadingScreen
-from .reporting import write_report
 from .state import MODES, SORTS, TOLERANCES, Comparing, Mode, order_of, summed
 from .strip import DivergenceStrip
 from .table import DivergenceTable
@@ -237,13 +235,7 @@ class CompareScreen(ReadingScreen):
 
     def action_report(self) -> None:
         """Write what has been found beside the working folder's other files."""
-        try:
-            written = write_report(self.state.comparison, self.state.tolerance, Path())
-        except OSError as error:
-            self.notify(printable(error), title="Not written", severity="error", markup=False)
-            return
-        still = " The comparison is not finished yet." if self.state.running else ""
-        self.notify(f"{printable(written)}, with .json and .csv.{still}", title="Report written", markup=False)
+        self.write(self.state.comparison, self.state.tolerance)
 
     def action_leave(self) -> None:
         """Leave what was entered last: help, zoom, facts, and then the comparison."""
@@ -257,6 +249,14 @@ class CompareScreen(ReadingScreen):
             self.dismiss()
         else:
             self.app.exit()
+
+    @on(ReadingScreen.Reported)
+    def _reported(self, message: ReadingScreen.Reported) -> None:
+        if message.path is None:
+            self.notify(printable(message.error), title="Not written", severity="error", markup=False)
+            return
+        still = " The comparison is not finished yet." if self.state.running else ""
+        self.notify(f"{printable(message.path)}, with .json and .csv.{still}", title="Report written", markup=False)
 
     @on(ReadingScreen.Progressed)
     def _progressed(self, message: ReadingScreen.Progressed) -> None:

@@ -13,7 +13,7 @@ __all__ = ["PairCanvas"]
 class PairCanvas(Canvas):
     """Draws from `state` alone, and only when something of it that it shows has changed."""
 
-    state: reactive[Comparing | None] = reactive(None, init=False)
+    state: reactive[Comparing | None] = reactive(None, init=False, repaint=False)
 
     _shown: tuple[object, ...] = ()
 

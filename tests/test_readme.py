@@ -20,7 +20,7 @@ from diffusion_xray.tracer.cli import main
 from diffusion_xray.tracer.plugins import TAPS, load_taps
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("README.md", "docs/tracing.md", "docs/attention.md", "docs/format.md")
+GUIDES = ("README.md", "docs/tracing.md", "docs/attention.md", "docs/compare.md", "docs/format.md")
 PAGES = ("README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))), "benchmarks/README.md")
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")

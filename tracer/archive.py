@@ -75,14 +75,16 @@ class Archive:
         """Attributes of one group; empty where there is none."""
         return _mapping(self._nodes.get(path, {}).get("attributes"))
 
-    def load(self, array: str, place: tuple[int, ...] = ()) -> NDArray[Any]:
+    def load(self, array: str, place: tuple[int | slice, ...] = ()) -> NDArray[Any]:
         """Read an array, or the part of it at `place`, into memory."""
         self._check(array)
         try:
             if isinstance(self._source, Path) and is_plain(self._nodes[array]):
                 return read_plain(self._source / array, self._nodes[array], place)
             if isinstance(self._source, Path):
-                check_shards(self._source / array, self._nodes[array], place[0] if place else None)
+                check_shards(
+                    self._source / array, self._nodes[array], place[0] if place and isinstance(place[0], int) else None
+                )
             selection: Any = (*place, ...)
             return np.asarray(self._open(array)[selection])
         except Exception as error:

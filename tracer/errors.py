@@ -10,6 +10,7 @@
     ├── StoreError(OSError)               the trace cannot be written any further
     ├── TraceNotFoundError(FileNotFoundError)
     ├── TraceFormatError(ValueError)      not a trace, damaged, or of a newer format
+    ├── ComparisonError(ValueError)       two traces that cannot be laid side by side as asked
     └── SiteNotFoundError(KeyError)       a module, component or tensor the trace does not hold
 
 A message names the offending value and what to do next; the command line prints it as one line and exits with 2.
@@ -22,6 +23,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "CaptureError",
+    "ComparisonError",
     "DxrayError",
     "SiteNotFoundError",
     "StoreError",
@@ -72,6 +74,10 @@ class SiteNotFoundError(DxrayError, KeyError):
 
     def __str__(self) -> str:  # KeyError would print the message's repr
         return str(self.args[0]) if self.args else ""
+
+
+class ComparisonError(DxrayError, ValueError):
+    """Two traces cannot be laid side by side in the way that was asked for."""
 
 
 class TracerWarning(UserWarning):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+import html
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -227,6 +228,24 @@ class Trace(AttentionReader):
                 f"Capture(modules={site.name!r}) to keep its tensors"
             )
         return self._archive.load(site.array, (self._check_step(step),) if site.stepped else ())
+
+    def elements(self, site: SiteInfo, step: int, start: int, count: int) -> NDArray[Any] | None:
+        """Some elements of a stored tensor in row-major order; in a folder the rest of it is not decoded.
+
+        Returns:
+            Shape (count,); None where the step was not written, if that can be told.
+        """
+        return self._archive.load_run(site.array, self._check_step(step) if site.stepped else None, start, count)
+
+    def histograms(self, sites: Sequence[SiteInfo], step: int = 0) -> NDArray[np.integer]:
+        """Float-bit histograms of sites of one table at one step, shape (site, bin); 256 rows are one chunk."""
+        group = self._table_groups()[sites[0].name.split(".", 1)[0], sites[0].stepped]
+        rows = [site.row for site in sites]
+        first = min(rows)
+        span = slice(first, max(rows) + 1)
+        place = (self._check_step(step), span) if sites[0].stepped else (span,)
+        counts: NDArray[np.integer] = self._archive.load(f"{group}/histogram", place)[np.array(rows) - first]
+        return counts
 
     def __getitem__(self, name: str) -> xarray.Dataset:
         """Everything recorded of one module, lazily: its tensors and its statistics along the steps.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from diffusion_xray.tracer.errors import DxrayError
+from diffusion_xray.tracer.errors import ComparisonError, DxrayError
 from diffusion_xray.tracer.trace import open_trace
 
 __all__ = ["TerminalError", "View"]
@@ -38,9 +39,58 @@ class View:
             "--tab", metavar="NAME", default="overview", help="open in a view: overview, stats, hist, image, …"
         )
 
+        parser.add_argument(
+            "--compare",
+            metavar="TRACE",
+            help="compare with another trace: where, layer by layer and step by step, its tensors differ",
+        )
+        parser.add_argument(
+            "--names",
+            metavar="A=B",
+            action="append",
+            default=[],
+            help='with --compare: what modules are called in the other trace, as globs: "unet.**=transformer.**"',
+        )
+
     def run(self, options: argparse.Namespace) -> int:
         """Browse until the user leaves."""
+        if options.compare is not None:
+            names = dict(_rule(text) for text in options.names)
+            return self.compare(options.trace, options.compare, names=names, layer=options.layer, step=options.step)
         return self.open(options.trace, layer=options.layer, step=options.step, tab=options.tab)
+
+    def compare(
+        self,
+        a: str | Path,
+        b: str | Path,
+        *,
+        names: Mapping[str, str] | None = None,
+        layer: str = "",
+        step: int | None = None,
+    ) -> int:
+        """Compare two traces until the user leaves; the result is the exit code.
+
+        Args:
+            a: The trace that counts: distances are in units of its tensors.
+            b: The other one.
+            names: What modules of `a` are called in `b`, paths or globs.
+            layer: Module to begin at: a path, or a glob, of which the first match is taken. By default the first that
+                differs.
+            step: Step of `a` to begin at, negative from the end.
+
+        Raises:
+            DxrayError: There is no such trace, layer or step, or no terminal to draw on.
+        """
+        from .compare.opening import compare_screen
+
+        screen = compare_screen(open_trace(a), open_trace(b), names=names, layer=layer, step=step)
+        _check_terminal(a)
+
+        from .compare.app import CompareApp
+
+        app = CompareApp(screen)
+        app.run()
+        return app.return_code or 0
 
     def open(self, path: str | Path, *, layer: str = "", step: int | None = None, tab: str = "overview") -> int:
         """Browse the trace at `path` until the user leaves; the result is the exit code.
@@ -68,6 +118,13 @@ class View:
         browser = Browser(loader, opening, snapshot=snapshot, views=views)
         browser.run()
         return browser.return_code or 0
+
+
+def _rule(text: str) -> tuple[str, str]:
+    ours, sign, theirs = text.partition("=")
+    if not (ours and sign and theirs):
+        raise ComparisonError(f'{text!r} does not say what a module is called; write --names "unet.**=transformer.**"')
+    return ours, theirs
 
 
 def _check_terminal(path: str | Path) -> None:

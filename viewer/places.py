@@ -33,13 +33,22 @@ class _Places(Provider):
         """The screen that the palette was opened on."""
         return cast("MainScreen", self.screen)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the palette was opened on a screen of one trace; others have entries of their own."""
+        return hasattr(self.screen, "snapshot")
+
     async def discover(self) -> Hits:
+        if not self.is_here:
+            return
         for place, (text, note, command) in enumerate(self.entries("")):
             if place >= _MOST:
                 return
             yield DiscoveryHit(Content(printable(text)), command, text=text, help=note or None)
 
     async def search(self, query: str) -> Hits:
+        if not self.is_here:
+            return
         words = query.lower().split()
         found = 0
         for text, note, command in self.entries(query):

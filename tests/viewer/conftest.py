@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from diffusion_xray.tracer import Capture, Tracer, open_trace
 from diffusion_xray.tracer.trace import Trace
 from diffusion_xray.viewer.app import Browser
+from diffusion_xray.viewer.compare.app import CompareApp
+from diffusion_xray.viewer.compare.opening import compare_screen
 from diffusion_xray.viewer.loader import Loader
 from diffusion_xray.viewer.opening import find_opening
+
+from ..parting import record as record_parting
 
 STEPS = 6
 
@@ -97,5 +101,38 @@ def browser(traces: dict[str, Path]) -> Callable[..., Browser]:
     def make(trace: str | Path, *, shade: bool = False, **where: Any) -> Browser:
         loader = Loader(open_trace(traces[trace] if isinstance(trace, str) else trace))
         return Browser(loader, find_opening(loader.snapshot(), **where), shade=shade)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def parted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Traces that part from "normal" in ways of their own, made once."""
+    folder = tmp_path_factory.mktemp("parted")
+    late = ("blocks.1.conv", 2, 0.5)
+    recipes: dict[str, dict[str, Any]] = {
+        "normal": {},
+        "same": {},
+        "seed": {"seed": 1},
+        "late": {"fault": late},
+        "broken": {"fault": ("blocks.1.conv", 3, float("nan"))},
+        "few": {"steps": 3, "every": 300.0},
+        "statistics": {"capture": "statistics", "fault": ("conv_in", 2, 0.5)},
+        "wide": {"channels": 6},
+        "other": {"component": "other"},
+        "empty": {"steps": 0},
+    }
+    for name, recipe in recipes.items():
+        record_parting(folder / f"{name}.zarr", **recipe)
+    return {name: folder / f"{name}.zarr" for name in recipes}
+
+
+@pytest.fixture
+def compared(parted: dict[str, Path]) -> Callable[..., CompareApp]:
+    """Make a comparison of two of those traces, or of paths."""
+
+    def make(a: str | Path, b: str | Path, *, shade: bool = False, **where: Any) -> CompareApp:
+        traces = [open_trace(parted[trace] if isinstance(trace, str) else trace) for trace in (a, b)]
+        return CompareApp(compare_screen(traces[0], traces[1], **where), shade=shade)
 
     return make

@@ -86,6 +86,11 @@ class Canvas(Widget):
         """What of a scene is drawn; the widget repaints only when one of these is another object."""
         return (scene,)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is anything to draw from yet."""
+        return self.scene is not None
+
     def redraw(self) -> None:
         """Paint again, at the next refresh."""
         self._painted = None
@@ -111,7 +116,7 @@ class Canvas(Widget):
         """One painted line, made exactly as wide as the widget."""
         width, height = self.scrollable_content_region.size
         if self._painted is None:
-            lines = self._lines(width, height) if self.scene is not None and width else []
+            lines = self._lines(width, height) if self.is_ready and width else []
             lines += [Strip([])] * (height - len(lines))
             style = self.rich_style
             self._painted = [strip.adjust_cell_length(width).apply_style(style) for strip in lines]

@@ -1,0 +1,142 @@
+"""What a comparison of two traces has found: a row for each pair of sites, a column for each pair of steps."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .distance import Distance, Tolerance
+from .pairing import Pairing, SitePair, StepLinks
+
+__all__ = ["Divergence", "Divergences", "Evidence"]
+
+
+class Evidence(enum.IntEnum):
+    """What a distance was taken from."""
+
+    NOTHING = 0
+    """Not seen at this step in one of the runs, or of another shape: there is no distance."""
+    STATISTICS = 1
+    """Statistics alone: the relative L2 distance is at least this, and may be much larger."""
+    TENSOR = 2
+    UNREADABLE = 3
+    """Tensors are stored and one cannot be read; the distance is that of the statistics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """One layer at one step."""
+
+    row: int
+    """Place of the pair in `Divergences.pairing`."""
+    link: int
+    """Place of the steps in `Divergences.links`; 0 for what fired outside of the loop."""
+    pair: SitePair
+    steps: tuple[int, int] | None
+    """Step of A and of B; None outside of the loop."""
+    evidence: Evidence
+    distance: Distance
+    """From statistics alone only `relative_l2` is known, as a lower bound; the rest is NaN."""
+    histogram: float
+    """`histogram_distance`, where there are statistics alone."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Divergences:
+    """The whole table, a row for each pair in execution order, a column for each link of two steps.
+
+    A row that fired outside of the loop has its values in the first column. Values are set while a comparison runs.
+    """
+
+    pairing: Pairing
+    links: StepLinks
+    limits: NDArray[np.float64]
+    """Shape (pair,): the relative distance that rounding to the coarser dtype of the pair explains."""
+    stepped: NDArray[np.bool_]
+    """Shape (pair,): whether it fired in the loop."""
+    evidence: NDArray[np.uint8]
+    """Shape (pair, link), as all below: an `Evidence`."""
+    relative_l2: NDArray[np.float64]
+    cosine: NDArray[np.float64]
+    max_abs: NDArray[np.float64]
+    where: NDArray[np.int64]
+    over: NDArray[np.float64]
+    histogram: NDArray[np.float64]
+    errors: Mapping[tuple[int, int], str]
+    """What could not be read, by row and column."""
+
+    @classmethod
+    def empty(cls, pairing: Pairing, links: StepLinks) -> Divergences:
+        """A table without values."""
+        shape = len(pairing.pairs), max(len(links.pairs), 1)
+        limits = [Tolerance.of(pair.a.torch_dtype, pair.b.torch_dtype).relative for pair in pairing.pairs]
+        return cls(
+            pairing=pairing,
+            links=links,
+            limits=np.array(limits, np.float64),
+            stepped=np.array([pair.a.stepped for pair in pairing.pairs], bool),
+            evidence=np.zeros(shape, np.uint8),
+            relative_l2=np.full(shape, np.nan),
+            cosine=np.full(shape, np.nan),
+            max_abs=np.full(shape, np.nan),
+            where=np.zeros(shape, np.int64),
+            over=np.full(shape, np.nan),
+            histogram=np.full(shape, np.nan),
+            errors={},
+        )
+
+    def __len__(self) -> int:
+        return len(self.pairing.pairs)
+
+    def at(self, row: int, link: int) -> Divergence:
+        """One layer at one step."""
+        pair = self.pairing.pairs[row]
+        link = link if pair.a.stepped else 0
+        distance = Distance(
+            relative_l2=float(self.relative_l2[row, link]),
+            cosine=float(self.cosine[row, link]),
+            max_abs=float(self.max_abs[row, link]),
+            where=int(self.where[row, link]),
+            over=float(self.over[row, link]),
+        )
+        steps = self.links.pairs[link] if pair.a.stepped and self.links.pairs else None
+        evidence = Evidence(int(self.evidence[row, link]))
+        return Divergence(row, link, pair, steps, evidence, distance, float(self.histogram[row, link]))
+
+    def is_over(self, tolerance: float | None = None) -> NDArray[np.bool_]:
+        """Where the relative L2 distance is above a tolerance, shape (pair, link).
+
+        Args:
+            tolerance: By default that of each pair's own dtypes, `limits`.
+        """
+        limits = self.limits[:, None] if tolerance is None else tolerance
+        return np.asarray(self.relative_l2 > limits)  # NaN is not
+
+    def first_steps(self, tolerance: float | None = None) -> NDArray[np.intp]:
+        """Every row over a tolerance with the link at which it first is, shape (n, 2), causes first.
+
+        In the order in which the tensors came to be: before the loop, step by step, after it.
+        """
+        over = self.is_over(tolerance)
+        rows = np.flatnonzero(over.any(axis=1))
+        links = over[rows].argmax(axis=1)
+        loop = int(self.stepped.argmax()) if self.stepped.any() else len(self)
+        when = np.where(self.stepped[rows], links, np.where(rows < loop, -1, len(self.links.pairs)))
+        return np.stack([rows, links], axis=1)[np.lexsort((rows, when))]
+
+    def first_over(self, tolerance: float | None = None) -> Divergence | None:
+        """The first layer and step over a tolerance in the order in which tensors came to be: the cause."""
+        found = self.first_steps(tolerance)
+        return self.at(*map(int, found[0])) if len(found) else None
+
+    def worst(self) -> Divergence | None:
+        """The layer and step with the largest relative distance; None where there is none."""
+        known = np.nan_to_num(self.relative_l2, nan=-1.0, posinf=np.inf)
+        if not known.size or known.max() < 0:
+            return None
+        row, link = np.unravel_index(int(known.argmax()), known.shape)
+        return self.at(int(row), int(link))

@@ -31,7 +31,8 @@ def find_opening(snapshot: Snapshot, *, layer: str = "", step: int | None = None
 
     Args:
         snapshot: The trace.
-        layer: Path of a module, or a glob, of which the first match is taken.
+        layer: Path of a module, a tensor of it as `dxray ls` prints it ("unet.mid_block:input"), or a glob, of which
+            the first match is taken.
         step: Index of a step, negative from the end.
         tab: Name of a view.
 
@@ -40,8 +41,7 @@ def find_opening(snapshot: Snapshot, *, layer: str = "", step: int | None = None
     """
     if tab not in get_args(Tab):
         raise SiteNotFoundError(f"no view {tab!r}; choose from {', '.join(get_args(Tab))}")
-    chosen = _find_layer(snapshot, layer) if layer else _first_layer(snapshot)
-    site = chosen.module.site if chosen and chosen.module else None
+    site = _find_site(snapshot, layer)
     fault = snapshot.faults[0] if snapshot.faults and not layer else None
     if fault is not None:
         site = fault.site
@@ -55,6 +55,16 @@ def find_opening(snapshot: Snapshot, *, layer: str = "", step: int | None = None
     return Opening(site.name if site else "", site, at, next(name for name in get_args(Tab) if name == tab))
 
 
+def _find_site(snapshot: Snapshot, wanted: str) -> SiteInfo | None:
+    """The tensor that is named, else the first one of the layer."""
+    owner = snapshot.layers.get(wanted.rpartition(":")[0])
+    for site in owner.module.sites if owner and owner.module else ():
+        if site.key == wanted:
+            return site
+    chosen = _find_layer(snapshot, wanted) if wanted else _first_layer(snapshot)
+    return chosen.module.site if chosen and chosen.module else None
+
+
 def _first_layer(snapshot: Snapshot) -> Layer | None:
     fired = [layer for layer in snapshot.layers.values() if layer.module is not None]
     in_loop = (layer for layer in fired if layer.module and layer.module.site.stepped)
@@ -62,12 +72,14 @@ def _first_layer(snapshot: Snapshot) -> Layer | None:
 
 
 def _find_layer(snapshot: Snapshot, wanted: str) -> Layer:
+    named = snapshot.layers.get(wanted)
+    if named is not None and named.module is not None:
+        return named
     fits = matches(wanted)
     for name, layer in snapshot.layers.items():
-        if layer.module is not None and (name == wanted or fits(name)):
+        if layer.module is not None and fits(name):
             return layer
-    below = snapshot.layers.get(wanted)
-    inner = next((layer for layer in below.walk() if layer.module), None) if below else None
+    inner = next((layer for layer in named.walk() if layer.module), None) if named else None
     if inner is None:
         plain = wanted.replace("*", "").strip(".")
         raise SiteNotFoundError(

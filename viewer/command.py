@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -70,7 +71,9 @@ class View:
 
 
 def _check_terminal(path: str | Path) -> None:
-    """Textual reads keys from stdin and draws on stderr; stdout may well be a pipe."""
+    """Textual reads keys from stdin and draws on stderr; stdout may well be a pipe. In a web page all three are."""
+    if os.environ.get("TEXTUAL_DRIVER"):
+        return
     for stream, name in ((sys.__stdin__, "input"), (sys.__stderr__, "error output")):
         if stream is None or not stream.isatty():
             raise TerminalError(

@@ -12,13 +12,20 @@ import shlex
 from collections.abc import Sequence
 from typing import Final
 
+from diffusion_xray.tracer.library_store import is_url, local_path
+
 from ..scene import Tab
 from .selection import Selection
 
-__all__ = ["file_stem", "quoted", "snippet", "view_arguments", "view_command"]
+__all__ = ["file_stem", "full_path", "quoted", "snippet", "view_arguments", "view_command"]
 
 _LONGEST: Final = 120
 """Characters of a file's name: file systems allow 255 bytes, and an ending and a number still come."""
+
+
+def full_path(trace: str) -> str:
+    """Where a trace is, from wherever it is asked: a folder or file by its full path, a URL as it is."""
+    return trace if is_url(trace) else str(local_path(trace).absolute())
 
 
 def view_arguments(trace: str, *, layer: str = "", step: int | None = None, tab: Tab | str = "") -> list[str]:

@@ -33,8 +33,8 @@ class Page:
         self._stream = pyte.ByteStream(self._screen)
         self.received = b""
         """Everything that the socket of the page was sent."""
-        self.requested: list[str] = []
-        """Addresses that the page asked for."""
+        self.fetched: dict[str, str] = {}
+        """Addresses that the page got, or tried to, by the number of the request."""
         self._reader = asyncio.create_task(self._read())
 
     async def call(self, method: str, **parameters: Any) -> Any:
@@ -46,6 +46,7 @@ class Page:
 
     async def press(self, key: str) -> None:
         """Press a key that is a character."""
+        await self.evaluate("document.querySelector('textarea').focus()")
         await self.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=key, code=f"Key{key.upper()}")
         await self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=f"Key{key.upper()}")
 
@@ -90,7 +91,9 @@ class Page:
                     self.received += data
                     self._stream.feed(data)
             elif document["method"] == "Network.requestWillBeSent":
-                self.requested.append(document["params"]["request"]["url"])
+                self.fetched[document["params"]["requestId"]] = document["params"]["request"]["url"]
+            elif document["method"] == "Network.loadingFailed" and document["params"].get("blockedReason"):
+                self.fetched.pop(document["params"]["requestId"], None)
 
 
 @contextlib.asynccontextmanager

@@ -36,7 +36,7 @@ from diffusion_xray.viewer.scene import plane_of
 from diffusion_xray.viewer.screens.export import CopyMenu, ExportMenu
 
 Select = Callable[..., Selection]
-NASTY = "it's; $(touch x) `y` \"q\" \\ \n\x1b[31m ü\u202e -x"
+NASTY = 'it\'s; $(touch x) `y` "q" \\ \n\x1b[31m ü\u202e -x'
 
 
 @pytest.fixture

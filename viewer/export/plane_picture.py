@@ -69,7 +69,9 @@ def _when(selection: Selection) -> str:
         parts.append("outside of the loop")
     elif snapshot.steps:
         timestep, sigma = snapshot.timestep[selection.step], snapshot.sigma[selection.step]
-        known = [f"{name} {number(value)}" for name, value in (("t", timestep), ("sigma", sigma)) if not math.isnan(value)]
+        known = [
+            f"{name} {number(value)}" for name, value in (("t", timestep), ("sigma", sigma)) if not math.isnan(value)
+        ]
         parts.append(" ".join([f"step {selection.step}", *known]))
     return ", ".join(filter(None, parts))
 

@@ -115,7 +115,7 @@ class _Menu(ModalScreen[None]):
     def on_mount(self) -> None:
         """Name the frame."""
         frame = self.query_one("#menu")
-        frame.border_title = self._title.markup
+        frame.border_title = self._title
         frame.border_subtitle = "enter or its letter · esc"
 
     def on_key(self, event: Key) -> None:

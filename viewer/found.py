@@ -58,12 +58,10 @@ def _look_at(path: Path) -> FoundTrace:
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    seen = 0
-    for place, folders, files in os.walk(folder):
+    for seen, (place, folders, files) in enumerate(os.walk(folder)):
         here = Path(place)
         traces = sorted(name for name in folders if name.endswith(".zarr") and (here / name / "zarr.json").is_file())
         yield from (here / name for name in traces)
         yield from (here / name for name in sorted(files) if name.endswith(".zarr.zip"))
-        seen += 1
         deeper = len(here.relative_to(folder).parts) < _DEEPEST and seen < _MOST_FOLDERS
         folders[:] = sorted(n for n in folders if not n.startswith(".") and not n.endswith(".zarr")) if deeper else []

@@ -1,6 +1,7 @@
 """What leaves the browser: files, commands, code, clipboard."""
 
 import csv
+import inspect
 import io
 import os
 import shlex
@@ -13,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import textual
 from numpy.typing import NDArray
 from PIL import Image
+from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -36,6 +39,7 @@ from diffusion_xray.viewer.scene import plane_of
 from diffusion_xray.viewer.screens.export import CopyMenu, ExportMenu
 
 Select = Callable[..., Selection]
+DRAWN_WITH = "8.2.8"
 NASTY = 'it\'s; $(touch x) `y` "q" \\ \n\x1b[31m ü\u202e -x'
 
 
@@ -127,7 +131,7 @@ def test_nothing_to_export(select: Select, trace: str, suffix: str) -> None:
 def run(code: str) -> dict[str, Any]:
     """The names that some code leaves."""
     names: dict[str, Any] = {}
-    exec(compile(code, "snippet", "exec"), names)  # noqa: S102 - that it runs is what is tested
+    exec(compile(code, "snippet", "exec"), names)
     return names
 
 
@@ -149,7 +153,7 @@ def test_snippet_picks_as_the_view_does(select: Select, shape: tuple[int, ...]) 
     values = np.arange(np.prod(shape, dtype=int), dtype=np.float64).reshape(shape)
     assert selection.site is not None
     shown = plane_of(values, selection.site, selection.look).values
-    np.testing.assert_array_equal(eval(f"values{pick}", {"values": values}), shown)  # noqa: S307 - as above
+    np.testing.assert_array_equal(eval(f"values{pick}", {"values": values}), shown)
 
 
 @pytest.mark.parametrize(("tab", "name"), [("overview", "std"), ("stats", "std"), ("hist", "histogram")])
@@ -257,6 +261,11 @@ def test_no_such_folder(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def files_in(folder: Path) -> list[Path]:
+    """What was written."""
+    return sorted(folder.iterdir())
+
+
 async def opened(pilot: Pilot[None], menu: ExportMenu | CopyMenu) -> None:
     """Push a menu, and wait until it is there."""
     await pilot.pause(0.2)
@@ -280,7 +289,7 @@ async def test_menu_writes(browser: Callable[..., Browser], select: Select, tmp_
         await app.workers.wait_for_complete()
         await pilot.pause(0.2)
         path = tmp_path / f"normal-unet.down_blocks.0-step3{kind.suffix}"
-        assert path.stat().st_size and list(tmp_path.iterdir()) == [path]
+        assert path.stat().st_size and files_in(tmp_path) == [path]
         assert f"written to {path}" in notes(pilot)
         assert not isinstance(app.screen, ExportMenu)
 
@@ -294,7 +303,7 @@ async def test_menu_keeps_what_is_there(browser: Callable[..., Browser], select:
             await pilot.app.workers.wait_for_complete()
             await pilot.pause(0.1)
         assert "untouched" in notes(pilot)
-        assert len(list(tmp_path.iterdir())) == 2
+        assert len(files_in(tmp_path)) == 2
 
 
 async def test_picture_of_the_screen_is_without_the_menu(
@@ -305,7 +314,7 @@ async def test_picture_of_the_screen_is_without_the_menu(
         await opened(pilot, ExportMenu(select("normal"), folder=str(tmp_path)))
         await pilot.press("s")
         await pilot.pause(0.2)
-        text = next(tmp_path.iterdir()).read_text(encoding="utf-8")
+        text = files_in(tmp_path)[0].read_text(encoding="utf-8")
         assert "unet.down_blocks.0" in text and "Picture&#160;of" not in text
 
 
@@ -325,7 +334,7 @@ async def test_menu_folder(browser: Callable[..., Browser], select: Select, tmp_
         field.value = str(tmp_path)
         await pilot.press("enter", "c")
         await app.workers.wait_for_complete()
-        assert len(list(tmp_path.iterdir())) == 1
+        assert len(files_in(tmp_path)) == 1
 
 
 async def test_menu_says_why_not(browser: Callable[..., Browser], select: Select, tmp_path: Path) -> None:
@@ -336,7 +345,7 @@ async def test_menu_says_why_not(browser: Callable[..., Browser], select: Select
         assert "only&#160;statistics&#160;were&#160;kept" in app.export_screenshot()
         await pilot.press("p", "t", "v")
         await pilot.pause(0.1)
-        assert isinstance(app.screen, ExportMenu) and not list(tmp_path.iterdir())
+        assert isinstance(app.screen, ExportMenu) and not files_in(tmp_path)
 
 
 async def test_broken_chunk(
@@ -356,7 +365,7 @@ async def test_broken_chunk(
         await pilot.app.workers.wait_for_complete()
         await pilot.pause(0.1)
         assert [note.title for note in pilot.app._notifications] == ["Not exported"]
-        assert not list((tmp_path / "out").iterdir())
+        assert not files_in(tmp_path / "out")
 
 
 @pytest.mark.parametrize("key", ["v", "p", "t", "c", "y"])
@@ -392,4 +401,64 @@ async def test_escape_leaves(browser: Callable[..., Browser], select: Select, tm
             await pilot.press("escape")
             await pilot.pause()
             assert pilot.app.screen is not menu
-        assert not list(tmp_path.iterdir()) and pilot.app.clipboard == ""
+        assert not files_in(tmp_path) and pilot.app.clipboard == ""
+
+
+class Page(Browser):
+    """The browser as it is behind a web page, with what that would download."""
+
+    CSS_PATH = str(Path(inspect.getfile(Browser)).with_name("app.tcss"))
+    delivered: tuple[str, bytes] = ("", b"")
+
+    @property
+    def is_web(self) -> bool:
+        """Behind a page."""
+        return True
+
+    def deliver_binary(self, path_or_file: Any, **options: Any) -> str | None:
+        """Keep what is downloaded."""
+        self.delivered = (options["save_filename"], path_or_file.read())
+        return None
+
+
+async def test_a_web_page_downloads(select: Select, traces: dict[str, Path], tmp_path: Path) -> None:
+    """Behind a web page nothing is written where the trace lies: the file goes to whoever looks at the page."""
+    loader = Loader(open_trace(traces["normal"]))
+    app = Page(loader, find_opening(loader.snapshot()), shade=False)
+    async with app.run_test(size=(100, 30)) as pilot:
+        for key, suffix in (("y", ".py"), ("s", ".svg")):
+            await opened(pilot, ExportMenu(select("normal"), folder=str(tmp_path)))
+            assert not app.screen.query("#folder")
+            await pilot.press(key)
+            await app.workers.wait_for_complete()
+            await pilot.pause(0.2)
+            assert app.delivered[0] == f"normal-unet.down_blocks.0-step3{suffix}" and app.delivered[1]
+        assert not files_in(tmp_path)
+
+
+class Alone(App[None]):
+    """A menu with nothing below it."""
+
+    def __init__(self, menu: ExportMenu | CopyMenu) -> None:
+        super().__init__()
+        self._menu = menu
+
+    def on_mount(self) -> None:
+        """Show the menu."""
+        self.push_screen(self._menu)
+
+
+@pytest.mark.skipif(textual.__version__ != DRAWN_WITH, reason=f"pictures are of textual {DRAWN_WITH}")
+@pytest.mark.parametrize("size", [(100, 30), (60, 16)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("menu", [ExportMenu, CopyMenu], ids=["export", "copy"])
+@pytest.mark.parametrize("trace", ["normal", "statistics"])
+def test_menus(
+    snap_compare: Callable[..., bool],
+    select: Select,
+    trace: str,
+    menu: type[ExportMenu | CopyMenu],
+    size: tuple[int, int],
+) -> None:
+    """The menus look as they did, in a window as small as the browser takes."""
+    selection = replace(select(trace), trace=f"{trace}.zarr")
+    assert snap_compare(Alone(menu(selection)), terminal_size=size)

@@ -108,7 +108,7 @@ def test_the_command_of_a_page_is_quoted(tmp_path: Path, trace: str) -> None:
     printing = command.removeprefix("exec ").replace("-m diffusion_xray.tracer.cli", f"{tmp_path}/show", 1)
     (tmp_path / "show").write_text("import sys; sys.stdout.write('\\0'.join(sys.argv[1:]))")
     (tmp_path / "empty").mkdir()
-    out = subprocess.run(printing, shell=True, cwd=tmp_path / "empty", capture_output=True, check=True)  # noqa: S602
+    out = subprocess.run(printing, shell=True, cwd=tmp_path / "empty", capture_output=True, check=True)
     options = command_parser().parse_args(out.stdout.decode().split("\0"))
     assert options.trace == (trace if "://" in trace else str(Path.cwd() / trace))
     assert (options.layer, options.step, options.tab) == ("-x;touch ran", -1, "image")

@@ -79,12 +79,12 @@ class Archive:
         """Read an array, or the part of it at `place`, into memory."""
         self._check(array)
         try:
-            if isinstance(self._source, Path) and is_plain(self._nodes[array]):
-                return read_plain(self._source / array, self._nodes[array], place)
+            indices = tuple(at for at in place if isinstance(at, int))
+            if isinstance(self._source, Path) and indices == place and is_plain(self._nodes[array]):
+                return read_plain(self._source / array, self._nodes[array], indices)
             if isinstance(self._source, Path):
-                check_shards(
-                    self._source / array, self._nodes[array], place[0] if place and isinstance(place[0], int) else None
-                )
+                first = place[0] if place and isinstance(place[0], int) else None
+                check_shards(self._source / array, self._nodes[array], first)
             selection: Any = (*place, ...)
             return np.asarray(self._open(array)[selection])
         except Exception as error:

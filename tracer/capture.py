@@ -149,7 +149,7 @@ def matches(pattern: str) -> Callable[[str], bool]:
     """A test whether a dotted path matches a glob in which ``*`` stays within a part and ``**`` does not."""
     pieces = re.split(r"(\*\*\.|\.\*\*|\*\*|\*|\?)", pattern)
     table = {"**.": r"(?:.+\.)?", ".**": r"(?:\..+)?", "**": ".*", "*": r"[^.]*", "?": r"[^.]"}
-    compiled = re.compile("".join(table.get(piece, re.escape(piece)) for piece in pieces))
+    compiled = re.compile("".join(table.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
     return lambda path: compiled.fullmatch(path) is not None
 
 

@@ -18,7 +18,7 @@ from .plugins import COMMANDS, find
 if TYPE_CHECKING:
     from .commands import Command
 
-__all__ = ["main"]
+__all__ = ["command_parser", "main"]
 
 _DESCRIPTION = """See what happens inside a diffusion pipeline: record a run, then look at every layer of every step.
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse, with a GLOB allowed after an option too, where argparse (before Python 3.12) does not expect it."""
-    parser = _parser()
+    parser = command_parser()
     options, rest = parser.parse_known_args(argv)
     if len(rest) == 1 and not rest[0].startswith("-") and getattr(options, "glob", None) == "**":
         options.glob = rest[0]
@@ -55,7 +55,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The whole command line, with every command that is installed."""
     parser = argparse.ArgumentParser(
         prog="dxray", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -77,11 +78,18 @@ def _parser() -> argparse.ArgumentParser:
 def _commands() -> dict[str, Command]:
     """All commands by name; one that does not load is named and left out."""
     from .commands.check import Check
+    from .commands.completion import Completion
     from .commands.info import Info
     from .commands.ls import Ls
     from .commands.stats import Stats
 
-    found: dict[str, Command] = {"check": Check(), "info": Info(), "ls": Ls(), "stats": Stats()}
+    found: dict[str, Command] = {
+        "check": Check(),
+        "completion": Completion(),
+        "info": Info(),
+        "ls": Ls(),
+        "stats": Stats(),
+    }
     for name, entry in sorted(find(COMMANDS).items()):
         try:
             found[name] = entry.load()()

@@ -331,7 +331,6 @@ class Trace(AttentionReader):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        import html
 
         return f"<pre>{html.escape(repr(self))}</pre>"
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from diffusion_xray.tracer.errors import ComparisonError, DxrayError
+from diffusion_xray.tracer.commands.protocol import print_table
+from diffusion_xray.tracer.errors import ComparisonError, DxrayError, TraceNotFoundError
 from diffusion_xray.tracer.trace import open_trace
 
 __all__ = ["TerminalError", "View"]
@@ -27,7 +30,12 @@ class View:
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add the trace, and where to open it."""
-        parser.add_argument("trace", metavar="TRACE", help="the trace: a folder such as run.zarr, a zip file, or a URL")
+        parser.add_argument(
+            "trace",
+            metavar="TRACE",
+            nargs="?",
+            help="the trace: a folder such as run.zarr, a zip file, or a URL; without it, the traces below are listed",
+        )
         parser.add_argument(
             "--layer",
             metavar="GLOB",
@@ -53,7 +61,9 @@ class View:
         )
 
     def run(self, options: argparse.Namespace) -> int:
-        """Browse until the user leaves."""
+        """Browse until the user leaves, or list what there is to browse."""
+        if options.trace is None:
+            return _list_traces()
         if options.compare is not None:
             names = dict(_rule(text) for text in options.names)
             return self.compare(options.trace, options.compare, names=names, layer=options.layer, step=options.step)
@@ -127,8 +137,29 @@ def _rule(text: str) -> tuple[str, str]:
     return ours, theirs
 
 
+def _list_traces() -> int:
+    """Print the traces below the current folder."""
+    from .found import find_traces
+
+    found = list(find_traces(Path()))
+    if not found:
+        raise TraceNotFoundError("which trace? There is none below this folder; dxray demo makes one")
+    rows = [
+        (str(trace.path), trace.pipeline, str(trace.steps), trace.size, f"✗ {trace.fault}" if trace.fault else "")
+        if not trace.problem
+        else (str(trace.path), "not readable", "–", "–", trace.problem)
+        for trace in found
+    ]
+    print_table(("trace", "pipeline", "steps", "size", ""), rows, left=2)
+    name = shlex.quote(str(found[0].path)) if str(found[0].path).isprintable() else "TRACE"
+    print(f"\nNext: dxray view {name}")
+    return 0
+
+
 def _check_terminal(path: str | Path) -> None:
-    """Textual reads keys from stdin and draws on stderr; stdout may well be a pipe."""
+    """Textual reads keys from stdin and draws on stderr; stdout may well be a pipe. In a web page all three are."""
+    if os.environ.get("TEXTUAL_DRIVER"):
+        return
     for stream, name in ((sys.__stdin__, "input"), (sys.__stderr__, "error output")):
         if stream is None or not stream.isatty():
             raise TerminalError(

@@ -39,7 +39,8 @@ def find_opening(
 
     Args:
         snapshot: The trace.
-        layer: Path of a module, or a glob, of which the first match is taken.
+        layer: Path of a module, a tensor of it as `dxray ls` prints it ("unet.mid_block:input"), or a glob, of which
+            the first match is taken.
         step: Index of a step, negative from the end.
         tab: Id of a view.
         tabs: Ids of all views; those installed when it is None.
@@ -50,8 +51,7 @@ def find_opening(
     known = list(load_views() if tabs is None else tabs)
     if tab not in known:
         raise SiteNotFoundError(f"no view {tab!r}; choose from {', '.join(known)}")
-    chosen = _find_layer(snapshot, layer) if layer else _first_layer(snapshot)
-    site = chosen.module.site if chosen and chosen.module else None
+    site = _find_site(snapshot, layer)
     fault = snapshot.faults[0] if snapshot.faults and not layer else None
     if fault is not None:
         site = fault.site
@@ -65,6 +65,16 @@ def find_opening(
     return Opening(site.name if site else "", site, at, tab)
 
 
+def _find_site(snapshot: Snapshot, wanted: str) -> SiteInfo | None:
+    """The tensor that is named, else the first one of the layer."""
+    owner = snapshot.layers.get(wanted.rpartition(":")[0])
+    for site in owner.module.sites if owner and owner.module else ():
+        if site.key == wanted:
+            return site
+    chosen = _find_layer(snapshot, wanted) if wanted else _first_layer(snapshot)
+    return chosen.module.site if chosen and chosen.module else None
+
+
 def _first_layer(snapshot: Snapshot) -> Layer | None:
     fired = [layer for layer in snapshot.layers.values() if layer.module is not None]
     in_loop = (layer for layer in fired if layer.module and layer.module.site.stepped)
@@ -72,12 +82,14 @@ def _first_layer(snapshot: Snapshot) -> Layer | None:
 
 
 def _find_layer(snapshot: Snapshot, wanted: str) -> Layer:
+    named = snapshot.layers.get(wanted)
+    if named is not None and named.module is not None:
+        return named
     fits = matches(wanted)
     for name, layer in snapshot.layers.items():
-        if layer.module is not None and (name == wanted or fits(name)):
+        if layer.module is not None and fits(name):
             return layer
-    below = snapshot.layers.get(wanted)
-    inner = next((layer for layer in below.walk() if layer.module), None) if below else None
+    inner = next((layer for layer in named.walk() if layer.module), None) if named else None
     if inner is None:
         plain = wanted.replace("*", "").strip(".")
         raise SiteNotFoundError(

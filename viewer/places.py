@@ -44,7 +44,7 @@ class _Places(Provider):
         for place, (text, note, command) in enumerate(self.entries("")):
             if place >= _MOST:
                 return
-            yield DiscoveryHit(Content(printable(text)), command, text=text, help=note or None)
+            yield DiscoveryHit(Content(printable(text)), command, text=printable(text), help=_literal(note))
 
     async def search(self, query: str) -> Hits:
         if not self.is_here:
@@ -54,7 +54,9 @@ class _Places(Provider):
         for text, note, command in self.entries(query):
             if all(word in text.lower() for word in words):
                 found += 1
-                yield Hit(1 - found / 1000, Content(printable(text)), command, text=text, help=note or None)
+                yield Hit(
+                    1 - found / 1000, Content(printable(text)), command, text=printable(text), help=_literal(note)
+                )
             if found >= _MOST:
                 return
 
@@ -66,7 +68,7 @@ class Layers(_Places):
         """The layers that hold the words."""
         for layer in self.main.snapshot.matching(query):
             kind = layer.module.module_class if layer.module else ""
-            yield layer.name, printable(kind), partial(self.main.go_to_layer, layer.name)
+            yield layer.name, kind, partial(self.main.go_to_layer, layer.name)
 
 
 class Steps(_Places):
@@ -115,3 +117,8 @@ class Actions(_Places):
 
     def _open(self, provider: type[Provider], placeholder: str) -> None:
         self.app.push_screen(CommandPalette(providers=[provider], placeholder=placeholder))
+
+
+def _literal(text: str) -> str | None:
+    """Text that the palette, which takes it for markup, shows as it is."""
+    return printable(text).replace("[", "\\[") or None

@@ -20,6 +20,7 @@ __all__ = [
     "bars",
     "braille_line",
     "colour_bar",
+    "coloured",
     "heat_map",
     "picture",
     "resample",
@@ -102,7 +103,7 @@ def heat_map(
     if shade:
         return _shaded(scale(resample(plane, height // 2, width), low, high))
     level = scale(resample(plane, height, width), low, high)
-    return _half_blocks(_coloured(level, colours))
+    return _half_blocks(coloured(level, colours))
 
 
 def picture(rgb: NDArray[np.uint8], *, rows: int, columns: int, shade: bool = False) -> Cells:
@@ -117,7 +118,7 @@ def picture(rgb: NDArray[np.uint8], *, rows: int, columns: int, shade: bool = Fa
 def colour_bar(columns: int, *, colours: str = "viridis", shade: bool = False) -> Cells:
     """One row with the colours of a map from low to high."""
     level = np.linspace(0, 1, max(columns, 0))[None]
-    return _shaded(level) if shade else Cells(np.full(level.shape, "█"), _coloured(level, colours))
+    return _shaded(level) if shade else Cells(np.full(level.shape, "█"), coloured(level, colours))
 
 
 def bars(values: ArrayLike, *, rows: int, top: float | None = None) -> Glyphs:
@@ -190,7 +191,8 @@ def _nearest(size: int, wanted: int) -> NDArray[np.intp]:
     return np.minimum(((np.arange(wanted) + 0.5) * size / wanted).astype(np.intp), size - 1)
 
 
-def _coloured(level: NDArray[np.float64], colours: str) -> NDArray[np.uint8]:
+def coloured(level: NDArray[np.float64], colours: str) -> NDArray[np.uint8]:
+    """Levels from 0 to 1 in the colours of a map, shape (..., 3); magenta where they are not finite."""
     table = colour_map(colours)
     finite = np.isfinite(level)
     rgb = table[(np.where(finite, level, 0) * 255).round().astype(np.intp)]

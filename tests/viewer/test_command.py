@@ -1,6 +1,7 @@
 """`dxray view` from the outside."""
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from diffusion_xray.tracer.cli import main
 from diffusion_xray.tracer.errors import DxrayError, SiteNotFoundError, TraceFormatError, TraceNotFoundError
 from diffusion_xray.viewer.command import TerminalError, View
+from diffusion_xray.viewer.screens.keys import KEYS
 from diffusion_xray.viewer.screenshot import _main as screenshot
 
 
@@ -101,3 +103,41 @@ def test_damaged_statistics(traces: dict[str, Path], tmp_path: Path) -> None:
             chunk.write_bytes(chunk.read_bytes()[: 128 * 16] + b"\xff" * 65536)
     with pytest.raises(TraceFormatError, match="damaged"):
         View().open(path)
+
+
+def test_list_of_traces(
+    traces: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a path the traces below are listed: where, what, how many steps, how big, and the first fault."""
+    shutil.copytree(traces["faulty"], tmp_path / "runs" / "faulty.zarr")
+    shutil.copytree(traces["normal"], tmp_path / "a \x1b[31m.zarr")
+    shutil.copytree(traces["normal"], tmp_path / ".hidden" / "normal.zarr")
+    (tmp_path / "broken.zarr").mkdir()
+    (tmp_path / "broken.zarr" / "zarr.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    assert main(["view"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["trace", "pipeline", "steps", "size"]
+    assert lines[0].startswith("a \\x1b[31m.zarr") and " 6 " in lines[0] and lines[0].endswith(" MB")
+    assert "not readable" in lines[1]
+    assert lines[2].startswith("runs/faulty.zarr") and lines[2].endswith("✗ step 4 unet.down_blocks.1")
+    assert lines[3:] == ["", "Next: dxray view TRACE"]
+
+
+def test_no_trace_to_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is none, the message says how to make one."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["view"]) == 2
+    assert "dxray demo" in capsys.readouterr().err
+
+
+def test_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    """`dxray keys` lists every key with its id, as text and as JSON."""
+    assert main(["keys"]) == 0
+    text = capsys.readouterr().out
+    assert main(["keys", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    for key in KEYS:
+        assert f"  {key.id}  " in text
+        assert key.id in {row["id"] for row in rows}
+    assert {"where": "layers", "keys": ["↑", "k"], "id": "tree.up", "does": "Choose the layer above"} in rows

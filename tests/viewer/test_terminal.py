@@ -1,80 +1,161 @@
-"""The browser in a real pseudo-terminal: what a user sees and types."""
+"""The browser in a real pseudo-terminal: colours, sizes, and what stays behind."""
 
-import os
-import sys
-import time
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-pexpect = pytest.importorskip("pexpect")
-pyte = pytest.importorskip("pyte")
+from diffusion_xray.tracer.cli import main
 
-COLUMNS, ROWS = 120, 40
+from .terminal import Terminal, strangers
+
+Start = Callable[..., Terminal]
 
 
-class Terminal:
-    """`dxray view` on a trace, and the screen it draws."""
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trace that `dxray demo` makes."""
+    path = tmp_path_factory.mktemp("demo") / "demo.zarr"
+    assert main(["demo", "--no-view", "--steps", "11", "--out", str(path)]) == 0
+    return path
 
-    def __init__(self, trace: Path, *arguments: str) -> None:
-        self.screen = pyte.Screen(COLUMNS, ROWS)
-        self._stream = pyte.ByteStream(self.screen)
-        command = ["-m", "diffusion_xray.tracer.cli", "view", str(trace), *arguments]
-        environment = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "TEXTUAL_ANIMATIONS": "none"}
-        self.child = pexpect.spawn(sys.executable, command, dimensions=(ROWS, COLUMNS), env=environment, timeout=60)
 
-    def until(self, holds: Callable[[str], bool]) -> str:
-        """Wait until the screen's text holds something."""
-        end = time.monotonic() + 60
-        while not holds(text := "\n".join(self.screen.display)):
-            if time.monotonic() > end:
-                pytest.fail(text)
-            try:
-                self._stream.feed(self.child.read_nonblocking(65536, timeout=0.05))
-            except pexpect.TIMEOUT:
-                continue
-            except pexpect.EOF:
-                pytest.fail(text)
-        return text
+def test_from_open_to_a_picture(demo: Path) -> None:
+    """In a terminal, keys alone lead from the first screen to a layer, a step and its picture in true colours."""
+    with Terminal(["view", demo.name], folder=demo.parent, COLORTERM="truecolor") as terminal:
+        terminal.until("11 steps")
+        assert terminal.lines[0].startswith(" dxray  demo.zarr")
+        terminal.press("/")
+        terminal.until("words of a layer's name")
+        terminal.press("mid_block\r")
+        terminal.until(lambda: "unet.mid_block " in terminal.lines[2])
+        terminal.press("[")
+        terminal.until("step 9")
+        terminal.press("4")
+        terminal.until("feature map")
+        terminal.settle()
+        picture = [cell for cell in terminal.cells("▀") if re.fullmatch("[0-9a-f]{6}", cell.fg)]
+        assert len({cell.fg for cell in picture}) > 20
+        assert {"440154", "fde725"} <= {cell.fg for cell in picture}  # the ends of viridis
+        assert strangers(terminal.sent) == []
+        assert terminal.leave() == 0
+        assert strangers(terminal.sent) == []
+
+
+IMAGE = ["--layer", "unet.down_blocks.0", "--step", "3", "--tab", "image"]
 
 
 @pytest.fixture
-def terminal() -> Iterator[Callable[..., Terminal]]:
-    """Open the browser; whatever happens it is closed."""
-    opened = []
+def start(traces: dict[str, Path]) -> Start:
+    """Open the picture of a layer in a terminal."""
 
-    def make(*arguments: object) -> Terminal:
-        opened.append(Terminal(*arguments))  # type: ignore[arg-type]
-        return opened[-1]
+    def begin(*, trace: str = "normal", **options: object) -> Terminal:
+        path = traces[trace]
+        return Terminal(["view", path.name, *IMAGE], folder=path.parent, **options)  # type: ignore[arg-type]
 
-    yield make
-    for each in opened:
-        each.child.close(force=True)
+    return begin
 
 
-def test_from_open_to_quit(terminal: Callable[..., Terminal], traces: dict[str, Path]) -> None:
-    """The fault is there before any key; keys walk, show a picture in colours, exact numbers, and leave."""
-    shown = terminal(traces["faulty"])
-    text = shown.until(lambda text: "first ✗ step 4 unet.down_blocks.1" in text)
-    assert "✗ 12 non-finite" in text and "step 4" in text
-    shown.child.send("[")
-    shown.until(lambda text: "step 3 t=550" in text)
-    shown.child.send("4")
-    shown.until(lambda text: "feature map" in text and "▀▀▀▀▀▀" in text)
-    colours = {shown.screen.buffer[row][column].fg for row in range(6, 30) for column in range(45, 115)}
-    assert len(colours) > 10
-    shown.child.send("6")
-    shown.until(lambda text: "batch 0 channel 0 height 0 width 0" in text)
-    shown.child.send(":mid step 1\r")
-    shown.until(lambda text: "unet.mid_block" in text and "step 1 t=850" in text)
-    shown.child.send("q")
-    shown.child.expect(pexpect.EOF)
-    shown.child.wait()
-    assert shown.child.exitstatus == 0
+def test_256_colours(start: Start) -> None:
+    """Without COLORTERM the picture is drawn in the 256 colours that every terminal has."""
+    with start() as terminal:
+        terminal.until("feature map")
+        terminal.settle()
+        assert b"38;5;" in terminal.sent and b"38;2;" not in terminal.sent
+        assert len({cell.fg for cell in terminal.cells("▀")}) > 10
 
 
-def test_opens_where_told(terminal: Callable[..., Terminal], traces: dict[str, Path]) -> None:
-    """`--layer`, `--step` and `--tab` choose what is seen first."""
-    shown = terminal(traces["normal"], "--layer", "unet.*.conv", "--step", "2", "--tab", "values")
-    shown.until(lambda text: "unet.mid_block.conv" in text and "step 2 t=700" in text and "height 0 width 0" in text)
+def test_16_colours(start: Start) -> None:
+    """With 16 colours the picture is drawn in shades, and a note names what to set."""
+    with start(TERM="xterm") as terminal:
+        terminal.until("feature map")
+        terminal.until("COLORTERM=truecolor")
+        terminal.settle()
+        assert not re.search(rb"[34]8;[25];", terminal.sent)
+        assert all(terminal.cells(shade) for shade in "░▒▓█")
+
+
+def test_no_color(start: Start) -> None:
+    """With NO_COLOR everything is grey, and the picture keeps its light and dark."""
+    with start(NO_COLOR="1", COLORTERM="truecolor") as terminal:
+        terminal.until("feature map")
+        terminal.settle()
+        for red, green, blue in re.findall(rb"[34]8;2;(\d+);(\d+);(\d+)", terminal.sent):
+            assert red == green == blue
+        assert len({cell.fg for cell in terminal.cells("▀")}) > 10
+
+
+def test_light_theme(start: Start) -> None:
+    """In a light theme every letter stands out from its background."""
+    with start(TEXTUAL_THEME="textual-light", COLORTERM="truecolor") as terminal:
+        terminal.until("feature map")
+        terminal.settle()
+        assert luminance(terminal.cell(3, 60).bg) > 0.7
+        for row, line in enumerate(terminal.lines):
+            for column, sign in enumerate(line):
+                if sign.isalnum():
+                    cell = terminal.cell(row, column)
+                    assert contrast(cell.fg, cell.bg) > 2.5, (line, column)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of a colour of six digits (WCAG 2)."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast of two colours, from 1 to 21 (WCAG 2)."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_sizes(start: Start) -> None:
+    """80 × 24 holds a view; a window too small says so, and the browser is back when it grows."""
+    with start(size=(80, 24)) as terminal:
+        terminal.until("feature map")
+        terminal.until("? Help")
+        assert "std per step" in terminal.lines[22] and "? Help" in terminal.lines[23]
+        terminal.resize(50, 12)
+        terminal.until("60 × 16")
+        terminal.settle()
+        assert "feature map" not in terminal.text
+        terminal.resize(120, 40)
+        terminal.until("feature map")
+        terminal.until("Layers")
+
+
+def test_terminal_is_restored(start: Start, tmp_path: Path) -> None:
+    """After leaving, the terminal is as it was: its settings, its screen, its cursor, its mouse, its keyboard."""
+    around = f'stty -g >{tmp_path}/before; "$@"; echo $? >{tmp_path}/code; stty -g >{tmp_path}/after'
+    with start(shell=around) as terminal:
+        terminal.until("feature map")
+        terminal.leave()
+        assert (tmp_path / "code").read_text() == "0\n"
+        assert (tmp_path / "before").read_text() == (tmp_path / "after").read_text()
+        for mode in (1049, 1000, 1003, 1006, 2004):
+            assert last(terminal.sent, mode) == b"l", mode
+        assert last(terminal.sent, 25) == b"h"
+
+
+def last(sent: bytes, mode: int) -> bytes:
+    """How a mode of the terminal was left: "h" for on, "l" for off."""
+    found: list[bytes] = re.findall(rb"\x1b\[\?%d([hl])" % mode, sent)
+    return found[-1]
+
+
+def test_stdout_is_free(start: Start, tmp_path: Path) -> None:
+    """The browser draws on stderr: with stdout in a file it works, and the file stays empty."""
+    with start(shell=f'"$@" >{tmp_path}/out') as terminal:
+        terminal.until("feature map")
+        assert terminal.leave() == 0
+        assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_errors_are_one_line(traces: dict[str, Path]) -> None:
+    """What is wrong is told before the screen is taken: one line, and exit code 2."""
+    with Terminal(["view", "normal.zarr", "--step", "99"], folder=traces["normal"].parent) as terminal:
+        assert terminal.leave("") == 2
+        assert terminal.sent.startswith(b"dxray: no step 99") and terminal.sent.count(b"\n") == 1

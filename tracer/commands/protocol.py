@@ -35,21 +35,24 @@ def add_trace_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON; NaN becomes null, as JSON has no such number."""
-    json.dump(_plain(value), sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
+    """Print a value as JSON; NaN becomes null, as JSON has no such number. Nothing in it can control the terminal."""
+    text = json.dumps(_plain(value), indent=2, allow_nan=False)
+    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")  # DEL: the one control character that ASCII JSON leaves
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns, the first aligned left and the others right; nothing in them can control the terminal."""
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
+    """Print columns, the first (or first few: `left`) aligned left and the others right.
+
+    Nothing in them can control the terminal.
+    """
     cells = [[printable(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
-        first, *rest = (
-            cell.ljust(width) if index == 0 else cell.rjust(width)
+        padded = (
+            cell.ljust(width) if index < left else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        print("  ".join([first, *rest]).rstrip())
+        print("  ".join(padded).rstrip())
 
 
 def _plain(value: Any) -> Any:

@@ -14,8 +14,8 @@ from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.tracer.layout import STATISTICS
 from diffusion_xray.tracer.summary import number
 
-from ..render import colour_bar, heat_map
 from ..planes import Plane, plane_of, value_range
+from ..render import colour_bar, heat_map
 from ..widgets.canvas import Part, centred, to_strips
 from .canvas import PairCanvas
 from .draw import difference, difference_range, wiped

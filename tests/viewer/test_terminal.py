@@ -66,7 +66,9 @@ def test_from_open_to_quit(terminal: Callable[..., Terminal], traces: dict[str, 
     assert len(colours) > 10
     shown.child.send("6")
     shown.until(lambda text: "batch 0 channel 0 height 0 width 0" in text)
-    shown.child.send(":mid step 1\r")
+    shown.child.send(":")
+    shown.until(lambda text: "words of a layer's name" in text)
+    shown.child.send("mid step 1\r")
     shown.until(lambda text: "unet.mid_block" in text and "step 1 t=850" in text)
     shown.child.send("q")
     shown.child.expect(pexpect.EOF)

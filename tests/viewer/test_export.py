@@ -35,7 +35,7 @@ from diffusion_xray.viewer.loader import Loader
 from diffusion_xray.viewer.look import Look
 from diffusion_xray.viewer.opening import find_opening
 from diffusion_xray.viewer.palette import FAULT
-from diffusion_xray.viewer.scene import plane_of
+from diffusion_xray.viewer.planes import plane_of
 from diffusion_xray.viewer.screens.export import CopyMenu, ExportMenu
 
 Select = Callable[..., Selection]

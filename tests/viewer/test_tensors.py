@@ -121,7 +121,7 @@ async def test_a_large_tensor_scrolls(browser: Make, recorded: Callable[..., Pat
         await pilot.pause()
         assert "= 5.998007e+06" in text(pilot, "#values")
         await pilot.click("#values", offset=(12, 4))
-        assert "= 59" in text(pilot, "#values")
+        assert "= 5.9" in text(pilot, "#values") and "token 2999" not in text(pilot, "#values")
 
 
 async def test_mosaic(browser: Make) -> None:

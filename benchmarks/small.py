@@ -40,9 +40,9 @@ from harness import (
 from loops import small_loop
 from peers import PEERS
 from processes import Worker
-from variants import ATTENTION, EVERYTHING, RAW, traced_turn
+from variants import ATTENTION, DURABLE, EVERYTHING, RAW, traced_turn
 
-OURS = ("untraced", "statistics", "blocks", ATTENTION, EVERYTHING, RAW)
+OURS = ("untraced", "statistics", "blocks", DURABLE, ATTENTION, EVERYTHING, RAW)
 
 
 def main() -> None:

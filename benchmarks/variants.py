@@ -15,9 +15,10 @@ from loops import sd15_loop, small_loop
 from processes import peak_resident, resident
 from torch import Tensor
 
-__all__ = ["ATTENTION", "EVERYTHING", "RAW", "prepare_peak", "trace_facts", "traced_turn"]
+__all__ = ["ATTENTION", "DURABLE", "EVERYTHING", "RAW", "prepare_peak", "trace_facts", "traced_turn"]
 
 ATTENTION = "blocks, query and key"
+DURABLE = "blocks, durable"
 EVERYTHING = "every module"
 RAW = "every module, uncompressed"
 
@@ -29,7 +30,7 @@ def traced_turn(
 
     Args:
         loop: What to run.
-        name: "untraced", "statistics", "blocks", `ATTENTION`, `EVERYTHING` or `RAW`.
+        name: "untraced", "statistics", "blocks", or one of the names above.
         expected: Output of an untraced run; None where this is one.
         folder: Where the trace is made and deleted again; None for the system's temporary folder.
         settle: Waits for the device; called before the clock is started and before it is stopped.
@@ -82,8 +83,13 @@ def prepare_peak(model: str, name: str, steps: int, threads: int, folder: str | 
 def _traced(loop: Any, path: Path, name: str) -> Tensor:
     from diffusion_xray.tracer import Capture, Tracer  # not at the top: an untraced run's process must not hold it
 
-    captures = {ATTENTION: "attention", EVERYTHING: Capture(modules="**"), RAW: Capture(modules="**", codec="raw")}
-    with Tracer({"unet": loop.unet}, path, capture=captures.get(name, name)) as tracer:
+    captures = {
+        ATTENTION: "attention",
+        DURABLE: "blocks",
+        EVERYTHING: Capture(modules="**"),
+        RAW: Capture(modules="**", codec="raw"),
+    }
+    with Tracer({"unet": loop.unet}, path, capture=captures.get(name, name), durable=name == DURABLE) as tracer:
         return loop.run(on_step=lambda step, timestep: tracer.step(step, timestep=float(timestep)))
 
 

@@ -20,7 +20,7 @@ from .prompts import Prompt
 from .texts import CONDITIONAL, UNCONDITIONAL, Text, texts_of
 from .tokens import Kind, Part, kind_of, parts_from_attributes
 
-__all__ = ["AttentionInfo", "Attentions", "entry_of"]
+__all__ = ["AttentionInfo", "Attentions", "entry_of", "site_of"]
 
 
 Captured = Callable[[SiteInfo], NDArray[np.uint8]]
@@ -179,12 +179,12 @@ def _read_call(module: ModuleInfo, number: int, entry: Mapping[str, Any], group:
         reason = printable(entry.get("reason") or "it has none, its weights are no softmax")
         return AttentionInfo(module.name, number, "none", reason)
     stepped = entry.get("stepped")
-    query = _site(module, "query", number, stepped=stepped if isinstance(stepped, bool) else None)
-    key = None if query is None else _site(module, "key", number, stepped=query.stepped)
+    query = site_of(module, "query", number, stepped=stepped if isinstance(stepped, bool) else None)
+    key = None if query is None else site_of(module, "key", number, stepped=query.stepped)
     if query is None or key is None:
         reason = f"its queries and keys were not kept; trace with Capture(attention={module.name!r})"
         return AttentionInfo(module.name, number, "none", reason)
-    mask = _site(module, "mask", number, stepped=query.stepped)
+    mask = site_of(module, "mask", number, stepped=query.stepped)
     scale, heads = entry.get("scale"), entry.get("heads")
     if not _fit(query, key, mask):
         return AttentionInfo(module.name, number, "none", f"queries {query.shape} and keys {key.shape} do not fit")
@@ -210,7 +210,7 @@ def _read_call(module: ModuleInfo, number: int, entry: Mapping[str, Any], group:
     )
 
 
-def _site(module: ModuleInfo, port: str, call: int, *, stepped: bool | None) -> SiteInfo | None:
+def site_of(module: ModuleInfo, port: str, call: int, *, stepped: bool | None) -> SiteInfo | None:
     """Where a stored tensor of a call is; of what was seen inside and outside of the loop, that inside."""
     name = array_name(port, call)
     names = {name, *(array_name(f"{port}_{when}", call) for when in _WHEN), *(f"{name}_{when}" for when in _WHEN)}

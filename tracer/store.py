@@ -132,15 +132,17 @@ class StoreWriter:
             ready.append((address, chunk.nbytes, *lane.blosc, lane.shard.state_address, slot))
             given.append((path, (step,), chunk[None]))
             shards.append(lane.shard)
-        while ready:
-            self._scratch = bulk.scratch_for(ready, self._scratch)
-            done = bulk.append_all(ready, self._scratch)
-            ready, given = ready[done:], given[done:]
-            if given:  # the system did not take it: try once more, in a way that tells why
-                self.append(*given.pop(0))
-                ready.pop(0)
-        for shard in shards:
-            self._close_or_keep(shard)
+        try:
+            while ready:
+                self._scratch = bulk.scratch_for(ready, self._scratch)
+                done = bulk.append_all(ready, self._scratch)
+                ready, given = ready[done:], given[done:]
+                if given:  # the system did not take it: try once more, in a way that tells why
+                    self.append(*given.pop(0))
+                    ready.pop(0)
+        finally:
+            for shard in shards:
+                self._close_or_keep(shard)
 
     def close(self) -> None:
         """Close the files that are kept open; everything is written already."""

@@ -210,10 +210,6 @@ class Trace(AttentionReader):
         *_, site, at = min(found, key=lambda fault: fault[:2])
         return site, at
 
-    def attributes(self, group: str) -> Mapping[str, Any]:
-        """Attributes of a group of the trace, untrusted; empty where there is none."""
-        return self._archive.group(group)
-
     def histogram(self, site: SiteInfo, step: int = 0) -> Histogram:
         """Float-bit histogram of one site at one step (ignored for what fired outside of the loop)."""
         group = self._table_groups()[site.name.split(".", 1)[0], site.stepped]

@@ -58,8 +58,8 @@ def entries(trace: Trace) -> dict[str, list[dict[str, Any]]]:
     found = {}
     for name in trace.modules:
         for group in (module_group(name, has_children=False), module_group(name, has_children=True)):
-            if "attention" in trace.attributes(group):
-                found[name] = trace.attributes(group)["attention"]
+            if "attention" in trace._archive.group(group):
+                found[name] = trace._archive.group(group)["attention"]
     return found
 
 

@@ -13,7 +13,7 @@ import zarr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion_xray.tracer import Capture, Tracer, check, open_trace
+from diffusion_xray.tracer import Capture, Tracer, check, maps, open_trace
 from diffusion_xray.tracer.cli import main
 
 
@@ -75,7 +75,7 @@ def test_a_wrong_trace_fails(path: Path, value: float, shown: str, capsys: pytes
 def test_heads_in_blocks_give_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However few rows fit into memory, causal and biased calls come out alike."""
     whole = list(check.check_attention(open_trace(path)))
-    monkeypatch.setattr(check, "_BLOCK_BYTES", 3 * 4 * 7)
+    monkeypatch.setattr(maps, "_BLOCK", 3 * 4 * 7)
     blocks = list(check.check_attention(open_trace(path)))
     assert [entry.error for entry in blocks] == pytest.approx([entry.error for entry in whole], abs=2e-8)
     assert all(entry.passed for entry in blocks)

@@ -63,9 +63,19 @@ class Hurry:
 class Labels:
     """Positions with names: words, their pieces joined and padding folded; or numbers where no text is known."""
 
+    words: tuple[Word, ...]
     names: tuple[str, ...]
-    positions: tuple[tuple[int, ...], ...]
-    special: tuple[bool, ...]
+    """Of the words, the second "a" being "a#1"."""
+
+    @property
+    def positions(self) -> tuple[tuple[int, ...], ...]:
+        """Where each word stands in the sequence."""
+        return tuple(word.positions for word in self.words)
+
+    @property
+    def special(self) -> tuple[bool, ...]:
+        """Whether each is a mark such as the end of the text."""
+        return tuple(word.special for word in self.words)
 
     @classmethod
     def of(cls, parts: Sequence[Part], texts: Sequence[Text], entry: int) -> Labels:
@@ -74,11 +84,7 @@ class Labels:
         if not words:
             plain = [part for part in parts if part.kind != "image"] or list(parts)
             words = tuple(Word(str(at), (at,)) for part in plain for at in range(part.span.start, part.span.stop))
-        return cls(
-            tuple(unique([word.text for word in words])),
-            tuple(word.positions for word in words),
-            tuple(word.special for word in words),
-        )
+        return cls(words, tuple(unique([word.text for word in words])))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final, Literal
 
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
@@ -18,6 +19,8 @@ from .layer_tree import LayerTree
 
 __all__ = ["AttentionPage"]
 
+_WIDE: Final = 79
+_HIGH: Final = 24
 _HEADS: Final[dict[str, Literal["mean", "max", "single"]]] = {"mean": "max", "max": "single", "single": "mean"}
 
 
@@ -31,12 +34,10 @@ class AttentionPage(Vertical):
         & #attention-map { width: 1fr; }
         & #attention-words { width: 32; margin-right: 1; display: none; }
         &.-words #attention-words, &.-tokens #attention-words { display: block; }
+        &.-slim #attention-words { width: 27; }
         & > #attention-steps { height: 5; display: none; }
+        &.-low > #attention-steps { height: 3; }
         &.-words > #attention-steps { display: block; }
-    }
-    .-narrow AttentionPage {
-        & #attention-words { width: 27; }
-        & > #attention-steps { height: 3; }
     }
     """
 
@@ -71,8 +72,17 @@ class AttentionPage(Vertical):
 
     def ask(self, **changes: Any) -> None:
         """Have something else read."""
-        self._wish = replace(self.wish, **{"round": 0, **changes})
+        seen = self.seen
+        wish = self.wish
+        if not wish.word and seen is not None and seen.chosen:  # what was chosen for the user stays
+            wish = replace(wish, word=seen.names[seen.chosen[0]])
+        self._wish = replace(wish, **{"round": 0, **changes})
         self._map.post_message(AttentionMap.Wished(self._wish))
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Leave the picture as much room as there is."""
+        self.set_class(event.size.width < _WIDE, "-slim")
+        self.set_class(event.size.height < _HIGH, "-low")
 
     def on_show(self) -> None:
         """Take the keys, now or with the first answer."""
@@ -102,14 +112,13 @@ class AttentionPage(Vertical):
 
     def choose(self, name: str, *, add: bool = False) -> None:
         """Look at a word; or add it to the one looked at, or take it out again."""
-        wish, seen = self.wish, self.seen
+        wish = self.wish
         if not add:
             self.ask(word=name)
         elif name in wish.added:
             self.ask(added=tuple(other for other in wish.added if other != name))
         else:
-            first = wish.word or (seen.names[seen.chosen[0]] if seen and seen.chosen else name)
-            self.ask(word=first, added=(*wish.added, name))
+            self.ask(added=(*wish.added, name))
 
     def action_head(self, by: int) -> None:
         """Another head, alone."""

@@ -13,6 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.strip import Strip
 
 from diffusion_xray.tracer.info import printable
+from diffusion_xray.tracer.summary import number
 
 from ..overlay import fitted, mark, overlay
 from ..planes import value_range
@@ -154,8 +155,11 @@ class AttentionMap(Canvas, can_focus=True):
         batch = seen.call.shape[0]
         entry = " ".join(part for part in (seen.branch, f"{seen.entry}/{batch}" if batch > 1 else "") if part)
         waiting = f"{seen.done} of {seen.total} parts" if seen.done < seen.total else ""
-        facts = " · ".join(fact for fact in (waiting, layers, _heads(seen), grid, frames, entry) if fact)
-        return self.spread(left, [(facts, "muted"), " "], width)
+        facts = [fact for fact in (waiting, layers, _heads(seen), entry, frames, grid) if fact]
+        room = width - sum(cell_len(printable(part if isinstance(part, str) else part[0])) for part in left) - 3
+        while len(facts) > 1 and len(" · ".join(facts)) > room:
+            facts.pop()
+        return self.spread(left, [(" · ".join(facts), "muted"), " "], width)
 
     def _scale(self, scene: Scene, low: float, high: float, width: int) -> Strip:
         if np.isnan(low):
@@ -170,7 +174,9 @@ class AttentionMap(Canvas, can_focus=True):
         y, x = self._hover if self._hover is not None else self._place(grid)
         y, x = min(y, grid[0] - 1), min(x, grid[1] - 1)
         below = f"overlay {_OPACITIES[self._opacity]} %  O " if seen.picture is not None else "no picture below "
-        return self.spread([f" {percent(float(plane[y, x]))}", (f" at ({y}, {x})", "muted")], [(below, "muted")], width)
+        value = float(plane[y, x])
+        exact = f"  p {number(value)}" if width >= 46 else ""
+        return self.spread([f" {percent(value)}", (f" at ({y}, {x}){exact}", "muted")], [(below, "muted")], width)
 
     def _small(self, scene: Scene, seen: Seen, width: int, height: int) -> list[Strip]:
         assert seen.tiles is not None

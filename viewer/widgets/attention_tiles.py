@@ -39,6 +39,11 @@ class TileLayout:
     height: int
     by_layer: bool
 
+    @property
+    def across(self) -> int:
+        """Maps side by side."""
+        return len(self.lines[0]) if self.lines else 1
+
     @classmethod
     def of(cls, seen: Seen, *, width: int, height: int, row: int) -> TileLayout:
         """Fit them into a rectangle; where layers do not fit, those about a row."""
@@ -77,8 +82,8 @@ class TileLayout:
         row, column = tile
         if self.by_layer:
             return max(row + down, 0), max(column + right, 0)
-        across = len(self.lines[0]) if self.lines else 1
-        return row, max(column + right + down * across, 0) if column + right + down * across >= 0 else column
+        there = column + right + down * self.across
+        return row, there if there >= 0 else column
 
 
 def paint_tiles(
@@ -96,7 +101,8 @@ def paint_tiles(
             name = printable(_short(seen.tiles.rows)[row])
             most = percent(float(np.nanmax([plane.max() for plane in known]))) if known else "–"
             tone: Tone = "accent" if row == chosen[0] else "muted"
-            labels = [canvas.line((f" {name}", tone), (f"  up to {most}", "muted"))]
+            end = layout.across * (layout.width + _GAP)
+            labels = [canvas.spread([(f" {name}", tone)], [(f"up to {most}", "muted")], max(end, 24))]
         else:
             for tile in tiles:
                 plane = seen.tiles.maps[tile[0]][tile[1]]

@@ -66,9 +66,10 @@ class WordList(Canvas, can_focus=True):
         for at in shown:
             lines.append(self._word(seen, at, None if shares is None else float(shares[at]), most, longest, width))
         more = len(seen.names) - len(shown)
-        hint = "space adds · tab: the map" if seen.kind == "words" else "t turns around · tab"
+        hint = "space adds" if seen.kind == "words" else "t turns around"
+        further = [f"{more} more"] if more else [] if width < 30 else ["tab: the map"]
         lines += [self.line()] * (height - len(lines) - 1)
-        lines.append(self.line((f" {f'{more} more · ' if more else ''}{hint}"[:width], "muted")))
+        lines.append(self.line((f" {' · '.join([*further, hint])}", "muted")))
         return lines
 
     def _word(self, seen: Seen, at: int, share: float | None, most: float, longest: int, width: int) -> Strip:
@@ -140,8 +141,10 @@ def percent(share: float) -> str:
     if not np.isfinite(share):
         return "–"
     hundredths = 100 * share
-    digits = 0 if hundredths >= 99.5 or hundredths == 0 else 1 if hundredths >= 1 else 2 if hundredths >= 0.01 else -1
-    return f"{hundredths:.{digits}f} %" if digits >= 0 else f"{hundredths:.0e}%"
+    if 0 < hundredths < 0.0005:
+        return "<.001 %"
+    digits = 0 if hundredths >= 99.95 or hundredths == 0 else 1 if hundredths >= 1 else 2 if hundredths >= 0.1 else 3
+    return f"{hundredths:.{digits}f} %"
 
 
 def _cut(text: str, longest: int) -> str:

@@ -34,9 +34,21 @@ def _how(scene: Scene) -> str:
     return f"{scene.look.colours} · {'p1–p99' if scene.look.clipped else 'min–max'}"
 
 
-def _key(key: str, action: str, name: str, tooltip: str, sign: str = "", title: str = "") -> Binding:
+_HEAD = Binding.Group("Head", compact=True)
+
+
+def _key(  # noqa: PLR0917 - a table
+    key: str, action: str, name: str, tooltip: str, sign: str = "", title: str = "", group: Binding.Group | None = None
+) -> Binding:
     return Binding(
-        key, action, title or tooltip, show=bool(title), id=f"attention.{name}", tooltip=tooltip, key_display=sign or None
+        key,
+        action,
+        title or tooltip,
+        show=bool(title),
+        id=f"attention.{name}",
+        tooltip=tooltip,
+        key_display=sign or None,
+        group=group,
     )
 
 
@@ -49,13 +61,13 @@ ATTENTION = View(
     read=read_attention,
     how=_how,
     keys=(
-        _key("comma", "head(-1)", "head_back", "Head before", ","),
-        _key("full_stop", "head(1)", "head_on", "Next head", "."),
+        _key("comma", "head(-1)", "head_back", "Head before", ",", "Head before", _HEAD),
+        _key("full_stop", "head(1)", "head_on", "Next head", ".", "Next head", _HEAD),
         _key("a", "heads", "heads", "Mean of the heads, largest of the heads, or one head"),
-        _key("z", "spread('heads')", "mosaic", "A map for every head, or one"),
-        _key("A", "spread('layers')", "grid", "A map for every layer and head, or one"),
+        _key("z", "spread('heads')", "mosaic", "A map for every head, or one", "", "Heads"),
+        _key("A", "spread('layers')", "grid", "A map for every layer and head, or one", "", "Grid"),
         _key("L", "wide", "layers", "Mean over all layers, or this one"),
-        _key("t", "reverse", "reverse", "Who looks at this place, or where it looks"),
+        _key("t", "reverse", "reverse", "Who looks at this place, or where it looks", "", "Turn"),
         _key("i", "places", "places", "Joint attention: look at words, or from a place"),
         _key("O", "overlay", "overlay", "How much of the picture is seen below the map"),
         _key("less_than_sign", "entry(-1)", "batch_back", "Batch entry or guidance branch before", "<"),

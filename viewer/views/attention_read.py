@@ -22,6 +22,7 @@ from .protocol import Missing, Request
 
 __all__ = ["Offer", "Seen", "Tiles", "read_attention"]
 
+_CODE: Final = 'Tracer(pipe, "run.zarr", capture="attention")'
 _COSTLY: Final = 2 << 30
 """Scores that the shares over all steps may take; of more, some steps are sampled."""
 _FEWEST: Final = 5
@@ -123,7 +124,9 @@ def read_attention(reader: Reader, request: Request) -> Seen | Offer | Missing |
     if not calls:
         offered = _offer(attentions.by_module, site.name)
         if offered is None:
-            return Missing("No attention of this layer was recorded. If it attends, trace it with", _code(site.name))
+            if "attention" in f"{site.module_class} {site.name.rpartition('.')[2]}".lower():
+                return Missing("No attention of this layer was recorded. To record it, trace with", _code(site.name))
+            return Missing("No attention was recorded here. To record that of every layer, trace with", _CODE)
         if not (wish.wide and offered.below):
             return offered
         calls = offered.calls

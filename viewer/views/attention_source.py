@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_xray.tracer.attention_info import AttentionInfo, Attentions, entry_of
-from diffusion_xray.tracer.attention_inputs import Inputs
+from diffusion_xray.tracer.attention_inputs import Given, Inputs
+from diffusion_xray.tracer.errors import TraceFormatError
 from diffusion_xray.tracer.maps import attend, probabilities
 from diffusion_xray.tracer.texts import CONDITIONAL, Text, words_at
 from diffusion_xray.tracer.tokens import Part
@@ -43,6 +44,7 @@ class Hurry:
         self._reader = reader
         self._until = time.monotonic() + _BUDGET
         self._moved = False
+        self._unread = ""
 
     @property
     def over(self) -> bool:
@@ -56,7 +58,32 @@ class Hurry:
             self._moved = True
             return compute()
 
-        return self._reader.once(key, counted)
+        found = self._reader.once(key, counted)
+        if found is None and self._unread:
+            self._reader.error = self._unread  # what was wrong, rather than that something was
+        return found
+
+    def given(self, key: tuple[Any, ...], read: Callable[[], Given | None]) -> Given | None:
+        """Queries and keys, kept for the next place that is looked at; None where not captured.
+
+        Raises:
+            TraceFormatError: They cannot be read.
+        """
+        found: _Kept | None = self._reader.once(key, lambda: _Kept(read()))
+        if found is None:
+            self._unread = self._reader.error
+            raise TraceFormatError(self._unread)
+        return found.given
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    given: Given | None
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in the cache."""
+        return sum(part.nbytes for part in self.given or () if part is not None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,13 +160,13 @@ class Source:
     def shares(self, hurry: Hurry, step: int, heads: Sequence[int], asked: Asked) -> Floats | str | None:
         """Shares of attention, shape (head, word or 1, *grid); "absent" where not captured, None where not readable."""
         key = ("shares", *self._key(step), tuple(heads), asked)
-        return hurry.once(key, lambda: self._compute(step, heads, asked))  # type: ignore[no-any-return]
+        return hurry.once(key, lambda: self._compute(hurry, step, heads, asked))  # type: ignore[no-any-return]
 
     def masses(self, hurry: Hurry, step: int, heads: Sequence[int]) -> Floats | str | None:
         """The share of every word, averaged over the positions, shape (head, word); else as `shares`."""
 
         def compute() -> Floats | str:
-            found = self._compute(step, heads, ("words", 0))
+            found = self._compute(hurry, step, heads, ("words", 0))
             return found if isinstance(found, str) else found.mean(axis=tuple(range(2, found.ndim)), dtype=np.float32)
 
         return hurry.once(("masses", *self._key(step), tuple(heads)), compute)  # type: ignore[no-any-return]
@@ -147,21 +174,22 @@ class Source:
     def _key(self, step: int) -> tuple[Any, ...]:
         return self.call.module, self.call.call, self.call.stepped, step, self.entry, self.kind
 
-    def _compute(self, step: int, heads: Sequence[int], asked: Asked) -> Floats | str:
-        given = self.inputs.of(step, self.entry, heads)
+    def _compute(self, hurry: Hurry, step: int, heads: Sequence[int], asked: Asked) -> Floats | str:
+        key = ("given", *self._key(step), tuple(heads))
+        given = hurry.given(key, lambda: self.inputs.of(step, self.entry, heads))
         if given is None:
             return _ABSENT
-        query, key, mask = given
+        query, keys, mask = given
         options: dict[str, Any] = {"scale": self.call.scale, "mask": mask, "causal": self.call.causal}
         what, at = asked
         if what == "from":
-            rows = probabilities(query, key, rows=np.array([self.rows.start + at]), **options)
+            rows = probabilities(query, keys, rows=np.array([self.rows.start + at]), **options)
             return rows[..., self.columns.span].reshape(len(heads), 1, *self.columns.shape)
         groups = self.keys.positions if what == "words" else ((self.columns.start + at,),)
-        members = np.zeros((key.shape[1], len(groups)), np.float32)
+        members = np.zeros((keys.shape[1], len(groups)), np.float32)
         for column, positions in enumerate(groups):
             members[list(positions), column] = 1
-        found = attend(query, key, members, rows=self.rows.span, **options)
+        found = attend(query, keys, members, rows=self.rows.span, **options)
         return np.moveaxis(found, -1, 1).reshape(len(heads), len(groups), *self.rows.shape)
 
 

@@ -67,7 +67,7 @@ class WordList(Canvas, can_focus=True):
             lines.append(self._word(seen, at, None if shares is None else float(shares[at]), most, longest, width))
         more = len(seen.names) - len(shown)
         hint = "space adds" if seen.kind == "words" else "t turns around"
-        further = [f"{more} more"] if more else [] if width < 30 else ["tab: the map"]
+        further = [f"{more} more"] if more else ["tab: the map"] if width >= 30 and seen.kind == "words" else []
         lines += [self.line()] * (height - len(lines) - 1)
         lines.append(self.line((f" {' · '.join([*further, hint])}", "muted")))
         return lines

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from diffusion_xray.tracer.attention_info import entry_of
 from diffusion_xray.tracer.errors import SiteNotFoundError
+from diffusion_xray.tracer.texts import CONDITIONAL
 from diffusion_xray.tracer.trace import Trace
 from diffusion_xray.tracer.words import find_phrase, unique
 
 from ..opening import Opening
-from .attention_source import Labels, entry_of_wish
+from .attention_source import Labels
 from .attention_wish import Wish
 
 __all__ = ["with_attention"]
@@ -38,7 +40,9 @@ def with_attention(trace: Trace, opening: Opening, *, token: str = "", head: int
     if token:
         if calls and any(part.kind == "text" for part in calls[0].key_parts):
             labels = Labels.of(
-                calls[0].key_parts, attentions.texts(calls[0]), entry_of_wish(attentions, calls[0], None)
+                calls[0].key_parts,
+                attentions.texts(calls[0]),
+                entry_of(attentions.branches(calls[0]), CONDITIONAL, 0) or 0,
             )
             words, names = labels.words, labels.names
         else:

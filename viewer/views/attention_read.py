@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from diffusion_xray.tracer.attention_info import AttentionInfo, Attentions
 from diffusion_xray.tracer.capture import matches
 from diffusion_xray.tracer.info import SiteInfo
+from diffusion_xray.tracer.texts import CONDITIONAL
 from diffusion_xray.tracer.word_map import enlarged
 
 from ..reader import Reader
-from .attention_source import Asked, Floats, Hurry, Kind, Source, alike, entry_of_wish, kinds_of, same_entry
+from .attention_source import Asked, Floats, Hurry, Kind, Source, alike, kinds_of, same_entry
 from .attention_wish import Wish
 from .protocol import Missing, Request
 
@@ -34,7 +35,6 @@ _SHORT: Final = 3
 class Offer:
     """Layers that attend, in place of one that does not."""
 
-    layer: str
     calls: tuple[AttentionInfo, ...]
     below: bool
     """Whether they lie below the layer; else they are its neighbours."""
@@ -61,6 +61,8 @@ class Seen:
     kinds: tuple[Kind, ...]
     """All that this layer can show."""
     entry: int = 0
+    """Of the batch, or of the batches of several calls."""
+    entries: int = 1
     branch: str = ""
     head: int = 0
     """The number of the single head."""
@@ -119,65 +121,89 @@ def read_attention(reader: Reader, request: Request) -> Seen | Offer | Missing |
         return None
     wish = request.wish if isinstance(request.wish, Wish) else Wish()
     attentions = reader.trace.attentions
-    calls = attentions.by_module.get(site.name, ())
-    scope = f"{site.name}.**" if not calls and wish.wide else ""
+    calls, scope = attentions.by_module.get(site.name, ()), ""
     if not calls:
-        offered = _offer(attentions.by_module, site.name)
-        if offered is None:
-            if "attention" in f"{site.module_class} {site.name.rpartition('.')[2]}".lower():
-                return Missing("No attention of this layer was recorded. To record it, trace with", _code(site.name))
-            return Missing("No attention was recorded here. To record that of every layer, trace with", _CODE)
-        if not (wish.wide and offered.below):
-            return offered
-        calls = offered.calls
-    call = _call_of(calls, site)
-    if call.reason:
-        code = _code(site.name) if "not kept" in call.reason else ""
-        return Missing(f"There is no attention map of this layer: {call.reason.split('; trace with')[0]}.", code)
+        instead = _instead(attentions, site)
+        if not (wish.wide and isinstance(instead, Offer) and instead.below):
+            return instead
+        calls, scope = instead.calls, f"{site.name}.**"
+    elif wish.wide:
+        scope = f"{site.name.split('.', 1)[0]}.**"
+    shown = [call for call in calls if not call.reason]
+    if not shown:
+        why = calls[0].reason.split("; trace with")[0]
+        return Missing(
+            f"There is no attention map of this layer: {why}.", _code(site.name) if "not kept" in why else ""
+        )
+    call, entry, entries = _entry(attentions, shown, site, wish)
     if call.stepped and not 0 <= request.step < request.steps:
         return None
-    if wish.wide and not scope:
-        scope = f"{site.name.split('.', 1)[0]}.**"
-    return _Reading(reader, request, wish, attentions, call, scope).found()
+    return _Reading(reader, request, Place(call, entry, *entries), scope).found()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One entry of the batch of one call, and which of how many it is."""
+
+    call: AttentionInfo
+    entry: int
+    number: int
+    of: int
 
 
 def _code(name: str) -> str:
     return f'Tracer(pipe, "run.zarr", capture=Capture(attention={name!r}))'
 
 
-def _offer(by_module: Mapping[str, Sequence[AttentionInfo]], name: str) -> Offer | None:
-    """Layers that attend below this one, or else below the closest that it lies in."""
-    around = name
+def _instead(attentions: Attentions, site: SiteInfo) -> Offer | Missing:
+    """Layers that attend below this one, or else below the closest that it lies in; or what would have recorded it."""
+    around = site.name
     while around:
-        inside = [calls[0] for module, calls in by_module.items() if module == around or module.startswith(f"{around}.")]
+        inside = [
+            calls[0] for name, calls in attentions.by_module.items() if name == around or name.startswith(f"{around}.")
+        ]
         if inside:
-            return Offer(name, tuple(inside), below=around == name)
+            return Offer(tuple(inside), below=around == site.name)
         around = around.rpartition(".")[0]
-    return None
+    if "attention" in f"{site.module_class} {site.name.rpartition('.')[2]}".lower():
+        return Missing("No attention of this layer was recorded. To record it, trace with", _code(site.name))
+    return Missing("No attention was recorded here. To record that of every layer, trace with", _CODE)
 
 
-def _call_of(calls: Sequence[AttentionInfo], site: SiteInfo) -> AttentionInfo:
-    """The call whose tensor is chosen; else the first that has a map."""
-    for call in calls:
-        if any(part is not None and part.key == site.key for part in (call.query, call.key, call.mask)):
-            return call
-    return next((call for call in calls if not call.reason), calls[0])
+def _entry(
+    attentions: Attentions, calls: Sequence[AttentionInfo], site: SiteInfo, wish: Wish
+) -> tuple[AttentionInfo, int, tuple[int, int]]:
+    """The call and entry to show. Guidance branches are entries of one call, or calls of their own."""
+    if any(call.module != site.name for call in calls):  # a layer that holds several
+        calls = [call for call in calls if kinds_of(call)[0] == "words"][:1] or calls[:1]
+    places = [(call, entry) for call in calls for entry in range(call.shape[0])]
+    named = [attentions.branches(call)[entry] for call, entry in places]
+    own = [
+        call for call in calls[1:] if any(part and part.key == site.key for part in (call.query, call.key, call.mask))
+    ]
+    if wish.entry is not None:
+        at = wish.entry % len(places)
+    elif own:
+        at = places.index((own[0], 0))
+    else:
+        at = named.index(CONDITIONAL) if CONDITIONAL in named else 0
+    return (*places[at], (at, len(places)))
 
 
 class _Reading:
     """One answer in the making."""
 
-    def __init__(
-        self, reader: Reader, request: Request, wish: Wish, attentions: Attentions, call: AttentionInfo, scope: str
-    ) -> None:
-        self._reader, self._wish, self._attentions, self._call = reader, wish, attentions, call
+    def __init__(self, reader: Reader, request: Request, place: Place, scope: str) -> None:
+        self._reader, self._attentions, self._place = reader, reader.trace.attentions, place
+        self._wish = wish = request.wish if isinstance(request.wish, Wish) else Wish()
+        self._call = call = place.call
         self._steps = request.steps
         self._step = request.step if call.stepped else 0
         self._hurry = Hurry(reader)
         kinds = kinds_of(call)
         self._kinds = tuple(kinds)
         self._kind: Kind = kinds[-1] if wish.places else kinds[0]
-        self._entry = entry_of_wish(attentions, call, wish.entry)
+        self._entry = place.entry
         self._head = call.heads[wish.head % len(call.heads)]
         self._scope = scope if self._kind != "tokens" else ""
         self._absent = self._unread = False
@@ -190,7 +216,8 @@ class _Reading:
             call=self._call,
             kind=self._kind,
             kinds=self._kinds,
-            entry=self._entry,
+            entry=self._place.number,
+            entries=self._place.of,
             branch=self._attentions.branches(self._call)[self._entry],
             head=self._head,
             names=own.queries.names,
@@ -265,12 +292,16 @@ class _Reading:
         stack = self._stack(own, self._asked(own))
         further = self._done < self._total
         if stack is None:
-            return replace(seen, layers=(own.name,), chosen=self._chosen(seen.names, seen.special, None), further=further)
+            return replace(
+                seen, layers=(own.name,), chosen=self._chosen(seen.names, seen.special, None), further=further
+            )
         frame = _frame(own.rows.shape, self._wish.frame) if stack.ndim == 5 else 0
         flat = self._flat(stack)
         if self._kind == "places":
             grid = stack.shape[2:]
-            return replace(seen, layers=(own.name,), map=self._over_heads(flat)[0], grid=grid, frame=frame, further=further)
+            return replace(
+                seen, layers=(own.name,), map=self._over_heads(flat)[0], grid=grid, frame=frame, further=further
+            )
         mass = stack.mean(axis=(0, *range(2, stack.ndim)), dtype=np.float32)
         chosen = self._chosen(seen.names, seen.special, mass)
         over, broken, more = (None, (), True) if further else self._over_steps(own, chosen)
@@ -327,7 +358,10 @@ class _Reading:
             chosen=chosen,
             further=further,
         )
-        picked = [None if stack is None else self._picked(source, stack, names) for source, stack in zip(sources, stacks, strict=True)]
+        picked = [
+            None if stack is None else self._picked(source, stack, names)
+            for source, stack in zip(sources, stacks, strict=True)
+        ]
         if self._wish.spread:
             return replace(seen, tiles=_tiles(sources, picked))
         known = [plane for plane in picked if plane is not None]
@@ -364,20 +398,24 @@ class _Reading:
         if not self._call.stepped or self._steps < 2 or not chosen:
             return None, (), False
         heads = self._heads(own)
-        over, broken = np.full(self._steps, np.nan, np.float32), []
+        over = np.full(self._steps, np.nan, np.float32)
+        broken: list[int] = []
         cost = own.rows.size * own.call.shape[3] * len(heads) * self._steps
         count = max(min(self._steps, self._steps * _COSTLY // cost), min(_FEWEST, self._steps))
         sampled = {int(step) for step in np.linspace(0, self._steps - 1, count).round()} | {self._step}
         for step in sorted(sampled, key=lambda step: abs(step - self._step)):
-            parts = []
+            known: list[Floats] = []
             for unit in own.units(("words", 0), heads):
                 if self._hurry.over:
                     return over, tuple(broken), True
-                parts.append((own.masses(self._hurry, step, unit), len(unit)))
-            if any(part is None for part, _ in parts):
-                broken.append(step)
-            elif not any(isinstance(part, str) for part, _ in parts):
-                over[step] = np.concatenate([part for part, _ in parts if not isinstance(part, str | None)])[:, list(chosen)].sum(axis=1).mean()  # type: ignore[list-item]
+                masses = own.masses(self._hurry, step, unit)
+                if masses is None:
+                    broken.append(step)
+                if masses is None or isinstance(masses, str):
+                    break
+                known.append(masses)
+            else:
+                over[step] = np.concatenate(known)[:, list(chosen)].sum(axis=1).mean()
         return over, tuple(sorted(broken)), False
 
     def _picture(self) -> NDArray[np.uint8] | None:
@@ -417,16 +455,15 @@ def _frame(shape: Sequence[int], wanted: int | None) -> int:
 
 def _mean_mass(names: Sequence[str], sources: Sequence[Source], stacks: Sequence[Floats | None]) -> Floats | None:
     """The share of each word, mean over the layers that have it."""
-    total, count = np.zeros(len(names), np.float32), np.zeros(len(names), np.float32)
+    known: dict[str, list[float]] = {name: [] for name in names}
     for source, stack in zip(sources, stacks, strict=True):
-        if stack is None:
-            continue
-        mass = dict(zip(source.keys.names, stack.mean(axis=(0, *range(2, stack.ndim))), strict=True))
-        for at, name in enumerate(names):
-            if name in mass:
-                total[at] += mass[name]
-                count[at] += 1
-    return total / np.where(count, count, np.nan).astype(np.float32) if count.any() else None
+        if stack is not None:
+            mass = stack.mean(axis=(0, *range(2, stack.ndim)), dtype=np.float64)
+            for name, share in zip(source.keys.names, mass.tolist(), strict=True):
+                known.get(name, []).append(share)
+    if not any(known.values()):
+        return None
+    return np.array([np.mean(shares) if shares else np.nan for shares in known.values()], np.float32)
 
 
 def _tiles(sources: Sequence[Source], picked: Sequence[Floats | None]) -> Tiles:

@@ -21,7 +21,7 @@ from diffusion_xray.tracer.words import Word, unique
 
 from ..reader import Reader
 
-__all__ = ["Asked", "Hurry", "Kind", "Labels", "Source", "entry_of_wish", "kinds_of"]
+__all__ = ["Asked", "Hurry", "Kind", "Labels", "Source", "alike", "kinds_of", "same_entry"]
 
 Kind = Literal["words", "places", "tokens"]
 """Image positions look at words; at each other; or what looks is no image."""
@@ -136,7 +136,9 @@ class Source:
         Raises:
             TraceFormatError: An array has another shape than its site.
         """
-        inputs = hurry.once(("inputs", id(attentions), call.module, call.call, call.stepped), lambda: attentions.inputs(call))
+        inputs = hurry.once(
+            ("inputs", id(attentions), call.module, call.call, call.stepped), lambda: attentions.inputs(call)
+        )
         if inputs is None:
             inputs = attentions.inputs(call)  # raises what is wrong
         whole = Part("other", 0, (call.shape[2],))
@@ -199,14 +201,6 @@ def kinds_of(call: AttentionInfo) -> list[Kind]:
     if "image" not in asked:
         return ["tokens"]
     return [*(["words"] if shown - {"image"} else []), *(["places"] if "image" in shown else [])]  # type: ignore[list-item]
-
-
-def entry_of_wish(attentions: Attentions, call: AttentionInfo, wanted: int | None) -> int:
-    """The entry of the batch that is asked for."""
-    if wanted is None:
-        found = entry_of(attentions.branches(call), CONDITIONAL, 0)
-        return 0 if found is None else found
-    return wanted % call.shape[0]
 
 
 def same_entry(attentions: Attentions, call: AttentionInfo, entry: int, other: AttentionInfo) -> int | None:

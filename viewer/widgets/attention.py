@@ -165,7 +165,7 @@ class AttentionPage(Vertical):
     def action_entry(self, by: int) -> None:
         """Another entry of the batch."""
         if self.seen is not None:
-            self.ask(entry=(self.seen.entry + by) % self.seen.call.shape[0])
+            self.ask(entry=(self.seen.entry + by) % self.seen.entries)
 
     def action_frame(self, by: int) -> None:
         """Another frame."""

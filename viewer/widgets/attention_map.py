@@ -92,29 +92,41 @@ class AttentionMap(Canvas, can_focus=True):
         """What was found, or why there is nothing."""
         scene, seen = self.scene, self.seen
         assert scene is not None
-        if isinstance(scene.found, Missing):
-            return self.explain(scene.found.why, code=scene.found.code)
         if isinstance(scene.found, Offer):
             return self._offer(scene.found, width, height)
-        if seen is None:
-            return self.explain(f"? The attention cannot be read: {scene.error}" if scene.error else "…")
-        if seen.unread and seen.map is None and seen.tiles is None and seen.row is None:
-            return self.explain(
-                f"? The queries and keys of step {scene.step} cannot be read: {scene.error}",
-                "The statistics of this layer are in the other views; other steps may be whole.",
-            )
-        if seen.absent and seen.map is None and seen.row is None:
-            return self.explain(
-                f"The queries and keys were not kept at step {scene.step}: Capture(every=…, steps=…) left it out, or"
-                " there was no room for them.",
-            )
+        why = self._why_not(scene)
+        if why or seen is None:
+            return why
         if seen.kind == "tokens":
             return self._bars(seen, width, height)
         if seen.tiles is not None:
             return self._small(scene, seen, width, height)
-        if seen.map is None:
-            return self.explain("…" if seen.further else "None of these words is in the text of this layer.")
-        return self._one(scene, seen, seen.map, width, height)
+        return [] if seen.map is None else self._one(scene, seen, seen.map, width, height)
+
+    def _why_not(self, scene: Scene) -> list[Strip]:
+        """Why there is no map; no lines where there is one."""
+        seen, found = self.seen, scene.found
+        if isinstance(found, Missing):
+            return self.explain(found.why, code=found.code)
+        if seen is None:
+            return self.explain(f"? The attention cannot be read: {scene.error}" if scene.error else "…")
+        tiles = seen.tiles is not None and any(plane is not None for row in seen.tiles.maps for plane in row)
+        if seen.map is not None or seen.row is not None or tiles:
+            return []
+        when = f"of step {scene.step}" if seen.call.stepped else "of this layer"
+        if seen.unread:
+            return self.explain(
+                f"? The queries and keys {when} cannot be read: {scene.error}",
+                "Its statistics are in the other views, and other steps may be whole.",
+            )
+        if seen.absent:
+            return self.explain(
+                f"The queries and keys {when} were not kept: Capture(every=…, steps=…) left them out, or there was no"
+                " room for them."
+            )
+        turned = "This token is not among the keys; t turns around."
+        why = turned if seen.kind == "tokens" else "None of these words is in the text of this layer."
+        return self.explain("…" if seen.further else why)
 
     def _one(self, scene: Scene, seen: Seen, plane: NDArray[np.float32], width: int, height: int) -> list[Strip]:
         size = fitted(*plane.shape, rows=max(height - 4, 1), columns=max(width - 2, 1))
@@ -137,7 +149,12 @@ class AttentionMap(Canvas, can_focus=True):
         above = max((height - 4 - rows) // 2, 0)
         self._frame = ((width - columns) // 2, 1 + above, columns, rows)
         lines = [self._title(seen, width), *[self.line()] * above, *centred(to_strips(cells), width)]
-        return [*lines, *[self.line()] * (height - 2 - len(lines)), self._scale(scene, low, high, width), self._value(seen, plane, width)]
+        return [
+            *lines,
+            *[self.line()] * (height - 2 - len(lines)),
+            self._scale(scene, low, high, width),
+            self._value(seen, plane, width),
+        ]
 
     def _title(self, seen: Seen, width: int) -> Strip:
         wish = seen.wish
@@ -152,8 +169,7 @@ class AttentionMap(Canvas, can_focus=True):
         layers = layers or (f"{len(seen.layers)} layers {seen.scope}" if seen.scope else "")
         grid = "×".join(map(str, seen.grid[-2:]))
         frames = f"frame {seen.frame} of {seen.grid[0]}" if len(seen.grid) == 3 else ""
-        batch = seen.call.shape[0]
-        entry = " ".join(part for part in (seen.branch, f"{seen.entry}/{batch}" if batch > 1 else "") if part)
+        entry = _entry(seen)
         waiting = f"{seen.done} of {seen.total} parts" if seen.done < seen.total else ""
         facts = [fact for fact in (waiting, layers, _heads(seen), entry, frames, grid) if fact]
         room = width - sum(cell_len(printable(part if isinstance(part, str) else part[0])) for part in left) - 3
@@ -183,22 +199,29 @@ class AttentionMap(Canvas, can_focus=True):
         row, column = self._tile_in(seen)
         self._tiles = TileLayout.of(seen, width=width, height=height - 2, row=row)
         head = seen.tiles.columns[column]
-        lines = paint_tiles(self, scene, seen, self._tiles, (row, column), opacity=1 if self.app.no_color else _OPACITIES[self._opacity] / 100)
+        lines = paint_tiles(
+            self,
+            scene,
+            seen,
+            self._tiles,
+            (row, column),
+            opacity=1 if self.app.no_color else _OPACITIES[self._opacity] / 100,
+        )
         where = f"{printable(seen.tiles.rows[row])}, head {head}" if len(seen.tiles.rows) > 1 else f"head {head}"
         plane = seen.tiles.maps[row][column]
         most = percent(float(np.nanmax(plane, initial=0))) if plane is not None else "–"
-        foot = self.spread([f" {where}", (f"  up to {most}", "muted")], [("arrows choose · enter opens ", "muted")], width)
+        foot = self.spread(
+            [f" {where}", (f"  up to {most}", "muted")], [("arrows choose · enter opens ", "muted")], width
+        )
         lines = [self._title(seen, width), *lines][: height - 1]
         return [*lines, *[self.line()] * (height - 1 - len(lines)), foot]
 
     def _bars(self, seen: Seen, width: int, height: int) -> list[Strip]:
         token = printable(seen.names[seen.chosen[0]]) if seen.chosen else "–"
         text = f" who looks at {token}" if seen.wish.reverse else f" where {token} looks"
-        batch = f" {seen.entry}/{seen.call.shape[0]}" if seen.call.shape[0] > 1 else ""
-        facts = " · ".join(fact for fact in (_heads(seen), f"{seen.branch}{batch}") if fact)
+        facts = " · ".join(fact for fact in (_heads(seen), _entry(seen)) if fact)
         lines = [self.spread([(text, "strong")], [(f"{facts} ", "muted")], width)]
-        if seen.row is None:
-            return [*lines, self.line(("  …" if seen.further else "  no token of this name among the keys", "muted"))]
+        assert seen.row is not None
         longest = min(max(cell_len(printable(name)) for name in seen.keys), 18)
         most = float(np.nanmax(seen.row, initial=0))
         rows = max(height - 2, 1)
@@ -212,18 +235,25 @@ class AttentionMap(Canvas, can_focus=True):
 
     def _offer(self, offer: Offer, width: int, height: int) -> list[Strip]:
         where = "Attention is below it:" if offer.below else "Layers near it that do:"
-        lines = [self.line(), self.line((" This layer does not attend itself. ", "muted"), (where, "muted")), self.line()]
+        lines = [
+            self.line(),
+            self.line((" This layer does not attend itself. ", "muted"), (where, "muted")),
+            self.line(),
+        ]
         at = self._page.wish.item % len(offer.calls)
         rows = max(height - 7, 1)
         top = min(max(at - rows // 2, 0), max(len(offer.calls) - rows, 0))
-        for number in range(top, min(top + rows, len(offer.calls))):
-            call = offer.calls[number]
+        for place in range(top, min(top + rows, len(offer.calls))):
+            call = offer.calls[place]
             name = call.module
             facts = f"no map: {call.reason}" if call.reason else f"{call.kind} · {len(call.heads)} heads"
-            here = number == at
+            here = place == at
             lines.append(
                 self.spread(
-                    [(" ▸ " if here else "   ", "accent"), (name, "cursor" if here and self.has_focus else "accent" if here else "plain")],
+                    [
+                        (" ▸ " if here else "   ", "accent"),
+                        (name, "cursor" if here and self.has_focus else "accent" if here else "plain"),
+                    ],
                     [(facts[: max(width // 2, 10)], "muted"), " "],
                     width,
                 )
@@ -327,3 +357,9 @@ def _heads(seen: Seen) -> str:
         return ""
     count = len(seen.call.heads)
     return f"head {seen.head}" if seen.wish.heads == "single" or count == 1 else f"{seen.wish.heads} of {count} heads"
+
+
+def _entry(seen: Seen) -> str:
+    """Batch entry and guidance branch."""
+    number = f"{seen.entry + 1}/{seen.entries}" if seen.entries > 1 else ""
+    return " ".join(part for part in (seen.branch, number) if part)

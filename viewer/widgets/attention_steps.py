@@ -42,7 +42,9 @@ class ShareOverSteps(Canvas):
             return []
         word = " + ".join(printable(seen.names[at]) for at in seen.chosen) or "–"
         if seen.over_steps is None:
-            why = "with L back at one layer" if seen.scope else "with z or A back at one map" if seen.wish.spread else "…"
+            why = (
+                "with L back at one layer" if seen.scope else "with z or A back at one map" if seen.wish.spread else "…"
+            )
             return [self.line((f" {word} over the steps: {why}", "muted"))]
         steps = seen.over_steps
         count, wide = len(steps), max(min(width // max(len(steps), 1), _WIDEST), 1)

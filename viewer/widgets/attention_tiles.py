@@ -114,11 +114,26 @@ def paint_tiles(
                 labels.append(canvas.line((text[: room - 1], tone), (more, "muted")).adjust_cell_length(room))
             labels = [Strip.join([canvas.line(" "), *labels])]
         pictures = [
-            _tile(canvas, scene, seen, seen.tiles.maps[tile[0]][tile[1]], layout, low, high, opacity, framed=tile == chosen)
+            _tile(
+                canvas,
+                scene,
+                seen,
+                seen.tiles.maps[tile[0]][tile[1]],
+                layout,
+                low,
+                high,
+                opacity,
+                framed=tile == chosen,
+            )
             for tile in tiles
         ]
         body = [
-            Strip.join([Strip([Segment(" ")]), *(picture[line].adjust_cell_length(layout.width + _GAP) for picture in pictures)])
+            Strip.join(
+                [
+                    Strip([Segment(" ")]),
+                    *(picture[line].adjust_cell_length(layout.width + _GAP) for picture in pictures),
+                ]
+            )
             for line in range(layout.height)
         ]
         lines += [*labels, *body]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.cells import cell_len, set_cell_size
 from textual import events
 from textual.binding import Binding, BindingType
@@ -59,12 +60,10 @@ class WordList(Canvas, can_focus=True):
         self._top = min(max(self._top, cursor - rows + 1), cursor, max(len(seen.names) - rows, 0))
         shown = range(self._top, min(self._top + rows, len(seen.names)))
         longest = min(max(cell_len(printable(name)) for name in seen.names), _LONGEST if width > 28 else 11)
-        most = float(np.nanmax(shares, initial=0)) if shares is not None else 0
         head: Tone = "accent" if self.has_focus else "muted"
         title = " token" if seen.kind == "tokens" else " word"
         lines = [self.spread([(title, head)], [(of, "muted"), " "] if shares is not None else [], width)]
-        for at in shown:
-            lines.append(self._word(seen, at, None if shares is None else float(shares[at]), most, longest, width))
+        lines += [self._word(seen, at, shares, longest, width) for at in shown]
         more = len(seen.names) - len(shown)
         hint = "space adds" if seen.kind == "words" else "t turns around"
         further = [f"{more} more"] if more else ["tab: the map"] if width >= 30 and seen.kind == "words" else []
@@ -72,21 +71,30 @@ class WordList(Canvas, can_focus=True):
         lines.append(self.line((f" {' · '.join([*further, hint])}", "muted")))
         return lines
 
-    def _word(self, seen: Seen, at: int, share: float | None, most: float, longest: int, width: int) -> Strip:
+    def _word(self, seen: Seen, at: int, shares: NDArray[np.float32] | None, longest: int, width: int) -> Strip:
         wish, name = self._page.wish, seen.names[at]
         here = at == self._cursor_of(seen)
         added = name in wish.added
         label = set_cell_size(_cut(printable(name), longest), longest)
-        tone: Tone = "cursor" if here and self.has_focus else "accent" if here or added else "muted" if seen.special[at] else "plain"
+        tone: Tone = (
+            "cursor"
+            if here and self.has_focus
+            else "accent"
+            if here or added
+            else "muted"
+            if seen.special[at]
+            else "plain"
+        )
         sign = "▸" if here else "+" if added else " "
         parts: list[Part] = [(f"{sign} ", "accent"), (label, tone), " "]
-        if share is None:
+        if shares is None:
             return self.line(*parts)
+        share, most = float(shares[at]), float(np.nanmax(shares, initial=0))
         room = max(width - longest - 12, 1)
         filled = bar(share / most if most > 0 else 0, room)
         return self.line(*parts, (filled, "accent" if here or added else "muted"), f" {percent(share):>7}")
 
-    def _shares(self, seen: Seen) -> tuple[Sequence[float] | None, str]:
+    def _shares(self, seen: Seen) -> tuple[NDArray[np.float32] | None, str]:
         """Those to show: of the place under the cursor while that is moved, else of the whole picture."""
         if self._page.query_one("#attention-map").has_focus and seen.maps is not None and seen.kind == "words":
             y, x = seen.query

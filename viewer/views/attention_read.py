@@ -291,23 +291,21 @@ class _Reading:
         """The map of one layer."""
         stack = self._stack(own, self._asked(own))
         further = self._done < self._total
-        if stack is None:
-            return replace(
-                seen, layers=(own.name,), chosen=self._chosen(seen.names, seen.special, None), further=further
-            )
+        seen = replace(seen, layers=(own.name,), further=further)
+        if stack is None:  # other steps may be there
+            chosen = self._chosen(seen.names, seen.special, None) if self._kind == "words" and not further else ()
+            over, broken, more = (None, (), further) if further else self._over_steps(own, chosen)
+            return replace(seen, chosen=chosen, over_steps=over, broken=broken, further=more)
         frame = _frame(own.rows.shape, self._wish.frame) if stack.ndim == 5 else 0
         flat = self._flat(stack)
         if self._kind == "places":
             grid = stack.shape[2:]
-            return replace(
-                seen, layers=(own.name,), map=self._over_heads(flat)[0], grid=grid, frame=frame, further=further
-            )
+            return replace(seen, map=self._over_heads(flat)[0], grid=grid, frame=frame)
         mass = stack.mean(axis=(0, *range(2, stack.ndim)), dtype=np.float32)
         chosen = self._chosen(seen.names, seen.special, mass)
         over, broken, more = (None, (), True) if further else self._over_steps(own, chosen)
         return replace(
             seen,
-            layers=(own.name,),
             mass=mass,
             chosen=chosen,
             maps=self._over_heads(flat),
@@ -348,7 +346,7 @@ class _Reading:
         stacks = [self._stack(source, self._asked(source), every=bool(self._wish.spread)) for source in sources]
         further = self._done < self._total
         mass = _mean_mass(seen.names, sources, stacks) if self._kind == "words" else None
-        chosen = self._chosen(seen.names, seen.special, mass) if self._kind == "words" else ()
+        chosen = self._chosen(seen.names, seen.special, mass) if mass is not None else ()
         names = [seen.names[at] for at in chosen]
         seen = replace(
             seen,

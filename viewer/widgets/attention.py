@@ -74,7 +74,8 @@ class AttentionPage(Vertical):
         """Have something else read."""
         seen = self.seen
         wish = self.wish
-        if not wish.word and seen is not None and seen.chosen:  # what was chosen for the user stays
+        if not wish.word and seen is not None and seen.chosen and seen.mass is not None and "round" not in changes:
+            # what was chosen for the user stays
             wish = replace(wish, word=seen.names[seen.chosen[0]])
         self._wish = replace(wish, **{"round": 0, **changes})
         self._map.post_message(AttentionMap.Wished(self._wish))
@@ -94,7 +95,8 @@ class AttentionPage(Vertical):
     def on_hide(self) -> None:
         """Leave the keys to the layers."""
         self._entered = False
-        if self.screen.focused is None:
+        focused = self.screen.focused
+        if focused is None or self in focused.ancestors_with_self:
             for tree in self.screen.query(LayerTree):
                 tree.focus()
 

@@ -54,6 +54,8 @@ class AttentionMap(Canvas, can_focus=True):
         self._hover: tuple[int, int] | None = None
         self._tile = (0, 0)
         self._tiles: TileLayout | None = None
+        self._above = 1
+        """Lines above the small maps."""
         self._top = 0
         self.seen: Seen | None = None
         """What was read last; it stays while something else is read."""
@@ -146,9 +148,10 @@ class AttentionMap(Canvas, can_focus=True):
         if seen.kind == "places" or self.has_focus:
             mark(cells, here, grid, "⊕")
         rows, columns = cells.shape
-        above = max((height - 4 - rows) // 2, 0)
-        self._frame = ((width - columns) // 2, 1 + above, columns, rows)
-        lines = [self._title(seen, width), *[self.line()] * above, *centred(to_strips(cells), width)]
+        title = self._title(seen, width)
+        above = max((height - 2 - len(title) - rows) // 2, 0)
+        self._frame = ((width - columns) // 2, len(title) + above, columns, rows)
+        lines = [*title, *[self.line()] * above, *centred(to_strips(cells), width)]
         return [
             *lines,
             *[self.line()] * (height - 2 - len(lines)),
@@ -156,7 +159,8 @@ class AttentionMap(Canvas, can_focus=True):
             self._value(seen, plane, width),
         ]
 
-    def _title(self, seen: Seen, width: int) -> Strip:
+    def _title(self, seen: Seen, width: int) -> list[Strip]:
+        """What is shown, and what of; on two lines where one is too short."""
         wish = seen.wish
         left: list[Part] = []
         if seen.kind == "words":
@@ -168,14 +172,17 @@ class AttentionMap(Canvas, can_focus=True):
         layers = f"mean of {len(seen.layers)} layers {seen.scope}" if seen.scope and seen.tiles is None else ""
         layers = layers or (f"{len(seen.layers)} layers {seen.scope}" if seen.scope else "")
         grid = "×".join(map(str, seen.grid[-2:]))
-        frames = f"frame {seen.frame} of {seen.grid[0]}" if len(seen.grid) == 3 else ""
+        frames = f"frame {seen.frame + 1}/{seen.grid[0]}" if len(seen.grid) == 3 else ""
         entry = _entry(seen)
         waiting = f"{seen.done} of {seen.total} parts" if seen.done < seen.total else ""
         facts = [fact for fact in (waiting, layers, _heads(seen), entry, frames, grid) if fact]
-        room = width - sum(cell_len(printable(part if isinstance(part, str) else part[0])) for part in left) - 3
-        while len(facts) > 1 and len(" · ".join(facts)) > room:
+        long = self.line(*left).cell_length + len(" · ".join(facts)) + 2 > width
+        while len(facts) > 1 and len(" · ".join(facts)) > width - 2:
             facts.pop()
-        return self.spread(left, [(" · ".join(facts), "muted"), " "], width)
+        told: Part = (f"{' · '.join(facts)} ", "muted")
+        if long:
+            return [self.spread(left, [], width), self.line((f" {' · '.join(facts)}", "muted"))]
+        return [self.spread(left, [told], width)]
 
     def _scale(self, scene: Scene, low: float, high: float, width: int) -> Strip:
         if np.isnan(low):
@@ -197,7 +204,8 @@ class AttentionMap(Canvas, can_focus=True):
     def _small(self, scene: Scene, seen: Seen, width: int, height: int) -> list[Strip]:
         assert seen.tiles is not None
         row, column = self._tile_in(seen)
-        self._tiles = TileLayout.of(seen, width=width, height=height - 2, row=row)
+        title = self._title(seen, width)
+        self._tiles = TileLayout.of(seen, width=width, height=height - 1 - len(title), row=row)
         head = seen.tiles.columns[column]
         lines = paint_tiles(
             self,
@@ -213,7 +221,8 @@ class AttentionMap(Canvas, can_focus=True):
         foot = self.spread(
             [f" {where}", (f"  up to {most}", "muted")], [("arrows choose · enter opens ", "muted")], width
         )
-        lines = [self._title(seen, width), *lines][: height - 1]
+        self._above = len(title)
+        lines = [*title, *lines][: height - 1]
         return [*lines, *[self.line()] * (height - 1 - len(lines)), foot]
 
     def _bars(self, seen: Seen, width: int, height: int) -> list[Strip]:
@@ -329,7 +338,7 @@ class AttentionMap(Canvas, can_focus=True):
             if 3 <= event.y < 3 + min(rows, len(calls) - top):
                 self._page.ask(item=top + event.y - 3)
         elif seen is not None and seen.tiles is not None and self._tiles is not None:
-            tile = self._tiles.hit(event.x, event.y - 1)
+            tile = self._tiles.hit(event.x, event.y - self._above)
             if tile is not None:
                 self._tile = tile
                 self.redraw()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ def draw(*shape: int) -> NDArray[np.float32]:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Attention of every kind, four steps: cross, self, joint, video, of text, of a resampler, and linear."""
-    image, text = [("image", (4, 6))], [("text", (7,))]
+    image: list[tuple[str, Sequence[int]]] = [("image", (4, 6))]
+    text: list[tuple[str, Sequence[int]]] = [("text", (7,))]
     calls = [
         Call("made.cross", draw(4, 2, 3, 24, 4), draw(4, 2, 3, 7, 4), image, text),
         Call("made.own", draw(4, 2, 3, 24, 4), draw(4, 2, 3, 24, 4), image, image),
@@ -136,14 +137,15 @@ def the_map(pilot: Pilot[None]) -> str:
 def test_a_map_is_that_of_the_trace(embedded: Path) -> None:
     """The map of a word is the one that `Trace.word_map` computes, of one layer, of one head and of all layers."""
     trace = open_trace(embedded)
-    for wish, choice in (
-        ({}, {"layers": CROSS}),
-        ({"heads": "single", "head": 2}, {"layers": CROSS, "heads": 2}),
-        ({"wide": True}, {}),
-        ({"wide": True, "added": ("square",)}, {}),
-    ):
-        found = read(embedded, CROSS, word="circle", **wish)
-        expected = trace.word_map(["circle", *wish.get("added", ())], step=1, **choice).sum("word")
+    cases: list[tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]] = [
+        ({}, (), {"layers": CROSS}),
+        ({"heads": "single", "head": 2}, (), {"layers": CROSS, "heads": 2}),
+        ({"wide": True}, (), {}),
+        ({"wide": True}, ("square",), {}),
+    ]
+    for wish, added, choice in cases:
+        found = read(embedded, CROSS, word="circle", added=added, **wish)
+        expected = trace.word_map(["circle", *added], step=1, **choice).sum("word")
         np.testing.assert_allclose(found.map, expected.values, rtol=1e-4)
     assert len(found.layers) == 4 and found.scope == "unet.**"
 

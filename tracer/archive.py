@@ -22,6 +22,7 @@ from .info import printable
 from .integrity import check_shards
 from .layout import FORMAT_VERSION, ROOT_CHUNK
 from .library_store import LibraryStore
+from .plain_chunks import is_plain, read_plain
 
 if TYPE_CHECKING:
     import xarray
@@ -78,6 +79,8 @@ class Archive:
         """Read an array, or the part of it at `place`, into memory."""
         self._check(array)
         try:
+            if isinstance(self._source, Path) and is_plain(self._nodes[array]):
+                return read_plain(self._source / array, self._nodes[array], place)
             if isinstance(self._source, Path):
                 check_shards(self._source / array, self._nodes[array], place[0] if place else None)
             selection: Any = (*place, ...)

@@ -138,6 +138,8 @@ class TraceInfo:
     """How previews were made: method, and R² of the fit."""
     started: str
     seconds: float | None
+    process: Mapping[str, Any]
+    """The process that writes it, as `process.describe_process` has it; empty where it is not known."""
 
     @classmethod
     def from_attributes(cls, values: Mapping[str, Any]) -> TraceInfo:
@@ -170,4 +172,5 @@ class TraceInfo:
             preview=mapping("preview"),
             started=str(values.get("started", "")),
             seconds=float(seconds) if isinstance(seconds, int | float) else None,
+            process=mapping("process"),
         )

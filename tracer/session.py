@@ -27,6 +27,7 @@ from .library_store import Where
 from .places import MakeStore, place_of
 from .plugins import load_taps
 from .preview import write_previews
+from .process import describe_process
 from .recorder import OnPressure, Recorder
 from .sites import Source
 from .statistics import can_summarise, summarise, warm_up
@@ -276,6 +277,7 @@ class Tracer:
             "capture": {"level": self._level, **self._selection.capture.describe()},
             "versions": _versions(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "process": describe_process(),
             "planned_steps": 0,
             "gaps": [],
         }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from diffusion_xray.tracer.errors import DxrayError, TraceFormatError
+from diffusion_xray.tracer.process import is_gone
 from diffusion_xray.tracer.trace import Trace
 
 from .model import Snapshot
@@ -18,6 +21,8 @@ from .views.protocol import Request, View
 __all__ = ["Answer", "Loader"]
 
 _CACHE_BYTES: Final = 256 * 2**20
+_LONG: Final = 120.0
+"""Seconds without a new step after which a run is said to be quiet."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,23 +43,47 @@ class Loader:
         self._lock = threading.RLock()
         self._cache: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._cached_bytes = 0
+        self._latest: Snapshot | None = None
 
     def snapshot(self, *, refresh: bool = False) -> Snapshot:
-        """What the statistics tell; `refresh` looks at the store again.
+        """What the statistics tell; `refresh` looks at the store again, and returns the same object if nothing is new.
 
         Raises:
             TraceFormatError: The statistics cannot be read.
         """
         with self._lock:
             try:
-                if refresh:
-                    self.trace.refresh()
-                return _snapshot(self.trace)
+                fresh = not refresh or self.trace.refresh()
+                if fresh or self._latest is None:
+                    self._latest = _snapshot(self.trace)
+                self._latest = self._at_this_moment(self._latest)
             except DxrayError:
                 raise
             except Exception as error:  # a damaged store raises whatever its codec likes
                 name = self.trace.name
                 raise TraceFormatError(f"{name} is damaged: {type(error).__name__}: {error}") from error
+            return self._latest
+
+    def _at_this_moment(self, snapshot: Snapshot) -> Snapshot:
+        """The same, with what is known of the writer; the same object where nothing changed."""
+        if snapshot.info.status != "recording":
+            return snapshot
+        gone, quiet = is_gone(snapshot.info.process), self._quiet()
+        quiet = quiet // 60 * 60 if quiet >= _LONG else 0.0
+        if (gone, quiet) == (snapshot.writer_gone, snapshot.quiet):
+            return snapshot
+        return replace(snapshot, writer_gone=gone, quiet=quiet)
+
+    def _quiet(self) -> float:
+        """Seconds since the trace was written to; 0 where only asking a remote store would tell."""
+        path = self.trace.path
+        if not isinstance(path, Path):
+            return 0.0
+        try:
+            files = [path / "zarr.json", *(path / "committed").iterdir()]
+            return max(time.time() - max(file.stat().st_mtime for file in files), 0.0)
+        except OSError:
+            return 0.0
 
     def read(self, view: View, request: Request, *, cancelled: Callable[[], bool]) -> Answer:
         """What a view needs beside the statistics."""

@@ -25,6 +25,8 @@ class Look:
     """Range from the 1st to the 99th percentile rather than from the smallest to the largest value."""
     log: bool = False
     """Counts of histograms on a logarithmic scale."""
+    ridge: bool = False
+    """Histograms over the steps as lines of bars rather than as colours."""
     channel: int = 0
     """Any whole number: it is taken modulo the number of channels, so that walking goes round."""
     batch: int = 0
@@ -46,5 +48,6 @@ CHANGES: Final[Mapping[str, Callable[[Look], Look]]] = {
     "next_statistic": lambda look: replace(look, statistic=_after(look.statistic, _ORDER)),
     "range": lambda look: replace(look, clipped=not look.clipped),
     "log": lambda look: replace(look, log=not look.log),
+    "ridge": lambda look: replace(look, ridge=not look.ridge),
 }
 """What the action `look` of the screen can be told to change."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -71,6 +72,11 @@ class Snapshot:
     """The first fault of each site, causes before their consequences."""
     prompts: tuple[str, ...] = ()
     has_previews: bool = False
+    writer_gone: bool = False
+    """Whether the process that wrote it has ended without a word."""
+    quiet: float = 0.0
+    """Seconds since it was last written to, where that is long ago and it still says that it is being written."""
+    _searchable: list[tuple[str, Layer]] = field(default_factory=list, repr=False)
     _columns: Mapping[str, tuple[StatisticsTable, int]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -113,13 +119,27 @@ class Snapshot:
 
     @property
     def is_live(self) -> bool:
-        """Whether the trace says that it is still being written."""
-        return self.info.status == "recording"
+        """Whether it is still being written: it says so, and its writer has not died."""
+        return self.info.status == "recording" and not self.writer_gone
+
+    @property
+    def status(self) -> str:
+        """How the run stands; "interrupted" where its writer died, whatever the trace says."""
+        return "interrupted" if self.info.status == "recording" and self.writer_gone else self.info.status
 
     @property
     def modules(self) -> int:
         """Number of layers that fired."""
         return sum(layer.module is not None for layer in self.layers.values())
+
+    @property
+    def tables(self) -> tuple[StatisticsTable, ...]:
+        """The tables that the layers' statistics lie in."""
+        return tuple({id(table): table for table, _ in self._columns.values()}.values())
+
+    def column(self, site: SiteInfo) -> tuple[StatisticsTable, int]:
+        """The table of a site, and its row there."""
+        return self._columns[site.key]
 
     def series(self, site: SiteInfo, statistic: str) -> NDArray[np.float64]:
         """One statistic of a site at every step; of length 1 outside of the loop."""
@@ -151,13 +171,33 @@ class Snapshot:
         return at >= len(table.captured) or bool(table.captured[at, row] == HAS_TENSOR)
 
     def matching(self, query: str) -> list[Layer]:
-        """Layers that hold every word of a query in their name or class, in call order."""
+        """Layers by words of their name or class, in call order.
+
+        Every word must be there, one that starts with "!" must not, and after "-f" a word's letters need only follow
+        one another in this order.
+        """
         words = query.lower().split()
-        return [
-            layer
-            for layer in self.layers.values()
-            if layer.module and all(word in f"{layer.name} {layer.module.module_class}".lower() for word in words)
-        ]
+        fuzzy = "-f" in words
+        wanted = [word for word in words if word != "-f" and not word.startswith("!")]
+        unwanted = [word[1:] for word in words if word.startswith("!") and len(word) > 1]
+        patterns = [re.compile(".*?".join(map(re.escape, word))) for word in wanted] if fuzzy else []
+        found = []
+        for text, layer in self._texts():
+            if any(word in text for word in unwanted):
+                continue
+            if all(pattern.search(text) for pattern in patterns) if fuzzy else all(word in text for word in wanted):
+                found.append(layer)
+        return found
+
+    def _texts(self) -> list[tuple[str, Layer]]:
+        """What words are looked for in, made once."""
+        if not self._searchable:
+            self._searchable.extend(
+                (f"{layer.name} {layer.module.module_class}".lower(), layer)
+                for layer in self.layers.values()
+                if layer.module
+            )
+        return self._searchable
 
 
 def fault_text(step: int | None) -> str:

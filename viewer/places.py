@@ -78,9 +78,31 @@ class Actions(_Places):
         """Going somewhere first, then the keys in their order."""
         yield "Go to layer…", "Choose a layer by words of its name", partial(self._open, Layers, "layer …")
         yield "Go to step…", "Choose a step by its number or timestep", partial(self._open, Steps, "step …")
+        yield (
+            "Most changed layer",
+            "The layer whose statistic changes most over the steps",
+            partial(self._run, "changed"),
+        )
+        yield "Largest absmax", "The layer with the largest value at any step", partial(self._run, "largest")
+        yield "Reload", "Look at the trace again", self.main.reload
+        yield "Debug info", "Terminal, colours, versions", self._tell_versions
         for binding in self.main.all_keys():
             action = partial(self.main.run_action, binding.action)
             yield binding.description, f"{binding.tooltip} ({binding.key_display or binding.key})", action
+
+    def _tell_versions(self) -> None:
+        import os
+        import platform
+        from importlib.metadata import version
+
+        names = ("diffusion-xray", "textual", "zarr", "numpy")
+        parts = [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in names)]
+        parts += [f"{name}={os.environ.get(name, '')}" for name in ("TERM", "COLORTERM", "NO_COLOR")]
+        parts += [f"colours: {self.app.console.color_system}", f"{self.app.size.width}×{self.app.size.height}"]
+        self.app.notify(printable(" · ".join(parts)), title="Debug info", timeout=15, markup=False)
+
+    def _run(self, order: str) -> None:
+        self.main.action_extreme(order)
 
     def _open(self, provider: type[Provider], placeholder: str) -> None:
         self.app.push_screen(CommandPalette(providers=[provider], placeholder=placeholder))

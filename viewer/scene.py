@@ -37,3 +37,5 @@ class Scene:
     """Whether `found` is still that of an earlier selection, or not there yet."""
     playing: bool = False
     following: bool = False
+    unseen: int = 0
+    """Steps that a run wrote since the user stopped following it."""

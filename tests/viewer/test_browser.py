@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +15,12 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import HelpPanel, Input
 
+from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.process import describe_process
 from diffusion_xray.viewer.app import Browser
-from diffusion_xray.viewer.loader import Answer
+from diffusion_xray.viewer.key_table import key_table
+from diffusion_xray.viewer.loader import Answer, Loader
 from diffusion_xray.viewer.scene import Scene
 from diffusion_xray.viewer.screens.keys import KEYS
 from diffusion_xray.viewer.screens.main import MainScreen
@@ -474,9 +481,88 @@ async def test_live(browser: Make, traces: dict[str, Path], tmp_path: Path) -> N
         assert "complete" in text(pilot, "#header")
 
 
+def dead_process() -> int:
+    """The number of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        return child.pid
+
+
+async def test_the_writer_dies(browser: Make, traces: dict[str, Path], tmp_path: Path) -> None:
+    """A run whose process has ended without a word is interrupted, with the steps it came to."""
+    path = tmp_path / "dead.zarr"
+    shutil.copytree(traces["normal"], path)
+    cut(path, 2, "recording")
+    async with browser(path).run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        assert "● LIVE 2/6" in text(pilot, "#header")
+        assert "◐" in text(pilot, "#steps")
+        document = json.loads((path / "zarr.json").read_text())
+        document["attributes"]["process"] = describe_process() | {"pid": dead_process()}
+        (path / "zarr.json").write_text(json.dumps(document))
+        await until(pilot, lambda: not scene(pilot).snapshot.is_live)
+        assert "◼ interrupted 2/6" in text(pilot, "#header")
+        assert "the process that wrote this has ended" in text(pilot, "#steps")
+        assert "◐" not in text(pilot, "#steps")
+
+
+async def test_a_quiet_run(browser: Make, traces: dict[str, Path], tmp_path: Path) -> None:
+    """Where nothing tells whether the writer lives, the header says for how long nothing has come."""
+    path = tmp_path / "quiet.zarr"
+    shutil.copytree(traces["normal"], path)
+    cut(path, 2, "recording")
+    for file in [path / "zarr.json", *(path / "committed").iterdir()]:
+        os.utime(file, (time.time() - 310, time.time() - 310))
+    document = json.loads((path / "zarr.json").read_text())
+    document["attributes"]["process"] = describe_process() | {"machine": "another"}
+    (path / "zarr.json").write_text(json.dumps(document))
+    os.utime(path / "zarr.json", (time.time() - 310, time.time() - 310))
+    async with browser(path).run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        assert "nothing new for 5 min 2/6" in text(pilot, "#header")
+
+
+async def test_steps_that_came_while_looking_back(browser: Make, traces: dict[str, Path], tmp_path: Path) -> None:
+    """Whoever goes back is told how many steps have come since, and `F` shows the newest."""
+    path = tmp_path / "live.zarr"
+    shutil.copytree(traces["normal"], path)
+    cut(path, 2, "recording")
+    async with browser(path).run_test(size=SIZE) as pilot:
+        await pilot.press("left_square_bracket")
+        assert "F to follow" in text(pilot, "#steps")
+        cut(path, 5, "recording")
+        await until(pilot, lambda: scene(pilot).snapshot.steps == 5)
+        assert scene(pilot).step == 0
+        assert "▲ 3 new steps – F" in text(pilot, "#steps")
+        await pilot.press("F")
+        assert scene(pilot).step == 4 and scene(pilot).unseen == 0
+
+
+async def test_nothing_new_is_nothing_read(traces: dict[str, Path]) -> None:
+    """Looking again at a trace that has not changed gives back the same object, at the cost of a small file."""
+    loader = Loader(open_trace(traces["normal"]))
+    assert loader.snapshot(refresh=True) is loader.snapshot(refresh=True)
+
+
 def test_documented_keys() -> None:
-    """docs/viewer.md names the id of every key, by itself or by its group."""
+    """docs/viewer.md holds the tables that are made from the bindings."""
     text = (Path(__file__).parents[2] / "docs" / "viewer.md").read_text(encoding="utf-8")
+    assert key_table() in text, "run python -m diffusion_xray.viewer.key_table, and put its output into the page"
+
+
+def test_every_key_is_described() -> None:
+    """Each key of each view has an id of its own, and a tooltip."""
     keys = [*KEYS, *(key for view in BUILT_IN for key in view.keys)]
-    missing = [key.id for key in keys if key.id and f"`{key.id}`" not in text]
-    assert [name for name in missing if not name.startswith("tab.") and name != "view.help"] == []
+    assert all(key.id and key.tooltip for key in keys)
+    assert len({key.id for key in keys}) == len(keys)
+
+
+async def test_footer(browser: Make) -> None:
+    """The line at the bottom names the keys that fit, and a click presses one."""
+    async with browser("normal").run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        line = text(pilot, "#footer")
+        assert "[ ] Step" in line and "? Help" in line and "ctrl+p" in line
+        await pilot.click("#footer", offset=(2, 0))
+        assert scene(pilot).step == 5
+        await pilot.click("#footer", offset=(line.index("Play"), 0))
+        assert scene(pilot).playing

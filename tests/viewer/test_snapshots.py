@@ -23,6 +23,42 @@ async def settled(pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
+KEYS = {
+    "values": ("normal", {"layer": "unet.down_blocks.0", "step": 2, "tab": "values"}, ["tab", "down", "right"]),
+    "mosaic": ("normal", {"layer": "unet.down_blocks.0", "step": 2, "tab": "image"}, ["z"]),
+    "principal": ("normal", {"layer": "unet.down_blocks.0", "step": 2, "tab": "image"}, ["p", "p", "p"]),
+    "ridge": ("normal", {"layer": "unet.conv_in", "step": 3, "tab": "hist"}, ["v"]),
+    "sorted": ("normal", {"layer": "unet.conv_in", "step": 3, "tab": "stats"}, ["r", "S", "S", "asterisk"]),
+    "faults": ("faulty", {}, ["exclamation_mark", "colon", *"step 4"]),
+}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("state", KEYS)
+def test_keys(
+    snap_compare: Callable[..., bool], browser: Callable[..., Browser], state: str, size: tuple[int, int]
+) -> None:
+    """What keys lead to looks as it did."""
+    trace, where, keys = KEYS[state]
+
+    async def press(pilot: Pilot[None]) -> None:
+        await settled(pilot)
+        for key in keys:
+            await pilot.press(key)
+            await settled(pilot)
+
+    assert snap_compare(browser(trace, **where), terminal_size=size, run_before=press)
+
+
+def test_no_color(
+    snap_compare: Callable[..., bool], browser: Callable[..., Browser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without colours everything can still be told apart."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = browser("faulty", shade=True, layer="unet.mid_block", step=4, tab="image")
+    assert snap_compare(app, terminal_size=(120, 40), run_before=settled)
+
+
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize(
     ("trace", "where"),

@@ -61,6 +61,10 @@ class FeedScreen(Screen[None]):
         self._pause = _POLL_FIRST if busy else min(self._pause * 1.5, _POLL_MOST)
         self.set_timer(self._pause, self._poll)
 
+    def reload(self) -> None:
+        """Look at the store now; then post `Refreshed`."""
+        self._poll()
+
     @work(thread=True, exclusive=True, group="load")
     def _read(self, view: View, request: Request) -> None:
         worker = get_current_worker()

@@ -46,7 +46,39 @@ KEYS: Final = (
         id="look.statistic",
         tooltip="Next statistic for layers, line and steps",
     ),
-    Binding("m", "zoom", "Max", id="view.zoom", tooltip="The view alone on the whole screen, or back"),
+    _hidden("S", "sort", "Sort layers", id="layer.sort", tooltip="Layers as called, largest first, most changed first"),
+    _hidden(
+        "exclamation_mark",
+        "only('faults')",
+        "Faults only",
+        id="layer.faults",
+        tooltip="Only layers with faults, or all",
+        display="!",
+    ),
+    _hidden(
+        "grave_accent",
+        "only('flat')",
+        "Tree or list",
+        id="layer.flat",
+        tooltip="Layers as a tree, or as a list",
+        display="`",
+    ),
+    _hidden("asterisk", "pin", "Pin", id="layer.pin", tooltip="Pin the layer, or let go of it", display="*"),
+    _hidden("P", "only('pinned')", "Pinned layers", id="layer.pinned", tooltip="Only layers that are pinned, or all"),
+    _hidden(
+        "colon", "goto", "Go to…", id="place.goto", tooltip="Go to a step or layer: step 31, t=519, attn2", display=":"
+    ),
+    _hidden(
+        "minus,ctrl+o",
+        "last_place",
+        "Last place",
+        id="place.last",
+        tooltip="Back to where the last jump was made",
+        display="-",
+    ),
+    Binding(
+        "m,plus", "zoom", "Max", id="view.zoom", key_display="m", tooltip="The view alone on the whole screen, or back"
+    ),
     _hidden("escape", "back", "Back", id="view.back", tooltip="Leave filter, zoom or help"),
     Binding("question_mark", "help", "Help", id="view.help", tooltip="Show all keys, or hide them", key_display="?"),
     _hidden("q", "app.quit", "Quit", id="app.quit", tooltip="Leave the browser"),

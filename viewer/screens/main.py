@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingsMap, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
-from textual.timer import Timer
-from textual.widget import Widget
-from textual.widgets import ContentSwitcher, Footer, HelpPanel, Input, Static
+from textual.widgets import ContentSwitcher, Input, Static
 
+from diffusion_xray.tracer.errors import SiteNotFoundError
 from diffusion_xray.tracer.info import SiteInfo, printable
 
-from ..loader import Answer, Loader
-from ..look import CHANGES, Look
+from ..goto import find_place
+from ..look import CHANGES
 from ..model import Snapshot
-from ..opening import Opening, find_opening
-from ..scene import Scene
-from ..views.protocol import Missing, Request
-from ..views.registry import Registry
-from ..widgets.canvas import Canvas
+from ..opening import find_opening
+from ..order import ORDERS, ranked
 from ..widgets.explanation import Explanation
 from ..widgets.header import TraceHeader
-from ..widgets.layer_tree import LayerTree
+from ..widgets.key_line import KeyLine
+from ..widgets.layer_tree import Arrangement, LayerTree
 from ..widgets.step_strip import StepStrip
 from ..widgets.tab_bar import TabBar
 from .feed import FeedScreen
-from .keys import KEYS, page_keys, tab_keys
+from .keys import KEYS
+from .stage import StageScreen
 
 __all__ = ["MainScreen"]
 
 _FRAMES_PER_SECOND = 6
+_MOST_PLACES = 100
 
 
-class MainScreen(FeedScreen):
+class MainScreen(StageScreen):
     """Layers on the left, the view in the middle, the steps below."""
 
     BINDINGS: ClassVar[list[BindingType]] = list(KEYS)
@@ -44,32 +43,16 @@ class MainScreen(FeedScreen):
     VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]  # noqa: RUF012 - likewise
     HELP = "Left the layers, below the steps. A mark `✗31` says: not finite from step 31."
 
-    def __init__(
-        self, loader: Loader, snapshot: Snapshot, opening: Opening, views: Registry, *, shade: bool = False
-    ) -> None:
-        super().__init__(loader)
-        self.views = views
-        self.snapshot = snapshot
-        self._layer = opening.layer
-        self._site = opening.site
-        self._step = opening.step
-        self._view = views[opening.tab]
-        self._wishes: dict[str, Hashable] = {} if opening.wish is None else {opening.tab: opening.wish}
-        self._look = Look(shade=shade)
-        self._answer: Answer | None = None
-        self._waiting = True
-        self._following = snapshot.is_live and opening.step >= snapshot.steps - 1
-        self._fault = -1
-        self._player: Timer | None = None
-        self._told = ""
-        self._own_bindings = self._bindings.copy()
+    _fault = -1
+    """Which fault was gone to last."""
+    _trail: tuple[tuple[str, SiteInfo | None, int], ...] = ()
+    """Places that were left by a jump: view, site and step of each."""
 
     def compose(self) -> ComposeResult:
         """Lay out the widgets."""
         yield TraceHeader(id="header")
         with Horizontal(id="body"):
-            with Vertical(id="side") as side:
-                side.border_title = "Layers"
+            with Vertical(id="side"):
                 yield Input(placeholder="words of a layer's name", id="filter", compact=True)
                 yield LayerTree(id="tree")
             with Vertical(id="centre"):
@@ -77,37 +60,51 @@ class MainScreen(FeedScreen):
                 with ContentSwitcher(id="pages"):
                     yield Explanation(id="missing")
         yield StepStrip(id="steps")
+        yield Input(placeholder="step 31, t=519, sigma=2, or words of a layer's name", id="goto", compact=True)
         yield Static("dxray needs 60 × 16 characters: make the terminal larger", id="small", markup=False)
-        yield Footer(id="footer")
+        yield KeyLine(id="footer")
 
     async def on_mount(self) -> None:
         """Draw from the statistics first, then read the rest."""
-        await self._open_page(self._view.id)
+        await self.open_page(self._view.id)
         tree = self.query_one(LayerTree)
         tree.choose(self._layer, unfold=True)
         tree.focus()
-        self._ask()
+        self.select(self._site, self._step)
         if self.snapshot.is_live:
             self.look_again(busy=True)
+
+    def show(self) -> None:
+        """Hand what is on show to the widgets, and say how the layers are listed."""
+        super().show()
+        side = self.query_one("#side")
+        how = str(self.query_one(LayerTree).arrangement)
+        titles = (f"Layers · {how}" if how else "Layers", self._look.statistic)
+        if (
+            side.border_title,
+            side.border_subtitle,
+        ) != titles:  # setting them draws the box, whether they change or not
+            side.border_title, side.border_subtitle = titles
 
     def go_to_layer(self, name: str) -> None:
         """Choose a layer, and show it in the tree."""
         layer = self.snapshot.layers.get(name)
         if layer is not None and layer.module is not None:
-            self._clear_filter()
-            self._select(layer.module.site, self._step)
-            self.query_one(LayerTree).choose(name)
+            self._remember()
+            self._reveal(layer.module.site, self._step)
 
     def go_to_step(self, step: int) -> None:
         """Show a step; one that does not exist is taken as the nearest that does."""
         last = max(self.snapshot.steps - 1, 0)
         self._following = self.snapshot.is_live and step >= last
-        self._select(self._site, min(max(step, 0), last))
+        if self._following:
+            self._followed_to = self.snapshot.steps
+        self.select(self._site, min(max(step, 0), last))
 
     @on(LayerTree.Highlighted)
     def _layer_highlighted(self, message: LayerTree.Highlighted) -> None:
         layer = message.layer if message.layer.module else next((c for c in message.layer.walk() if c.module), None)
-        self._select(layer.module.site if layer and layer.module else None, self._step)
+        self.select(layer.module.site if layer and layer.module else None, self._step)
 
     @on(LayerTree.Opened)
     def _layer_opened(self) -> None:
@@ -122,24 +119,30 @@ class MainScreen(FeedScreen):
     async def _tab_chosen(self, message: TabBar.Chosen) -> None:
         await self.action_tab(message.tab)
 
-    @on(Canvas.Wished)
-    def _wished(self, message: Canvas.Wished) -> None:
-        self._wishes[self._view.id] = message.wish
-        self._select(self._site, self._step)
-
-    @on(Canvas.Failed)
-    def _failed(self, message: Canvas.Failed) -> None:
-        self._tell(message.error, title=f"View {self._view.id!r} failed")
-
     @on(Input.Changed, "#filter")
     def _filter_changed(self, event: Input.Changed) -> None:
         event.stop()
-        self.query_one(LayerTree).query_text = event.value.strip()
+        self._arrange(query=event.value.strip())
 
     @on(Input.Submitted, "#filter")
     def _filter_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         self.query_one(LayerTree).focus()
+
+    @on(Input.Submitted, "#goto")
+    def _goto_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        try:
+            layer, step = find_place(event.value, self.snapshot)
+        except SiteNotFoundError as error:
+            self.notify(printable(error), severity="warning", markup=False)
+            return
+        self._close_goto()
+        self._remember()
+        if step is not None:
+            self.go_to_step(step)
+        if layer is not None and layer.module is not None:
+            self._reveal(layer.module.site, self._step)
 
     def action_step(self, by: int) -> None:
         """Go some steps on or back."""
@@ -158,7 +161,7 @@ class MainScreen(FeedScreen):
             if self._step >= self.snapshot.steps - 1:
                 self.go_to_step(0)
             self._player = self.set_interval(1 / _FRAMES_PER_SECOND, self._play_on)
-        self._show()
+        self.show()
 
     def action_follow(self) -> None:
         """Go to the newest step, and stay with it."""
@@ -169,13 +172,14 @@ class MainScreen(FeedScreen):
 
     def action_filter(self) -> None:
         """Ask for words of layers' names."""
+        self.maximized = None
         if self.has_class("-narrow"):
             self.add_class("-flip")
         else:
             self.remove_class("-flip")
         field = self.query_one("#filter", Input)
-        field.add_class("-open")
-        field.focus()
+        field.display = True
+        self.set_focus(field)  # now, as the next letter may be here already
 
     def action_fault(self, by: int) -> None:
         """Go to the next fault, the first time to the earliest."""
@@ -185,26 +189,18 @@ class MainScreen(FeedScreen):
             return
         self._fault = 0 if self._fault < 0 else (self._fault + by) % len(faults)
         fault = faults[self._fault]
-        self._clear_filter()
+        self._remember()
         if fault.step >= 0:
             self.go_to_step(fault.step)
-        self._select(fault.site, self._step)
-        self.query_one(LayerTree).choose(fault.site.name)
+        self._reveal(fault.site, self._step)
         self.notify(f"fault {self._fault + 1} of {len(faults)}, causes first", timeout=2)
 
     async def action_tab(self, tab: str) -> None:
         """Show another view."""
-        if await self._open_page(tab):
-            self._select(self._site, self._step)
-
-    async def action_page(self, action: str) -> None:
-        """Do what a key of the view says."""
-        try:
-            await self.app.run_action(action, self._page())
-        except Exception as error:
-            if self._view.id not in self.views.foreign:
-                raise
-            self._tell(f"{type(error).__name__}: {error}", title=f"View {self._view.id!r} failed")
+        if await self.open_page(tab):
+            self.select(self._site, self._step)
+            if self.focused is None:
+                self.query_one(LayerTree).focus()
 
     def action_tree(self) -> None:
         """Show or hide the layers."""
@@ -217,99 +213,110 @@ class MainScreen(FeedScreen):
         layer = self.snapshot.layers.get(self._layer)
         sites = layer.module.sites if layer and layer.module else ()
         if self._site in sites and len(sites) > 1:
-            self._select(sites[(sites.index(self._site) + 1) % len(sites)], self._step)
+            self.select(sites[(sites.index(self._site) + 1) % len(sites)], self._step)
         else:
             self.notify("This layer has one tensor only.")
 
     def action_look(self, change: str) -> None:
         """Change how things are drawn."""
         self._look = CHANGES[change](self._look)
-        self._show()
+        self.show()
 
     def action_zoom(self) -> None:
         """Give the view the whole screen, or take it back."""
-        shown = self.query_one("#pages", ContentSwitcher).visible_content
-        self.maximized = None if self.maximized is not None else shown
+        self.maximized = None if self.maximized is not None else self.shown
+
+    def action_goto(self) -> None:
+        """Ask for a step or a layer to go to."""
+        self.maximized = None
+        field = self.query_one("#goto", Input)
+        field.display = True
+        self.set_focus(field)  # now, as the next letter may be here already
+
+    async def action_last_place(self) -> None:
+        """Go back to where the last jump was made from."""
+        if not self._trail:
+            self.notify("Nowhere to go back to: places are kept when you jump by n, : or the palette.", timeout=3)
+            return
+        *rest, (tab, site, step) = self._trail
+        self._trail = tuple(rest)
+        await self.open_page(tab)
+        self.go_to_step(step)
+        self._reveal(site, self._step)
+
+    def action_sort(self) -> None:
+        """Another order of the layers."""
+        order = self.query_one(LayerTree).arrangement.order
+        self._arrange(order=ORDERS[(ORDERS.index(order) + 1) % len(ORDERS)])
+
+    def action_only(self, what: str) -> None:
+        """Show some layers only, or all again: "faults" or "pinned"; or a list rather than a tree: "flat"."""
+        self._arrange(**{what: not getattr(self.query_one(LayerTree).arrangement, what)})
+
+    def action_extreme(self, order: str) -> None:
+        """Go to the layer that is first in an order: "largest" or "changed"."""
+        layers = [layer for layer in self.snapshot.layers.values() if layer.module and layer.module.site.stepped]
+        statistic = "abs_max" if order == "largest" else self._look.statistic
+        best = ranked(layers, self.snapshot, statistic, "largest" if order == "largest" else "changed")
+        if best:
+            self.go_to_layer(best[0][0].name)
+
+    def action_pin(self) -> None:
+        """Pin the layer, or let go of it."""
+        self.query_one(LayerTree).pin()
 
     def action_help(self) -> None:
         """Show or hide the keys."""
-        if self.query(HelpPanel):
+        if self.query("HelpPanel"):
             self.app.action_hide_help_panel()
         else:
             self.app.action_show_help_panel()
 
     def action_back(self) -> None:
         """Leave whatever was entered last: filter, zoom, help."""
-        if self.query_one("#filter", Input).has_class("-open"):
+        if self.query_one("#goto", Input).display:
+            self._close_goto()
+        elif self.query_one("#filter", Input).display:
             self._clear_filter()
         elif self.maximized is not None:
             self.maximized = None
-        elif self.query(HelpPanel):
+        elif self.query("HelpPanel"):
             self.app.action_hide_help_panel()
+        elif str(self.query_one(LayerTree).arrangement):
+            self._arrange(order="called", flat=False, faults=False, pinned=False)
 
-    def all_keys(self) -> list[Binding]:
-        """The keys that hold now: those of the screen, of the tabs and of the view shown."""
-        return [*KEYS, *tab_keys(self.views.values()), *page_keys(self._view)]
-
-    @property
-    def scene(self) -> Scene:
-        """What is on show."""
-        answer = self._answer
-        return Scene(
-            snapshot=self.snapshot,
-            site=self._site,
-            step=self._step,
-            view=self._view,
-            views=self.views,
-            look=self._look,
-            wish=self._wishes.get(self._view.id),
-            found=answer.found if answer else None,
-            error=answer.error if answer else "",
-            loading=self._waiting,
-            playing=self._player is not None,
-            following=self._following,
-        )
-
-    async def _open_page(self, tab: str) -> bool:
-        """Make a view the one shown; False where it cannot be made, which is told."""
-        view = self.views[tab]
-        if not self.query(f"#{tab}"):
-            try:
-                page = view.widget()
-            except Exception as error:
-                if tab not in self.views.foreign:
-                    raise
-                self._tell(f"{type(error).__name__}: {error}", title=f"View {tab!r} cannot be opened")
-                if view is self._view:
-                    return await self._open_page(next(iter(self.views)))
-                return False
-            for canvas in page.walk_children(Canvas, with_self=True):
-                canvas.forgiving = tab in self.views.foreign
-            await self.query_one("#pages", ContentSwitcher).add_content(page, id=tab)
-        self._view, self._answer = view, None
-        self._bindings = self._own_bindings.copy()
-        for more in (tab_keys(self.views.values()), page_keys(view)):  # the view's win over the screen's
-            self._bindings.key_to_bindings.update(BindingsMap(more).key_to_bindings)
-        self._show()
-        self.refresh_bindings()
-        return True
-
-    def _page(self) -> Widget:
-        return self.query_one(f"#{self._view.id}")
-
-    def _tell(self, error: str, *, title: str) -> None:
-        if error != self._told:
-            self._told = error
-            self.notify(printable(error), title=printable(title), severity="error", markup=False)
+    def _arrange(self, **changes: Any) -> None:
+        tree = self.query_one(LayerTree)
+        tree.arrangement = replace(tree.arrangement, **changes)
+        self.show()
 
     def _clear_filter(self) -> None:
         field = self.query_one("#filter", Input)
         field.value = ""
-        field.remove_class("-open")
+        field.display = False
+        self._arrange(query="")
         tree = self.query_one(LayerTree)
-        tree.query_text = ""
         tree.choose(self._layer)
         tree.focus()
+
+    def _close_goto(self) -> None:
+        field = self.query_one("#goto", Input)
+        field.value = ""
+        field.display = False
+        self.query_one(LayerTree).focus()
+
+    def _remember(self) -> None:
+        """Keep the place that is about to be left."""
+        self._trail = (*self._trail, (self._view.id, self._site, self._step))[-_MOST_PLACES:]
+
+    def _reveal(self, site: SiteInfo | None, step: int) -> None:
+        """Select a tensor, and its layer in the tree, where filters may hide it."""
+        tree = self.query_one(LayerTree)
+        self.select(site, step)
+        if site is not None and not tree.lists(site.name):
+            tree.arrangement = Arrangement()
+            self._clear_filter()
+        tree.choose(self._layer)
 
     def _play_on(self) -> None:
         if self._step + 1 < self.snapshot.steps:
@@ -317,65 +324,13 @@ class MainScreen(FeedScreen):
         elif self._player is not None:
             self.action_play()
 
-    def _select(self, site: SiteInfo | None, step: int) -> None:
-        if site is not self._site:
-            self._site = site
-            self._layer = site.name if site else ""
-            self._answer = None
-        self._step = step
-        self._waiting = True
-        self._show()
-        self._ask()
-
-    def _ask(self) -> None:
-        if self._missing(self.scene) is None:
-            self.read_soon(self._view, self.request)
-
-    @property
-    def request(self) -> Request:
-        """What is to be read for what is on show."""
-        return Request(self._site, self._step, self.snapshot.steps, self._wishes.get(self._view.id))
-
-    def _missing(self, scene: Scene) -> Missing | None:
-        try:
-            return self._view.missing(scene)
-        except Exception as error:
-            if self._view.id not in self.views.foreign:
-                raise
-            return Missing(f"? This view failed: {type(error).__name__}: {error}")
-
-    def _show(self) -> None:
-        scene = self.scene
-        missing = self._missing(scene)
-        self.query_one("#missing", Explanation).missing = missing
-        pages = self.query_one("#pages", ContentSwitcher)
-        pages.current = self._view.id if missing is None else "missing"
-        shown = pages.visible_content
-        if self.maximized is not None:
-            self.maximized = shown
-        hidden = {page for page in pages.children if page is not shown}
-        for canvas in self.query(Canvas):
-            if hidden.isdisjoint(canvas.ancestors_with_self):
-                canvas.scene = scene
-        self.query_one("#side").border_subtitle = self._look.statistic
-
-    @on(FeedScreen.Read)
-    def _arrived(self, message: FeedScreen.Read) -> None:
-        if message.view is not self._view or message.request != self.request:
-            return
-        self._answer, self._waiting = message.answer, False
-        if message.answer.error:
-            self._tell(message.answer.error, title="Not readable")
-        self._show()
-
     @on(FeedScreen.Refreshed)
     def _refreshed(self, message: FeedScreen.Refreshed) -> None:
         fresh, old = message.snapshot, self.snapshot
-        changed = fresh is not None and ((fresh.steps, fresh.modules, fresh.info) != (old.steps, old.modules, old.info))
-        if fresh is not None and changed:
+        if fresh is not None and fresh is not old:
             self._take(fresh)
         if self.snapshot.is_live:
-            self.look_again(busy=changed)
+            self.look_again(busy=self.snapshot is not old)
 
     def _take(self, fresh: Snapshot) -> None:
         """Show what a run wrote since the last look."""
@@ -387,6 +342,8 @@ class MainScreen(FeedScreen):
         if site is None:
             site = find_opening(fresh).site
         step = fresh.steps - 1 if self._following else self._step
+        if self._following:
+            self._followed_to = fresh.steps
         first = not self._layer
-        self._select(site, max(step, 0))
+        self.select(site, max(step, 0))
         self.query_one(LayerTree).choose(self._layer, unfold=first)

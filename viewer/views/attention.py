@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from textual.binding import Binding
 
 from ..scene import Scene
-from .attention_read import read_attention
-from .protocol import Missing, View
+from .protocol import Missing, Request, View
 
 if TYPE_CHECKING:
     from textual.widget import Widget
+
+    from ..reader import Reader
+    from .attention_read import Offer, Seen
 
 __all__ = ["ATTENTION"]
 
@@ -28,6 +30,12 @@ def _missing(scene: Scene) -> Missing | None:
     if scene.site.stepped and not scene.snapshot.steps:
         return Missing("No step is complete yet.")
     return None
+
+
+def _read(reader: Reader, request: Request) -> Seen | Offer | Missing | None:
+    from .attention_read import read_attention
+
+    return read_attention(reader, request)
 
 
 def _how(scene: Scene) -> str:
@@ -58,7 +66,7 @@ ATTENTION = View(
     "Where the picture looks: at words, at itself",
     _widget,
     missing=_missing,
-    read=read_attention,
+    read=_read,
     how=_how,
     keys=(
         _key("comma", "head(-1)", "head_back", "Head before", ",", "Head before", _HEAD),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from textual.binding import Binding
+
 from diffusion_xray.tracer.histogram import Histogram
 
 from ..reader import Reader
@@ -43,7 +45,13 @@ def _read(reader: Reader, request: Request) -> Spread:
 
 
 def _how(scene: Scene) -> str:
-    return f"{'p1–p99' if scene.look.clipped else 'min–max'} · {'log' if scene.look.log else 'linear'}"
+    look = scene.look
+    words = (
+        "ridge" if look.ridge else "heat",
+        "p1–p99" if look.clipped else "min–max",
+        "log" if look.log else "linear",
+    )
+    return " · ".join(words)
 
 
 HIST = View(
@@ -54,5 +62,15 @@ HIST = View(
     missing=_missing,
     read=_read,
     how=_how,
+    keys=(
+        Binding(
+            "v",
+            "screen.look('ridge')",
+            "Ridge or heat",
+            show=False,
+            id="hist.ridge",
+            tooltip="Histograms over the steps as bars, or as colours",
+        ),
+    ),
     key="3",
 )

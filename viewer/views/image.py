@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
+from numpy.typing import NDArray
 from textual.binding import Binding
 
+from ..planes import Colours, Projection, maps_of, project
+from ..reader import Reader
 from ..scene import Scene
-from .protocol import View
-from .tensors import missing_tensor, read_tensor
+from .protocol import Request, View
+from .tensors import missing_tensor
 
 if TYPE_CHECKING:
     from textual.widget import Widget
 
-__all__ = ["IMAGE"]
+__all__ = ["IMAGE", "ImageWish", "Picture"]
+
+_TITLES: Final[dict[Projection, str]] = {"mean": "mean of channels", "max": "max |x| of channels", "pca": "PCA"}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageWish:
+    """How the channels are put together."""
+
+    projection: Projection = ""
+    """ "" for one channel at a time."""
+    mosaic: bool = False
+    """Many channels side by side."""
+    batch: int = 0
+    """Batch entry to project, as in `Look`."""
+
+    @property
+    def title(self) -> str:
+        """For the line of the tabs."""
+        return _TITLES.get(self.projection, "mosaic" if self.mosaic else "")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """What was read."""
+
+    tensor: NDArray[Any]
+    """In its own dtype and shape."""
+    projection: NDArray[Any] | Colours | None = None
+    """The plane or the colours that were wished for; None without a wish, and where there is but one map."""
 
 
 def _widget() -> Widget:
@@ -22,12 +55,26 @@ def _widget() -> Widget:
     return HeatmapView()
 
 
+def _read(reader: Reader, request: Request) -> Picture | None:
+    tensor = reader.tensor(request.site, request.step)
+    wish = request.wish
+    if tensor is None or request.site is None or not isinstance(wish, ImageWish) or not wish.projection:
+        return None if tensor is None else Picture(tensor)
+    maps = maps_of(tensor, request.site, wish.batch)
+    if len(maps.values) < 2:
+        return Picture(tensor)
+    step = request.step if request.site.stepped else 0
+    key = ("projection", request.site.key, step, wish.projection, wish.batch % maps.batches)
+    return Picture(tensor, reader.once(key, lambda: project(maps.values, wish.projection)))
+
+
 def _how(scene: Scene) -> str:
-    return f"{scene.look.colours} · {'p1–p99' if scene.look.clipped else 'min–max'}"
+    title = scene.wish.title if isinstance(scene.wish, ImageWish) else ""
+    clipped = "p1–p99" if scene.look.clipped else "min–max"
+    return " · ".join(filter(None, (title, scene.look.colours, clipped)))
 
 
-def _walk(key: str, sign: str, change: str, name: str, tooltip: str) -> Binding:
-    action = f"screen.look({change!r})"
+def _key(key: str, sign: str, action: str, name: str, tooltip: str) -> Binding:
     return Binding(key, action, tooltip, show=False, id=f"image.{name}", tooltip=tooltip, key_display=sign)
 
 
@@ -37,13 +84,15 @@ IMAGE = View(
     "The tensor as a picture",
     _widget,
     missing=missing_tensor,
-    read=read_tensor,
+    read=_read,
     how=_how,
     keys=(
-        _walk("comma", ",", "previous_channel", "channel_back", "Channel before"),
-        _walk("full_stop", ".", "next_channel", "channel_on", "Next channel"),
-        _walk("less_than_sign", "<", "previous_batch", "batch_back", "Batch entry before"),
-        _walk("greater_than_sign", ">", "next_batch", "batch_on", "Next batch entry"),
+        _key("comma", ",", "walk(-1)", "channel_back", "Channel before"),
+        _key("full_stop", ".", "walk(1)", "channel_on", "Next channel"),
+        _key("less_than_sign", "<", "batch(-1)", "batch_back", "Batch entry before"),
+        _key("greater_than_sign", ">", "batch(1)", "batch_on", "Next batch entry"),
+        _key("z", "z", "mosaic", "mosaic", "Many channels side by side, or one"),
+        _key("p", "p", "project", "project", "All channels in one: mean, largest magnitude, PCA in colours"),
     ),
     key="4",
 )

@@ -14,13 +14,14 @@ from .image import IMAGE
 from .overview import OVERVIEW
 from .protocol import View
 from .stats import STATS
+from .values import VALUES
 
 __all__ = ["BUILT_IN", "VIEWS", "Registry", "load_views"]
 
 VIEWS: Final = "diffusion_xray.views"
 """Entry points of this group name a `View`."""
 
-BUILT_IN: Final = (OVERVIEW, STATS, HIST, IMAGE, ATTENTION)
+BUILT_IN: Final = (OVERVIEW, STATS, HIST, IMAGE, ATTENTION, VALUES)
 
 _ID: Final = re.compile(r"[a-z][a-z0-9_-]*")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from textual.binding import Binding
+
 from ..scene import Scene
 from .protocol import Missing, View
 
@@ -34,5 +36,15 @@ STATS = View(
     _widget,
     missing=_missing,
     how=lambda scene: scene.look.statistic,
+    keys=(
+        Binding(
+            "r",
+            "sort",
+            "Sort steps",
+            show=False,
+            id="stats.sort",
+            tooltip="Steps in their order, or by the chosen statistic, largest or smallest first",
+        ),
+    ),
     key="2",
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from textual import events
 from textual.app import ComposeResult
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 
 from ..scene import Scene
@@ -26,6 +27,9 @@ _HEADS: Final[dict[str, Literal["mean", "max", "single"]]] = {"mean": "max", "ma
 
 class AttentionPage(Vertical):
     """Holds what is wished for; the canvases draw from the scene, and tell the page of keys and clicks."""
+
+    INNER_BINDINGS: ClassVar[list[BindingType]] = [*WordList.BINDINGS, *AttentionMap.BINDINGS]
+    """Keys of its parts, for the help."""
 
     DEFAULT_CSS = """
     AttentionPage {

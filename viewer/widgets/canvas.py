@@ -20,6 +20,7 @@ from textual.widget import Widget
 
 from diffusion_xray.tracer.info import printable
 
+from ..look import Look
 from ..render import Cells
 from ..scene import Scene
 
@@ -50,7 +51,7 @@ class Canvas(Widget):
     }
     """
 
-    scene: reactive[Scene | None] = reactive(None, init=False)
+    scene: reactive[Scene | None] = reactive(None, init=False, repaint=False)
 
     forgiving = False
     """Whether an error in `paint` is shown in place of a picture: for views of other packages."""
@@ -60,6 +61,12 @@ class Canvas(Widget):
         """The widget wants something else to be read for it: what `Request.wish` then is."""
 
         wish: Hashable
+
+    @dataclass
+    class Looked(Message):
+        """The widget wants things to be drawn in another way."""
+
+        look: Look
 
     @dataclass
     class Failed(Message):
@@ -102,7 +109,7 @@ class Canvas(Widget):
 
     def render_line(self, y: int) -> Strip:
         """One painted line, made exactly as wide as the widget."""
-        width, height = self.size
+        width, height = self.scrollable_content_region.size
         if self._painted is None:
             lines = self._lines(width, height) if self.scene is not None and width else []
             lines += [Strip([])] * (height - len(lines))

@@ -34,11 +34,13 @@ class TraceHeader(Canvas):
         assert self.scene is not None
         snapshot = self.scene.snapshot
         progress = f" {snapshot.steps}/{snapshot.planned_steps}" if snapshot.planned_steps > snapshot.steps else ""
+        if snapshot.is_live and snapshot.quiet:
+            return [(f"◌ nothing new for {snapshot.quiet / 60:.0f} min{progress}", "accent")]
         if snapshot.is_live:
             return [(f"● LIVE{progress}", "good")]
-        if snapshot.info.status == "complete":
+        if snapshot.status == "complete":
             return [("complete", "muted")]
-        return [(f"◼ {snapshot.info.status}{progress}", "fault")]
+        return [(f"◼ {snapshot.status}{progress}", "fault")]
 
     def _faults(self) -> list[Part]:
         assert self.scene is not None

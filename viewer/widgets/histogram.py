@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from textual.strip import Strip
 
 from diffusion_xray.tracer.histogram import Histogram
@@ -43,25 +44,50 @@ class HistogramView(Canvas):
         level = counts / np.where(highest > 0, highest, 1)
         level = np.log1p(level * 1000) if scene.look.log else np.sqrt(level)
         level[~(highest > 0).ravel()] = np.nan
-        one_each = len(found) <= rows or scene.look.shade
-        rows = min(rows, len(found) if one_each else -(-len(found) // 2))
+        title = self.line((" over the steps, from top to bottom", "accent"))
+        if scene.look.ridge:
+            body = self._ridge(scene, [step for step, _ in found], level, rows - 1)
+        else:
+            body = self._heat(scene, [step for step, _ in found], level, rows - 1)
+        middle, start, end = number((low + high) / 2), number(low), number(high)
+        room = max(columns - len(start) - len(end), 0)
+        return [title, *body, self.line((f"       {start}{middle:─^{room}}{end}", "muted"))]
+
+    def _heat(self, scene: Scene, steps: Sequence[int], level: NDArray[np.float64], rows: int) -> list[Strip]:
+        """A row of colours for every step; two to a line where there are many."""
+        one_each = len(steps) <= rows or scene.look.shade
+        rows = max(min(rows, len(steps) if one_each else -(-len(steps) // 2)), 1)
         cells = heat_map(
             level,
             rows=rows,
-            columns=columns,
+            columns=level.shape[1],
             low=0,
             high=float(np.nanmax(level, initial=0.0)),
             colours="inferno",
             keep_aspect=False,
             shade=scene.look.shade,
         )
-        lines = [self.line((" over the steps, from top to bottom", "accent"))]
-        shown = [found[row * len(found) // rows][0] for row in range(rows)]
+        shown = [steps[row * len(steps) // rows] for row in range(rows)]
         here = max((row for row in range(rows) if shown[row] <= scene.step), default=0)
-        for row, strip in enumerate(to_strips(cells)):
-            label = self.line((f"{'▶' if row == here else ' '}{shown[row]:>5} ", "accent" if row == here else "muted"))
-            lines.append(Strip.join([label, strip]))
+        return [
+            Strip.join([self._label(shown[row], here=row == here), strip]) for row, strip in enumerate(to_strips(cells))
+        ]
+
+    def _ridge(self, scene: Scene, steps: Sequence[int], level: NDArray[np.float64], rows: int) -> list[Strip]:
+        """Bars for every step, one above the other; of some steps where there are more than lines."""
+        shown = np.unique(np.linspace(0, len(steps) - 1, max(min(len(steps), rows), 1)).round().astype(int)).tolist()
+        tall = min(max(rows // len(shown), 1), 3)
+        here = max((place for place in shown if steps[place] <= scene.step), default=0)
+        lines = []
+        for place in shown:
+            tone: Tone = "accent" if place == here else "plain"
+            for row, glyphs in enumerate(bars(level[place], rows=tall, top=float(np.nanmax(level, initial=0.0)))):
+                label = self._label(steps[place], here=place == here) if row == tall - 1 else self.line(" " * 7)
+                lines.append(Strip.join([label, self.line(("".join(glyphs), tone))]))
         return lines
+
+    def _label(self, step: int, *, here: bool) -> Strip:
+        return self.line((f"{'▶' if here else ' '}{step:>5} ", "accent" if here else "muted"))
 
 
 def histogram_lines(canvas: Canvas, scene: Scene, histogram: Histogram | None, width: int, rows: int) -> list[Strip]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,20 +19,48 @@ from textual.strip import Strip
 from diffusion_xray.tracer.summary import number
 
 from ..model import Layer, Snapshot, fault_text
+from ..order import Order, ranked
 from ..render import FAULT_SIGN, sparkline
 from ..scene import Scene
 from .canvas import Canvas, Part
 
-__all__ = ["LayerTree"]
+__all__ = ["Arrangement", "LayerTree"]
 
 _SPARK = 8
 _VALUE = 6
 
 
 @dataclass(frozen=True, slots=True)
+class Arrangement:
+    """Which layers are listed, and how."""
+
+    query: str = ""
+    """Words as `Snapshot.matching` takes them."""
+    order: Order = "called"
+    flat: bool = False
+    """A list of full names rather than a tree."""
+    faults: bool = False
+    """Only layers that hold values that are not finite, themselves or below."""
+    pinned: bool = False
+    """Only layers that are pinned."""
+
+    @property
+    def is_list(self) -> bool:
+        """Whether full names are shown: also when layers are filtered or sorted."""
+        return self.flat or bool(self.query) or self.pinned or self.order != "called"
+
+    def __str__(self) -> str:
+        words = {"largest": "largest first", "changed": "most changed first"}.get(self.order, "")
+        parts = (self.faults and "faults only", self.pinned and "pinned", self.flat and "list", words)
+        return " · ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True)
 class _Row:
     layer: Layer
     depth: int
+    score: float = math.nan
+    """What the layers are sorted by."""
 
 
 class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
@@ -45,14 +74,15 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         Binding("enter", "enter", "Fold or unfold", id="tree.toggle", show=False),
         Binding("pageup", "move(-20)", "Page up", id="tree.page_up", show=False),
         Binding("pagedown", "move(20)", "Page down", id="tree.page_down", show=False),
+        Binding("ctrl+u", "move(-10)", "Half a page up", id="tree.half_up", show=False),
+        Binding("ctrl+d", "move(10)", "Half a page down", id="tree.half_down", show=False),
         Binding("g", "move(-1000000)", "First layer", id="tree.first", show=False),
         Binding("G", "move(1000000)", "Last layer", id="tree.last", show=False),
     ]
     HELP = "Layers in call order. A mark `✗31` says: not finite from step 31, here or further down."
     DEFAULT_CSS = "LayerTree { overflow-y: auto; overflow-x: hidden; scrollbar-size-vertical: 1; }"
 
-    query_text: reactive[str] = reactive("", init=False)
-    """Words that a layer's name must hold; a flat list is shown while there are any."""
+    arrangement: reactive[Arrangement] = reactive(Arrangement(), init=False, repaint=False)
 
     @dataclass
     class Highlighted(Message):
@@ -74,8 +104,13 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         super().__init__(id=id)
         self._unfolded: set[str] = set()
         self._rows: list[_Row] = []
+        self._kept: dict[tuple[str, int], Strip] = {}
+        self._places: dict[str, int] = {}
+        self.pins: set[str] = set()
+        """Names of the layers that the user wants to find again."""
         self._chosen = ""
         self._filled_from: Snapshot | None = None
+        self._sorted_by = self._statistic = ""
 
     def choose(self, name: str, *, unfold: bool = False) -> None:
         """Put the cursor on a layer, unfolding what it lies in, and with `unfold` itself; nothing is posted."""
@@ -94,13 +129,21 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
 
     def watch_scene(self) -> None:
         """Draw again; with new layers, list them again."""
+        if self.scene is not None and self.scene.look.statistic != self._statistic:
+            self._statistic = self.scene.look.statistic
+            self._kept.clear()
         super().watch_scene()
-        if self.scene is not None and self.scene.snapshot is not self._filled_from:
+        if self.scene is None:
+            return
+        sorted_by = self.scene.look.statistic if self.arrangement.order != "called" else ""
+        if self.scene.snapshot is not self._filled_from or sorted_by != self._sorted_by:
+            self._sorted_by = sorted_by
             self._fill()
 
-    def watch_query_text(self) -> None:
-        """List what matches, and choose the first of it."""
+    def watch_arrangement(self) -> None:
+        """List what is asked for, and choose the first of it."""
         self._fill()
+        self.scroll_to(y=0, animate=False)
         if self._rows and self._index() is None:
             self._move_to(0)
 
@@ -109,9 +152,23 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         scene = self.scene
         assert scene is not None
         if not self._rows:
-            return self.explain("no layer holds these words" if self.query_text else "no layer fired yet")
+            return self.explain(self._why_empty())
         top = round(self.scroll_offset.y)
-        return [self._draw(row, width) for row in self._rows[top : top + height]]
+        return [self._drawn_row(row, width) for row in self._rows[top : top + height]]
+
+    def _drawn_row(self, row: _Row, width: int) -> Strip:
+        """A row, kept as long as it looks the same: moving the cursor draws two."""
+        if row.layer.name == self._chosen:
+            return self._draw(row, width)
+        key = (row.layer.name, width)
+        if key not in self._kept:
+            self._kept[key] = self._draw(row, width)
+        return self._kept[key]
+
+    def notify_style_update(self) -> None:
+        """Draw in the colours of the new theme."""
+        super().notify_style_update()
+        self._kept.clear()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Draw the rows that came into sight."""
@@ -140,7 +197,7 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
     def action_fold(self) -> None:
         """Fold the layer, or go to its parent."""
         index = self._index()
-        if index is None or self.query_text:
+        if index is None or self.arrangement.is_list:
             return
         row = self._rows[index]
         if row.layer.name in self._unfolded and row.layer.children:
@@ -165,7 +222,7 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         index = self._index()
         if index is None:
             return
-        if self.query_text or not self._rows[index].layer.children:
+        if self.arrangement.is_list or not self._rows[index].layer.children:
             self.post_message(self.Opened(self._rows[index].layer))
             return
         self._unfolded ^= {self._rows[index].layer.name}
@@ -174,10 +231,14 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
     def _draw(self, row: _Row, width: int) -> Strip:
         assert self.scene is not None
         layer = row.layer
-        sign = " " if not layer.children or self.query_text else "▾" if layer.name in self._unfolded else "▸"
-        label = _end(layer.name, width - _SPARK - _VALUE - 4) if self.query_text else layer.label
+        listed = self.arrangement.is_list
+        sign = " " if not layer.children or listed else "▾" if layer.name in self._unfolded else "▸"
+        label = _end(layer.name, width - _SPARK - _VALUE - 4) if listed else layer.label
+        sign = "*" if layer.name in self.pins else sign
         left: list[Part] = [f"{'  ' * row.depth}{sign} ", label if layer.module else (label, "muted")]
         spark, value = self._series(layer)
+        if not math.isnan(row.score):
+            value = f"Δ{row.score:.2g}" if self.arrangement.order == "changed" else number(row.score)
         fault = fault_text(layer.fault)
         right: list[Part] = [(sign, "fault" if sign == FAULT_SIGN else "muted") for sign in f"{spark:<{_SPARK}}"]
         right.append((f"{fault or value:>{_VALUE + 1}}", "fault" if fault else "muted"))
@@ -200,24 +261,60 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         if self.scene is None:
             return
         self._filled_from = self.scene.snapshot
-        if self.query_text:
-            self._rows = [_Row(layer, 0) for layer in self.scene.snapshot.matching(self.query_text)]
-        else:
-            self._rows = [row for root in self.scene.snapshot.roots for row in self._visible(root, 0)]
+        self._rows = list(self._listed() if self.arrangement.is_list else self._tree())
+        self._places = {row.layer.name: index for index, row in enumerate(self._rows)}
+        self._kept.clear()
         self._measure()
         self.redraw()
 
+    def _tree(self) -> Iterator[_Row]:
+        assert self.scene is not None
+        for root in self.scene.snapshot.roots:
+            yield from self._visible(root, 0)
+
     def _visible(self, layer: Layer, depth: int) -> Iterator[_Row]:
+        if self.arrangement.faults and layer.fault is None:
+            return
         yield _Row(layer, depth)
         if layer.name in self._unfolded:
             for child in layer.children:
                 yield from self._visible(child, depth + 1)
 
+    def _listed(self) -> Iterator[_Row]:
+        assert self.scene is not None
+        snapshot, wanted = self.scene.snapshot, self.arrangement
+        layers = [
+            layer
+            for layer in snapshot.matching(wanted.query)
+            if not (wanted.faults and layer.own_fault is None) and not (wanted.pinned and layer.name not in self.pins)
+        ]
+        order = ranked(layers, snapshot, self.scene.look.statistic, wanted.order)
+        return (_Row(layer, 0, score) for layer, score in order)
+
+    def _why_empty(self) -> str:
+        if self.arrangement.query:
+            return "no layer holds these words"
+        if self.arrangement.pinned:
+            return "no layer is pinned: * pins the chosen one"
+        return "every value is finite" if self.arrangement.faults else "no layer fired yet"
+
+    def lists(self, name: str) -> bool:
+        """Whether a layer is among those listed, or would be if what it lies in were unfolded."""
+        layer = self.scene.snapshot.layers.get(name) if self.scene is not None else None
+        if self.arrangement.is_list or layer is None:
+            return name in self._places
+        return not self.arrangement.faults or layer.fault is not None
+
+    def pin(self) -> None:
+        """Pin the chosen layer, or let go of it."""
+        self.pins ^= {self._chosen}
+        self._fill()
+
     def _measure(self) -> None:
         self.virtual_size = Size(self.size.width, len(self._rows))
 
     def _index(self) -> int | None:
-        return next((index for index, row in enumerate(self._rows) if row.layer.name == self._chosen), None)
+        return self._places.get(self._chosen)
 
     def _move_to(self, index: int) -> None:
         layer = self._rows[index].layer

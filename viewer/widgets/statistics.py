@@ -20,10 +20,13 @@ __all__ = ["StatisticsView"]
 
 _TITLES = {"positive_infs": "+inf", "negative_infs": "−inf", "l2_norm": "norm"}
 _COLUMN = 9
+_ORDERS = ("step", "largest", "smallest")
 
 
 class StatisticsView(Canvas):
     """A table that keeps the step shown in sight; as many columns as fit, the chosen statistic first."""
+
+    _order = "step"
 
     def parts_of(self, scene: Scene) -> tuple[object, ...]:
         """Where one is, not what was read there."""
@@ -37,12 +40,17 @@ class StatisticsView(Canvas):
         rows, faulty = scene.snapshot.rows(scene.site), scene.snapshot.faulty(scene.site)
         first = scene.look.statistic
         names = [first, *(name for name in STATISTICS if name != first)][: max((width - 8) // _COLUMN, 1)]
+        sign = ("", "▼", "▲")[_ORDERS.index(self._order)]
         head: list[Part] = [("   step ", "muted")]
-        head += [(f"{_TITLES.get(name, name):>{_COLUMN}}", "accent" if name == first else "muted") for name in names]
+        head += [
+            (
+                f"{_TITLES.get(name, name) + (sign if name == first else ''):>{_COLUMN}}",
+                "accent" if name == first else "muted",
+            )
+            for name in names
+        ]
         lines = [self.line(*head)]
-        shown = max(height - 1, 1)
-        top = self._top(len(rows), shown)
-        for step in range(top, min(top + shown, len(rows))):
+        for step in self._steps(height):
             values = rows[step, [STATISTICS.index(name) for name in names]]
             label = str(step) if scene.site.stepped else "–"
             text = f" {FAULT_SIGN if faulty[step] else ' '}{label:>5} "
@@ -51,14 +59,30 @@ class StatisticsView(Canvas):
             lines.append(self.line((f"{text:<{width}}", "cursor" if here else "fault" if faulty[step] else "plain")))
         return lines
 
+    def action_sort(self) -> None:
+        """Another order of the steps."""
+        self._order = _ORDERS[(_ORDERS.index(self._order) + 1) % len(_ORDERS)]
+        self.redraw()
+
     def on_click(self, event: events.Click) -> None:
         """Go to the step of the row."""
-        if self.scene is None or self.scene.site is None or not self.scene.site.stepped or event.y < 1:
+        if self.scene is None or self.scene.site is None or not self.scene.site.stepped:
             return
-        step = self._top(self.scene.snapshot.steps, max(self.size.height - 1, 1)) + event.y - 1
-        if step < self.scene.snapshot.steps:
-            self.post_message(StepStrip.Chosen(step))
+        steps = self._steps(self.size.height)
+        if 1 <= event.y <= len(steps):
+            self.post_message(StepStrip.Chosen(steps[event.y - 1]))
 
-    def _top(self, rows: int, shown: int) -> int:
-        assert self.scene is not None
-        return min(max(self.scene.step - shown // 2, 0), max(rows - shown, 0))
+    def _steps(self, height: int) -> list[int]:
+        """The steps in sight, the one shown among them."""
+        scene = self.scene
+        assert scene is not None and scene.site is not None
+        values = scene.snapshot.series(scene.site, scene.look.statistic)
+        steps = list(range(len(values)))
+        if self._order != "step":  # what is not finite is last
+            lost = np.inf if self._order == "smallest" else -np.inf
+            by = np.where(np.isnan(values), lost, values)
+            steps = np.argsort(by if self._order == "smallest" else -by, kind="stable").tolist()
+        shown = max(height - 1, 1)
+        here = steps.index(scene.step) if scene.step in steps else 0
+        top = min(max(here - shown // 2, 0), max(len(steps) - shown, 0))
+        return steps[top : top + shown]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,13 @@ from ..scene import Scene
 from .canvas import Canvas, Part, Tone, to_strips
 
 __all__ = ["StepStrip"]
+
+_SIGNS: Final[dict[str, tuple[str, Tone]]] = {
+    "fault": (FAULT_SIGN, "fault"),
+    "nothing": ("·", "muted"),
+    "writing": ("◐", "good"),
+}
+"""What stands where there is no colour: not finite, not recorded, and not complete yet, which is no data."""
 
 
 class StepStrip(Canvas):
@@ -39,7 +48,7 @@ class StepStrip(Canvas):
 
     def parts_of(self, scene: Scene) -> tuple[object, ...]:
         """Where one is, not what was read there."""
-        return scene.snapshot, scene.site, scene.step, scene.look, scene.playing, scene.following
+        return scene.snapshot, scene.site, scene.step, scene.look, scene.playing, scene.following, scene.unseen
 
     def paint(self, width: int, height: int) -> Sequence[Strip]:  # noqa: ARG002 - its height is fixed
         """Cells, axis and status."""
@@ -97,15 +106,24 @@ class StepStrip(Canvas):
                 shade=scene.look.shade,
             )
         )[0]
-        parts = []
-        for column, (start, stop) in enumerate(zip(first, last, strict=True)):
-            if faulty[start:stop].any():
-                parts.append(self.signs(FAULT_SIGN, ["fault"]))
-            elif np.isnan(sampled[column]):
-                parts.append(self.signs("·", ["muted"]))
-            else:
-                parts.append(colours.crop(column, column + 1))
-        return Strip.join(parts).simplify()
+        being_written = snapshot.steps if snapshot.is_live else -1
+        kinds = [
+            "fault"
+            if faulty[start:stop].any()
+            else "writing"
+            if start <= being_written < stop
+            else "nothing"
+            if blank
+            else ""
+            for start, stop, blank in zip(first.tolist(), last.tolist(), np.isnan(sampled).tolist(), strict=True)
+        ]
+        parts, at = [], 0
+        for kind, run in itertools.groupby(kinds):
+            end = at + len(list(run))
+            sign, tone = _SIGNS.get(kind, ("", "plain"))
+            parts.append(self.line((sign * (end - at), tone)) if kind else colours.crop(at, end))
+            at = end
+        return Strip.join(parts)
 
     def _axis(self, scene: Scene, first: NDArray[np.intp], width: int) -> Strip:
         total = scene.snapshot.planned_steps
@@ -126,7 +144,14 @@ class StepStrip(Canvas):
         snapshot = scene.snapshot
         parts: list[Part] = [("▶ playing  ", "good")] if scene.playing else []
         if snapshot.is_live:
-            parts.append(("F following  ", "good") if scene.following else ("F to follow  ", "muted"))
+            new = (
+                f"▲ {scene.unseen} new step{'s' if scene.unseen != 1 else ''} – F  "
+                if scene.unseen
+                else "F to follow  "
+            )
+            parts.append(("F following  ", "good") if scene.following else (new, "accent" if scene.unseen else "muted"))
+        elif snapshot.writer_gone:
+            parts.append(("the process that wrote this has ended  ", "fault"))
         parts.append((f"{scene.look.statistic} per step", "muted"))
         parts += _first_fault(snapshot)
         if snapshot.info.error:

@@ -37,7 +37,7 @@ class TabBar(Canvas):
 
     def parts_of(self, scene: Scene) -> tuple[object, ...]:
         """Where one is, not what was read there."""
-        return scene.snapshot, scene.site, scene.step, scene.look, scene.view, scene.views
+        return scene.snapshot, scene.site, scene.step, scene.look, scene.wish, scene.view, scene.views
 
     def paint(self, width: int, height: int) -> Sequence[Strip]:  # noqa: ARG002 - its height is fixed
         """Two lines."""

@@ -1,0 +1,47 @@
+"""Telling a writer that lives from one that died."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusion_xray.tracer import Tracer, open_trace
+from diffusion_xray.tracer.process import describe_process, is_gone
+
+
+def test_this_process_lives() -> None:
+    """The process that describes itself is not gone."""
+    assert not is_gone(describe_process())
+
+
+def test_a_dead_process_is_gone() -> None:
+    """A process that has ended is gone."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        pid = child.pid
+    assert is_gone(describe_process() | {"pid": pid})
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell when a process was started")
+def test_a_number_given_again() -> None:
+    """A process of the same number that was started at another time is another one."""
+    described = describe_process()
+    assert is_gone(described | {"started": described["started"] - 1})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"machine": "elsewhere"}, {"pid": "1; rm"}, {"pid": -1}, {"pid": True}, {"pid": 10**30}, {"pid": None}],
+    ids=str,
+)
+def test_what_cannot_be_known(change: dict[str, object]) -> None:
+    """A process of another machine, or a description that is nonsense, is not said to be gone."""
+    assert not is_gone(describe_process() | change)
+    assert not is_gone({})
+
+
+def test_the_trace_names_its_writer(tmp_path: Path) -> None:
+    """The head of a trace describes the process that writes it."""
+    with Tracer(torch.nn.ReLU(), tmp_path / "run.zarr"):
+        assert open_trace(tmp_path / "run.zarr").info.process == describe_process()

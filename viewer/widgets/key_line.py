@@ -1,0 +1,88 @@
+"""The keys at the bottom, as one line of text. Textual's own footer is a widget for every key, made anew each time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from textual import events
+from textual.binding import Binding
+from textual.screen import Screen
+from textual.strip import Strip
+
+from ..scene import Scene
+from .canvas import Canvas, Part
+
+__all__ = ["KeyLine"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    keys: str
+    title: str
+    key: str
+    """What a click presses."""
+
+    @property
+    def width(self) -> int:
+        return len(self.keys) + len(self.title) + 3
+
+
+class KeyLine(Canvas):
+    """The keys that hold now and are worth a place; those that do not fit are left out. A click presses the key."""
+
+    DEFAULT_CSS = """
+    KeyLine {
+        dock: bottom;
+        height: 1;
+        background: $footer-background;
+        color: $footer-foreground;
+    }
+    """
+
+    _entries: tuple[_Entry, ...] = ()
+
+    def on_mount(self) -> None:
+        """Follow what keys there are."""
+        self.screen.bindings_updated_signal.subscribe(self, self._changed)
+        self._changed(self.screen)
+
+    def parts_of(self, scene: Scene) -> tuple[object, ...]:  # noqa: ARG002 - the keys come by a signal
+        """Nothing of the scene."""
+        return ()
+
+    def paint(self, width: int, height: int) -> Sequence[Strip]:  # noqa: ARG002 - its height is fixed
+        """One line."""
+        parts: list[Part] = []
+        for entry in self._fitting(width):
+            parts += [(f" {entry.keys}", "accent"), f" {entry.title} "]
+        return [self.spread(parts, [("ctrl+p", "accent"), " all "], width)]
+
+    def on_click(self, event: events.Click) -> None:
+        """Press the key that was hit."""
+        at = 0
+        for entry in self._fitting(self.size.width):
+            at += entry.width
+            if event.x < at:
+                self.app.simulate_key(entry.key)
+                return
+        if event.x >= self.size.width - 11:
+            self.app.action_command_palette()
+
+    def _fitting(self, width: int) -> list[_Entry]:
+        total = itertools.accumulate(entry.width for entry in self._entries)
+        return [entry for entry, end in zip(self._entries, total, strict=True) if end <= width - 12]
+
+    def _changed(self, screen: Screen[object]) -> None:
+        shown = [active.binding for active in screen.active_bindings.values() if active.binding.show and active.enabled]
+        shown = [binding for binding in shown if not binding.system]
+        entries = []
+        for group, found in itertools.groupby(shown, key=lambda binding: binding.group or binding.id or binding.key):
+            bindings = list({binding.id: binding for binding in found}.values())  # one may have several keys
+            title = group.description if isinstance(group, Binding.Group) else bindings[0].description
+            keys = " ".join(self.app.get_key_display(binding) for binding in bindings)
+            entries.append(_Entry(keys, title, bindings[-1].key))
+        if tuple(entries) != self._entries:
+            self._entries = tuple(entries)
+            self.redraw()

@@ -55,7 +55,8 @@ class AttentionReader:
         def __len__(self) -> int: ...
 
     @functools.cached_property
-    def _attentions(self) -> Attentions:
+    def attentions(self) -> Attentions:
+        """The calls themselves: what their positions stand for, and where to read what each kernel was given."""
         return Attentions(self._archive, self.modules, self.info, self.prompts, self._captured)
 
     def _captured(self, site: SiteInfo) -> NDArray[np.uint8]:
@@ -65,7 +66,7 @@ class AttentionReader:
     @property
     def attention_modules(self) -> Mapping[str, tuple[AttentionInfo, ...]]:
         """The attention calls of every module that has any, in call order."""
-        return self._attentions.by_module
+        return self.attentions.by_module
 
     def attention(self, module: str, call: int = 0) -> xarray.DataArray:
         """The attention map of a module, lazily: softmax(Q Kᵀ · scale + mask) of what the kernel received.
@@ -82,8 +83,8 @@ class AttentionReader:
         """
         from .attention import attention_array
 
-        found = self._attentions.find(module, call)
-        return attention_array(self._attentions, found, timestep=self.timestep, sigma=self.sigma)
+        found = self.attentions.find(module, call)
+        return attention_array(self.attentions, found, timestep=self.timestep, sigma=self.sigma)
 
     def words(self, *, branch: str = CONDITIONAL, image: int = 0) -> tuple[Word, ...]:
         """The words that an image attended to, with their positions in the text: see `word_map`.
@@ -91,7 +92,7 @@ class AttentionReader:
         Raises:
             SiteNotFoundError: No attention of an image to a text was recorded, or the text is not known.
         """
-        return words_of(self._attentions, Choice(branch=branch, image=image))
+        return words_of(self.attentions, Choice(branch=branch, image=image))
 
     def word_map(
         self,
@@ -136,7 +137,7 @@ class AttentionReader:
         """
         steps, choice = self._steps_of(step), Choice(layers, heads, branch, image)
         words = [word] if isinstance(word, str) else list(word)
-        found = self._with_times(word_map(self._attentions, words, steps, choice, occurrence))
+        found = self._with_times(word_map(self.attentions, words, steps, choice, occurrence))
         found = found.isel(word=0) if isinstance(word, str) else found
         return found.isel(step=0) if isinstance(step, int) else found
 
@@ -159,7 +160,7 @@ class AttentionReader:
             given; NaN for heads that a layer has not.
         """
         choice = Choice(layers, heads, branch, image)
-        found = self._with_times(head_maps(self._attentions, word, self._steps_of(step), choice))
+        found = self._with_times(head_maps(self.attentions, word, self._steps_of(step), choice))
         return found.isel(step=0) if isinstance(step, int) else found
 
     def word_mass(
@@ -181,7 +182,7 @@ class AttentionReader:
             the text alone it sums to 1.
         """
         choice = Choice(layers, heads, branch, image)
-        found = self._with_times(word_mass(self._attentions, word, self._steps_of(step), choice))
+        found = self._with_times(word_mass(self.attentions, word, self._steps_of(step), choice))
         return found.isel(step=0) if isinstance(step, int) else found
 
     def _steps_of(self, step: int | Sequence[int] | None) -> list[int]:

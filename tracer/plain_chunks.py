@@ -107,7 +107,7 @@ def _chunks(descriptor: int, name: str, sharded: bool, slots: int, wanted: range
         return
     index = os.pread(descriptor, 16 * len(wanted), 16 * wanted.start)
     for number, slot in enumerate(wanted):
-        if len(index) < 16 * (number + 1):
+        if end < 16 * slots:  # not even the index is whole
             raise ValueError(f"{name} is torn at its step {slot}")
         offset, length = INDEX_ENTRY.unpack_from(index, 16 * number)
         if offset == length == _NOT_WRITTEN:

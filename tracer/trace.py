@@ -81,7 +81,7 @@ class Trace(AttentionReader):
         if pulse is None:
             self._archive = Archive(self._source)
             self.info = TraceInfo.from_attributes(self._archive.attributes)
-            self._forget("modules", "_sites", "_attentions")
+            self._forget("modules", "_sites", "attentions")
             pulse = self._archive.pulse()
         self._pulse = pulse
         self._forget("_committed")

@@ -22,7 +22,7 @@ from .words import Word, find_phrase, unique
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Choice", "Layer", "head_maps", "layers_of", "word_map", "word_mass", "words_of"]
+__all__ = ["Choice", "Layer", "enlarged", "head_maps", "layers_of", "word_map", "word_mass", "words_of"]
 
 Floats = NDArray[np.float32]
 
@@ -136,7 +136,7 @@ def word_map(
             shares = layer.shares(step, groups)
             if shares is not None:
                 for column, plane in enumerate(shares.mean(axis=0)):
-                    total[column, at] += _enlarged(plane, grid)
+                    total[column, at] += enlarged(plane, grid)
                 counts[at] += 1
     total /= np.where(counts, counts, np.nan).reshape(-1, *(1 for _ in grid))
     dims = ("word", "step", *("frame", "y", "x")[-len(grid) :])
@@ -158,7 +158,7 @@ def head_maps(attentions: Attentions, word: str, steps: Sequence[int], choice: C
         for at, step in enumerate(steps):
             shares = layer.shares(step, [positions])
             if shares is not None:
-                found[at, row, columns] = [_enlarged(plane, grid) for plane in shares[:, 0]]
+                found[at, row, columns] = [enlarged(plane, grid) for plane in shares[:, 0]]
     dims = ("step", "layer", "head", *("frame", "y", "x")[-len(grid) :])
     coordinates: dict[str, Any] = {"step": list(steps), "layer": [layer.name for layer in layers], "head": heads}
     described = {"word": word, "branch": choice.branch}
@@ -202,7 +202,7 @@ def _common_grid(layers: Sequence[Layer]) -> tuple[int, ...]:
     return tuple(max(sizes) for sizes in zip(*(layer.image.shape for layer in layers), strict=True))
 
 
-def _enlarged(plane: Floats, grid: Sequence[int]) -> Floats:
+def enlarged(plane: Floats, grid: Sequence[int]) -> Floats:
     """A grid at another size, by linear interpolation between the centres of its cells along each axis."""
     for axis, size in enumerate(grid):
         plane = np.moveaxis(np.tensordot(_weights(plane.shape[axis], size), plane, (1, axis)), 0, axis)

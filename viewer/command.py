@@ -44,8 +44,10 @@ class View:
         )
         parser.add_argument("--step", type=int, metavar="N", help="open at a step, from 0; negative from the end")
         parser.add_argument(
-            "--tab", metavar="NAME", default="overview", help="open in a view: overview, stats, hist, image, …"
+            "--tab", metavar="NAME", default="", help="open in a view: overview, stats, hist, image, attention, …"
         )
+        parser.add_argument("--token", metavar="WORD", default="", help="open the attention of a word of the prompt")
+        parser.add_argument("--head", type=int, metavar="N", help="open the attention of one head")
 
         parser.add_argument(
             "--compare",
@@ -67,7 +69,14 @@ class View:
         if options.compare is not None:
             names = dict(_rule(text) for text in options.names)
             return self.compare(options.trace, options.compare, names=names, layer=options.layer, step=options.step)
-        return self.open(options.trace, layer=options.layer, step=options.step, tab=options.tab)
+        return self.open(
+            options.trace,
+            layer=options.layer,
+            step=options.step,
+            tab=options.tab,
+            token=options.token,
+            head=options.head,
+        )
 
     def compare(
         self,
@@ -102,17 +111,29 @@ class View:
         app.run()
         return app.return_code or 0
 
-    def open(self, path: str | Path, *, layer: str = "", step: int | None = None, tab: str = "overview") -> int:
+    def open(
+        self,
+        path: str | Path,
+        *,
+        layer: str = "",
+        step: int | None = None,
+        tab: str = "",
+        token: str = "",
+        head: int | None = None,
+    ) -> int:
         """Browse the trace at `path` until the user leaves; the result is the exit code.
 
         Args:
             path: Folder of the trace.
             layer: Where to open: the path of a module, or a glob.
             step: Step to open at, negative from the end; None for the first fault, or the last step.
-            tab: Id of the view to open: "overview", "stats", "hist", "image", or that of a plug-in.
+            tab: Id of the view to open: "overview", "stats", "hist", "image", "attention", or that of a plug-in.
+                "" for the overview, or the attention where a word or a head is given.
+            token: Word or phrase of the prompt whose attention is shown.
+            head: Head whose attention is shown.
 
         Raises:
-            DxrayError: There is no such trace, layer, step or view, or no terminal to draw on.
+            DxrayError: There is no such trace, layer, step, view, word or head, or no terminal to draw on.
         """
         from .loader import Loader
         from .opening import find_opening
@@ -120,7 +141,14 @@ class View:
 
         loader, views = Loader(open_trace(path)), load_views()
         snapshot = loader.snapshot()
-        opening = find_opening(snapshot, layer=layer, step=step, tab=tab, tabs=views)
+        looked_at = token or head is not None
+        opening = find_opening(
+            snapshot, layer=layer, step=step, tab=tab or ("attention" if looked_at else "overview"), tabs=views
+        )
+        if looked_at:
+            from .views.attention_opening import with_attention
+
+            opening = with_attention(loader.trace, opening, token=token, head=head)
         _check_terminal(path)
 
         from .app import Browser

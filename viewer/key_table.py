@@ -18,7 +18,8 @@ def key_table() -> str:
     """Markdown: a heading and a table for the screen, the layers, and each view that has keys of its own."""
     parts = [_table("Everywhere", [*KEYS, *tab_keys(BUILT_IN)]), _table("In the layers", LayerTree.BINDINGS)]
     for view in BUILT_IN:
-        own = getattr(view.widget(), "BINDINGS", [])
+        page = view.widget()
+        own = [*getattr(page, "BINDINGS", []), *getattr(page, "INNER_BINDINGS", [])]
         if view.keys or own:
             note = "arrows and letters once it is focused, by tab or a click" if own else ""
             parts.append(_table(f"In {view.title}", [*view.keys, *own], note))

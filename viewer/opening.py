@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from diffusion_xray.tracer.capture import matches
@@ -25,6 +25,8 @@ class Opening:
     step: int
     tab: str = "overview"
     """Id of the view."""
+    wish: Hashable = None
+    """What the view is to ask for, `Request.wish`."""
 
 
 def find_opening(

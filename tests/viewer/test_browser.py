@@ -241,10 +241,10 @@ async def test_what_else_was_kept_is_named(browser: Make, embedded: Path) -> Non
     name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2"
     async with browser(embedded, layer=name, tab="image").run_test(size=SIZE) as pilot:
         await settle(pilot)
-        assert "of this output; o goes on to" in text(pilot, "#image")
+        assert "of this output; o goes on to" in text(pilot, "#missing")
         await pilot.press("o")
         await settle(pilot)
-        assert "Only statistics" not in text(pilot, "#image")
+        assert "channel 0" in text(pilot, "#image")
 
 
 async def test_statistics_only(browser: Make) -> None:

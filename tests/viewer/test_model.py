@@ -110,7 +110,7 @@ def test_opens_where_it_was_told(faulty: Snapshot) -> None:
     [
         ({"layer": "unet.mid_blok"}, "Did you mean unet.mid_block"),
         ({"step": 6}, "no step 6 in faulty.zarr; it has 6"),
-        ({"tab": "attention"}, "no view 'attention'; choose from overview"),
+        ({"tab": "gradients"}, "no view 'gradients'; choose from overview"),
     ],
 )
 def test_opening_that_does_not_exist(faulty: Snapshot, wish: dict[str, Any], message: str) -> None:

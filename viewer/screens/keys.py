@@ -76,6 +76,8 @@ KEYS: Final = (
         tooltip="Back to where the last jump was made",
         display="-",
     ),
+    _hidden("e", "export", "Export", id="act.export", tooltip="Write what is chosen into a file: PNG, NPY, CSV, code"),
+    _hidden("y", "copy", "Copy", id="act.copy", tooltip="Copy a value, a path, the command that opens here, or code"),
     Binding(
         "m,plus", "zoom", "Max", id="view.zoom", key_display="m", tooltip="The view alone on the whole screen, or back"
     ),

@@ -14,6 +14,8 @@ from textual.widgets import ContentSwitcher, Input, Static
 from diffusion_xray.tracer.errors import SiteNotFoundError
 from diffusion_xray.tracer.info import SiteInfo, printable
 
+from ..export.selection import Selection
+from ..export.text import full_path
 from ..goto import find_place
 from ..look import CHANGES
 from ..model import Snapshot
@@ -25,6 +27,7 @@ from ..widgets.key_line import KeyLine
 from ..widgets.layer_tree import Arrangement, LayerTree
 from ..widgets.step_strip import StepStrip
 from ..widgets.tab_bar import TabBar
+from .export import CopyMenu, ExportMenu
 from .feed import FeedScreen
 from .keys import KEYS
 from .stage import StageScreen
@@ -264,6 +267,26 @@ class MainScreen(StageScreen):
     def action_pin(self) -> None:
         """Pin the layer, or let go of it."""
         self.query_one(LayerTree).pin()
+
+    def action_export(self) -> None:
+        """Write what is chosen into a file."""
+        self.app.push_screen(ExportMenu(self._selection()))
+
+    def action_copy(self) -> None:
+        """Copy a value, a path, a command or code."""
+        self.app.push_screen(CopyMenu(self._selection()))
+
+    def _selection(self) -> Selection:
+        site, step, trace = self._site, self._step, self._loader.trace
+        return Selection(
+            full_path(str(trace.path)),
+            self.snapshot,
+            site,
+            step,
+            tab=self._view.id,
+            look=self._look,
+            read=lambda: trace.tensor(site, step) if site else None,
+        )
 
     def action_help(self) -> None:
         """Show or hide the keys."""

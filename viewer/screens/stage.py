@@ -40,7 +40,7 @@ class StageScreen(FeedScreen):
         self._site = opening.site
         self._step = opening.step
         self._view = views[opening.tab]
-        self._wishes: dict[str, Hashable] = {}
+        self._wishes: dict[str, Hashable] = {} if opening.wish is None else {opening.tab: opening.wish}
         self._look = Look(shade=shade)
         self._answer: Answer | None = None
         self._waiting = True

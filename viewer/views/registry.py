@@ -8,6 +8,7 @@ from typing import Final
 
 from diffusion_xray.tracer.plugins import find
 
+from .attention import ATTENTION
 from .hist import HIST
 from .image import IMAGE
 from .overview import OVERVIEW
@@ -20,7 +21,7 @@ __all__ = ["BUILT_IN", "VIEWS", "Registry", "load_views"]
 VIEWS: Final = "diffusion_xray.views"
 """Entry points of this group name a `View`."""
 
-BUILT_IN: Final = (OVERVIEW, STATS, HIST, IMAGE, VALUES)
+BUILT_IN: Final = (OVERVIEW, STATS, HIST, IMAGE, ATTENTION, VALUES)
 
 _ID: Final = re.compile(r"[a-z][a-z0-9_-]*")
 

@@ -1,0 +1,57 @@
+"""Opening the browser at the attention of a word or a head."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from diffusion_xray.tracer.attention_info import entry_of
+from diffusion_xray.tracer.errors import SiteNotFoundError
+from diffusion_xray.tracer.texts import CONDITIONAL
+from diffusion_xray.tracer.trace import Trace
+from diffusion_xray.tracer.words import find_phrase, unique
+
+from ..opening import Opening
+from .attention_source import Labels
+from .attention_wish import Wish
+
+__all__ = ["with_attention"]
+
+
+def with_attention(trace: Trace, opening: Opening, *, token: str = "", head: int | None = None) -> Opening:
+    """An opening that shows the attention to a word, or of one head.
+
+    Args:
+        trace: The trace.
+        opening: Layer and step.
+        token: Word or phrase of the text that the layer sees, "" for any; the second "a" is "a#1".
+        head: Number of a head; None for the mean of all.
+
+    Raises:
+        SiteNotFoundError: The text has no such word, or the layer no such head; the message lists those there are.
+    """
+    wish = Wish()
+    attentions = trace.attentions
+    calls = [call for call in attentions.by_module.get(opening.layer, ()) if not call.reason]
+    if head is not None:
+        heads = calls[0].heads if calls else (head,)
+        if head not in heads:
+            raise SiteNotFoundError(f"{opening.layer} has no head {head}; it has {', '.join(map(str, heads))}")
+        wish = replace(wish, heads="single", head=heads.index(head))
+    if token:
+        if calls and any(part.kind == "text" for part in calls[0].key_parts):
+            labels = Labels.of(
+                calls[0].key_parts,
+                attentions.texts(calls[0]),
+                entry_of(attentions.branches(calls[0]), CONDITIONAL, 0) or 0,
+            )
+            words, names = labels.words, labels.names
+        else:
+            words = trace.words()
+            names = tuple(unique([word.text for word in words]))
+        if token in names:
+            chosen = [token]
+        else:
+            found = set(find_phrase(words, token))
+            chosen = [name for name, word in zip(names, words, strict=True) if found.issuperset(word.positions)]
+        wish = replace(wish, word=chosen[0], added=tuple(chosen[1:]))
+    return replace(opening, wish=wish)

@@ -61,9 +61,11 @@ def test_from_open_to_quit(terminal: Callable[..., Terminal], traces: dict[str, 
     shown.child.send("[")
     shown.until(lambda text: "step 3 t=550" in text)
     shown.child.send("4")
-    shown.until(lambda text: "feature map" in text and "▀▀▀▀▀▀" in text)
-    colours = {shown.screen.buffer[row][column].fg for row in range(6, 30) for column in range(45, 115)}
-    assert len(colours) > 10
+
+    def colours() -> set[str]:
+        return {shown.screen.buffer[row][column].fg for row in range(6, 30) for column in range(45, 115)}
+
+    shown.until(lambda text: "feature map" in text and "▀▀▀▀▀▀" in text and len(colours()) > 6)
     shown.child.send("6")
     shown.until(lambda text: "batch 0 channel 0 height 0 width 0" in text)
     shown.child.send(":")

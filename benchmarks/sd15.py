@@ -50,7 +50,7 @@ def main() -> None:
     loop = sd15_loop(options.steps, reduced=options.small)
     expected = loop.run()
     turns = {name: functools.partial(traced_turn, loop, name, expected, options.folder) for name in names}
-    found = take_turns(turns, options.rounds)
+    found = take_turns(turns, options.rounds, warm_up=False)  # runs are long: what the first one loads does not show
     for name, measured in found.items():
         for turn in measured.turns:
             turn.facts |= {"peak": peaks[name].facts["peak"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -18,6 +19,8 @@ from .screens.main import MainScreen
 from .views.registry import Registry, load_views
 
 __all__ = ["Browser"]
+
+_LOOK_SECONDS = 5.0
 
 
 class Browser(App[None]):
@@ -53,6 +56,8 @@ class Browser(App[None]):
 
     def on_mount(self) -> None:
         """Show the one screen."""
+        if not self.is_headless and os.isatty(0):
+            self.set_interval(_LOOK_SECONDS, self._leave_if_alone)
         shade = self._shade
         if shade is None:
             shade = self.console.color_system in {None, "standard"}
@@ -64,3 +69,8 @@ class Browser(App[None]):
             told, title = printable(f"{type(error).__name__}: {error}"), f"View {printable(name)!r} does not load"
             self.notify(told, title=title, severity="warning", markup=False)
         self.push_screen(MainScreen(self._loader, self._snapshot, self._opening, self._views, shade=shade))
+
+    def _leave_if_alone(self) -> None:
+        """Leave when the terminal is gone: under `nohup` no signal tells, and input that has ended is read for ever."""
+        if not os.isatty(0):
+            os._exit(1)  # an orderly end would wait for a terminal that is not there; nothing is open for writing

@@ -1,6 +1,7 @@
 """The browser in a real pseudo-terminal: what a user sees and types."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -82,3 +83,20 @@ def test_opens_where_told(terminal: Callable[..., Terminal], traces: dict[str, P
     """`--layer`, `--step` and `--tab` choose what is seen first."""
     shown = terminal(traces["normal"], "--layer", "unet.*.conv", "--step", "2", "--tab", "values")
     shown.until(lambda text: "unet.mid_block.conv" in text and "step 2 t=700" in text and "height 0 width 0" in text)
+
+
+def test_a_browser_whose_terminal_is_gone_ends(traces: dict[str, Path]) -> None:
+    """Where no signal tells it, as under `nohup`, it notices by itself instead of reading for ever."""
+    command = ["-m", "diffusion_xray.tracer.cli", "view", str(traces["normal"])]
+    environment = os.environ | {"TERM": "xterm-256color"}
+    child = pexpect.spawn(
+        sys.executable, command, dimensions=(ROWS, COLUMNS), env=environment, timeout=60, ignore_sighup=True
+    )
+    child.expect("unet")
+    os.close(child.child_fd)
+    end = time.monotonic() + 60
+    while os.waitpid(child.pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() > end:
+            os.kill(child.pid, signal.SIGKILL)
+            pytest.fail("the browser is still there")
+        time.sleep(0.1)

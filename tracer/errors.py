@@ -11,6 +11,7 @@
     ├── TraceNotFoundError(FileNotFoundError)
     ├── TraceFormatError(ValueError)      not a trace, damaged, or of a newer format
     ├── ComparisonError(ValueError)       two traces that cannot be laid side by side as asked
+    ├── RecipeError(ValueError)           an experiment that cannot run as asked
     └── SiteNotFoundError(KeyError)       a module, component or tensor the trace does not hold
 
 A message names the offending value and what to do next; the command line prints it as one line and exits with 2.
@@ -25,6 +26,7 @@ __all__ = [
     "CaptureError",
     "ComparisonError",
     "DxrayError",
+    "RecipeError",
     "SiteNotFoundError",
     "StoreError",
     "StoreExistsError",
@@ -78,6 +80,10 @@ class SiteNotFoundError(DxrayError, KeyError):
 
 class ComparisonError(DxrayError, ValueError):
     """Two traces cannot be laid side by side in the way that was asked for."""
+
+
+class RecipeError(DxrayError, ValueError):
+    """An experiment cannot run: its model cannot be loaded, or is of another kind, or a library is missing."""
 
 
 class TracerWarning(UserWarning):

@@ -16,7 +16,7 @@ from .clock import Clock, StepLog
 from .copies import Copies
 from .info import SiteInfo
 from .intake import Intake
-from .layout import ArraySpec, tensor_spec
+from .layout import IMAGES, ArraySpec, array_name, tensor_spec
 from .sites import Source
 from .store import StoreWriter
 from .timeline import add_timeline, commit_step, resize_steps
@@ -58,6 +58,7 @@ class Recorder:
         )
         self._capacity = 0
         self._committed = 0
+        self._images_written = 0
         self._gaps: list[dict[str, Any]] = []
         self._unlisted_gaps = 0
 
@@ -95,6 +96,14 @@ class Recorder:
         dtype = "string" if array.dtype == object else str(array.dtype)
         spec = tensor_spec(path, dtype, array.shape, dims, steps=None, codec="lz4", attributes={})
         self._writer.submit(functools.partial(_add_and_write, spec, array.copy()), array.nbytes)
+
+    def write_images(self, images: NDArray[Any]) -> None:
+        """Store pictures that a run returned, (image, [frame,] y, x, rgb); those of each further run by themselves."""
+        dims = ("image", "frame", "y", "x", "rgb")
+        suffix = array_name("", self._images_written)
+        names = [name + suffix for name in (dims if images.ndim == 5 else (dims[0], *dims[2:]))]
+        self.write_array(f"{IMAGES}/images{suffix}", images, names)
+        self._images_written += 1
 
     def describe(self, attributes: Mapping[str, Any], *, group: str = "") -> None:
         """Add attributes to the root of the trace, or to a group; readers see them when it is published next."""

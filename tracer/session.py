@@ -33,7 +33,9 @@ from .sites import Source
 from .statistics import can_summarise, summarise, warm_up
 from .store import StoreWriter, bulk_calls
 from .summary import Summary
+from .taps.images import images_in
 from .taps.protocol import Emit, ModuleStack, Tap, Undo, shield
+from .taps.scheduler import LOOP
 from .taps.steps import StepsTap
 from .target import Target
 from .trace import Trace
@@ -190,6 +192,54 @@ class Tracer:
         if not can_summarise(tensor):
             raise TargetError(f"record({name!r}): a {tensor.layout} {tensor.dtype} tensor has no numbers to look at")
         return Summary(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), summarise(tensor))
+
+    def record_latents(
+        self,
+        latents: Tensor,
+        *,
+        model_output: Tensor | None = None,
+        next_latents: Tensor | None = None,
+        x0: Tensor | None = None,
+    ) -> None:
+        """Put what a hand-written loop works on into the trace, at the current step, where a scheduler's would be.
+
+        Previews and everything that reads `trace.steps` find it there. Where a scheduler of diffusers makes the steps,
+        this happens by itself.
+
+        Args:
+            latents: What the step begins with, x_t, (batch, channel, y, x) or another shape.
+            model_output: What the denoiser predicted, after guidance.
+            next_latents: What the step ends with.
+            x0: The clean latents that the prediction implies.
+
+        Raises:
+            TracerStateError: The tracer is not recording.
+        """
+        self._check_recording("record_latents")
+        given = {"latents": latents, "model_output": model_output, "next_latents": next_latents, "x0": x0}
+        for port, tensor in given.items():
+            if tensor is not None:
+                keep = self._selection.capture.latents
+                self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True)
+
+    def record_images(self, images: object) -> None:
+        """Put the pictures that a hand-written loop ends with into the trace, as a pipeline's are.
+
+        Args:
+            images: A tensor (image, channel, y, x) in [0, 1], an array (image, y, x, channel), uint8 or floats in
+                [0, 1], or a list of pictures of Pillow.
+
+        Raises:
+            TracerStateError: The tracer is not recording.
+            TargetError: `images` is none of these.
+        """
+        self._check_recording("record_images")
+        found = images_in(images)
+        if found is None:
+            raise TargetError(
+                f"record_images({type(images).__name__}): give pictures, (image, channel, y, x) in [0, 1]"
+            )
+        self._recorder.write_images(found)
 
     def _attach(self) -> None:
         named, failed = load_taps()

@@ -47,14 +47,15 @@ class Demo:
         parser.add_argument("--json", action="store_true", help="print what the trace holds as JSON, for programs")
 
     def run(self, options: argparse.Namespace) -> int:
-        _quieten_libraries()
         import torch
 
         from diffusion_xray.tracer import Tracer
 
+        from ..libraries import quieten
         from .load import load_pipeline
         from .tokenizer import unknown_words
 
+        quieten()
         if unknown := unknown_words(options.prompt):
             print(f"the model has never seen {', '.join(map(repr, unknown))}; see dxray demo --help", file=sys.stderr)
         pipeline = load_pipeline()
@@ -97,15 +98,3 @@ def _steps(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000")
     return int(text)
-
-
-def _quieten_libraries() -> None:
-    """Keep the libraries' loading bars and notes about optional packages off the screen."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    from diffusers.utils import logging as diffusers_logging
-
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()

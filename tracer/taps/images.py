@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..layout import IMAGES, array_name
 from ..patches import replace_attribute
 from ..target import Target
 from .protocol import Emit, Undo
 from .steps import bound_arguments, call_owner
 
-__all__ = ["ImagesTap"]
+__all__ = ["ImagesTap", "images_in"]
 
 
 class ImagesTap:
@@ -33,7 +32,6 @@ class ImagesTap:
 
 def _wrap(emit: Emit, traced: object, original: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(original)
-    returned = 0
 
     @functools.wraps(original)
     def call(pipeline: Any, *args: Any, **kwargs: Any) -> Any:
@@ -51,16 +49,11 @@ def _wrap(emit: Emit, traced: object, original: Callable[..., Any]) -> Callable[
 
     @emit.guard
     def after(args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        nonlocal returned
         if bound_arguments(signature, traced, args, kwargs).get("output_type") == "latent":
             return
-        pictures = _pictures(result)
-        if pictures is not None:
-            dims = ("image", "frame", "y", "x", "rgb")
-            suffix = array_name("", returned)
-            names = [name + suffix for name in (dims if pictures.ndim == 5 else (dims[0], *dims[2:]))]
-            emit.array(f"{IMAGES}/images{suffix}", pictures, names)
-            returned += 1
+        images = images_in(_returned(result))
+        if images is not None:
+            emit.images(images)
 
     return call
 
@@ -71,11 +64,18 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | bool | int | float)
 
 
-def _pictures(result: Any) -> NDArray[Any] | None:
-    """Pictures of a pipeline output as one array with the colours last: (image, [frame,] y, x, rgb)."""
+def _returned(result: Any) -> Any:
+    """The pictures in a pipeline's output."""
     value = next((found for name in ("images", "frames") if (found := getattr(result, name, None)) is not None), None)
-    if value is None and isinstance(result, tuple) and result:
-        value = result[0]
+    return result[0] if value is None and isinstance(result, tuple) and result else value
+
+
+def images_in(value: Any) -> NDArray[Any] | None:
+    """Pictures as one array with the colours last, (image, [frame,] y, x, rgb); None where it holds no pictures.
+
+    Args:
+        value: A tensor (image, [frame,] channel, y, x), an array with the channels last, or a list of pictures.
+    """
     if isinstance(value, Tensor):
         array = value.detach().float().cpu().numpy()
         array = np.moveaxis(array, -3, -1)  # (..., channel, y, x)

@@ -125,6 +125,10 @@ class Emit:
         """Store an array outside of the steps, without statistics; objects are stored as text."""
         self._recorder.write_array(path, np.asarray(array), dims)
 
+    def images(self, images: NDArray[Any]) -> None:
+        """Store pictures that a run returned, (image, [frame,] y, x, rgb), uint8 or floats in [0, 1]."""
+        self._recorder.write_images(images)
+
     def describe(self, attributes: Mapping[str, Any], *, group: str = "") -> None:
         """Set attributes of the trace, or of one of its groups; values must be JSON."""
         self._recorder.describe(attributes, group=group)

@@ -20,9 +20,10 @@ from ..target import Target
 from .protocol import Emit, Undo
 from .steps import bound_arguments, scheduler_classes
 
-__all__ = ["SchedulerTap"]
+__all__ = ["LOOP", "SchedulerTap"]
 
-_SOURCE = Source(LATENTS, "Scheduler")
+LOOP = Source(LATENTS, "Scheduler")
+"""What passes through the denoising loop itself."""
 
 
 class SchedulerTap:
@@ -75,7 +76,7 @@ def _wrap(emit: Emit, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _emit(emit: Emit, port: str, tensor: Tensor) -> None:
-    emit(_SOURCE, tensor, port=port, keep=emit.selection.capture.latents, in_last_step=True)
+    emit(LOOP, tensor, port=port, keep=emit.selection.capture.latents, in_last_step=True)
 
 
 def _given_x0(scheduler: Any, result: Any) -> Tensor | None:

@@ -1,0 +1,107 @@
+"""``dxray run``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusion_xray.tracer.commands.protocol import print_json
+from diffusion_xray.tracer.info import printable
+from diffusion_xray.tracer.plugins import find
+
+from ..libraries import quieten
+from .registry import RECIPES, list_recipes, load_recipe
+
+if TYPE_CHECKING:
+    from .outcome import Outcome
+    from .registry import Recipe
+
+__all__ = ["Run", "parse"]
+
+
+class Run:
+    """Run an experiment that diffusion is learned from, traced.
+
+      dxray run                    list the recipes
+      dxray run NAME --help        what a recipe shows, the formula with its source, what to look at
+      dxray run NAME               run it on the embedded model
+      dxray run NAME --model ID    on real weights: a model of the hub, or a folder
+      dxray run --all --out DIR    run them all and write a gallery, DIR/index.html
+
+    Each leaves its trace, its figures and its numbers in a folder of its name.
+    """
+
+    def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
+        _add_common(parser)
+        parser.add_argument("--all", action="store_true", help="run every recipe and write a gallery")
+        parser.add_argument("recipe", nargs="?", choices=sorted(find(RECIPES)), metavar="NAME", help="the recipe")
+        parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+    def run(self, options: argparse.Namespace) -> int:
+        if options.recipe is None and not options.all:
+            return _list(as_json=options.json)
+        quieten()  # before diffusers is imported
+        if options.all:
+            from .gallery import run_all
+
+            return run_all(options)
+        from .outcome import perform
+
+        recipe = load_recipe(options.recipe)
+        options = parse(recipe, options, options.rest)
+        outcome = perform(recipe, options)
+        if options.json:
+            print_json(outcome.as_json())
+        else:
+            _print(outcome)
+        return 0
+
+
+def _add_common(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
+    parser.add_argument("--model", metavar="ID", help="hub id or folder of a pipeline (the embedded model)")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (cuda for --model where there is one)")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON, for programs")
+
+
+def parse(recipe: Recipe, common: argparse.Namespace, rest: Sequence[str]) -> argparse.Namespace:
+    """Read what stands after a recipe's name; options of every recipe that were given before it count as well."""
+    from .options import add_options, described
+
+    parser = argparse.ArgumentParser(
+        prog=f"dxray run {recipe.name}",
+        description=described(recipe.function)[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_options(parser, recipe.function)
+    _add_common(parser.add_argument_group("options of every recipe"))
+    parser.set_defaults(out=common.out, model=common.model, device=common.device, json=common.json)
+    return parser.parse_args(rest)
+
+
+def _list(*, as_json: bool) -> int:
+    found = list_recipes()
+    if as_json:
+        print_json([dataclasses.asdict(listed) for listed in found])
+        return 0
+    width = max((len(listed.name) for listed in found), default=0)
+    for chapter, recipes in itertools.groupby(found, key=lambda listed: listed.chapter):
+        print(printable(chapter))
+        for listed in recipes:
+            print(printable(f"  {listed.name:{width}}  {listed.summary}"))
+    print("\ndxray run NAME --help explains one; dxray run NAME runs it")
+    return 0
+
+
+def _print(outcome: Outcome) -> None:
+    for finding in outcome.findings:
+        print(printable(finding))
+    for shown in outcome.figures:
+        print(f"\n{printable(shown.file)}\n  {printable(shown.caption)}")
+    print()
+    for path in outcome.traces:
+        print(printable(f"dxray view {path}"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .integrity import FRAME_HEADER, frame_header
 from .layout import item_size
-from .shards import INDEX_ENTRY
+from .shards import written_chunks
 
 __all__ = ["is_one_chunk", "read_part"]
 
-_NOT_WRITTEN = 2**64 - 1
-_HEADER = struct.Struct("<4B3I")
-"""Of a Blosc frame: versions, flags, type size; bytes of data, of a block, of the frame."""
 _VERSION = 2
 """Of the frame's format."""
 _STORED = 0x02
@@ -73,16 +70,18 @@ def read_part(
         return None
     descriptor = os.open(file, os.O_RDONLY)
     try:
-        end = os.fstat(descriptor).st_size
-        offset, length = 0, end
+        offset, length = 0, os.fstat(descriptor).st_size
         if step is not None:
-            offset, length = INDEX_ENTRY.unpack(_bytes(descriptor, 16, 16 * (step % slots)))
-            if offset == length == _NOT_WRITTEN:
+            slot = step % slots
+            for _, *where in written_chunks(descriptor, file.name, slots, range(slot, slot + 1)):
+                offset, length = where
+                break
+            else:
                 return None
             codecs = codecs[0]["configuration"]["codecs"]
         elements = math.prod(shape if step is None else shape[1:])
-        if offset + length > end or not 0 <= start <= start + count <= elements:
-            raise ValueError(f"{file.name} is torn" + ("" if step is None else f" at its step {step}"))
+        if not 0 <= start <= start + count <= elements:
+            raise ValueError(f"{count} elements from {start} are outside of a chunk of {elements}")
         found: bytes | memoryview
         if len(codecs) == 1:
             found = _bytes(descriptor, count * size, offset + start * size)
@@ -105,29 +104,30 @@ def _decoded(  # noqa: PLR0917
     """Bytes of the data of the Blosc frame at `offset`."""
     from numcodecs.blosc import Blosc
 
-    *versions, flags, type_size, promised, block, frame = _HEADER.unpack(_bytes(descriptor, _HEADER.size, offset))
+    header = frame_header(_bytes(descriptor, FRAME_HEADER.size, offset), nbytes, length)
+    *versions, flags, type_size, _, block, frame = header
     stored = bool(flags & _STORED)
-    fits = promised == nbytes and frame == length and 0 < block <= nbytes
-    if not fits or versions[0] != _VERSION or (stored and frame != _HEADER.size + nbytes):
-        raise ValueError(f"a chunk of {nbytes} bytes has a header of {promised} bytes in {frame}")
+    fits = 0 < block <= nbytes and versions[0] == _VERSION and (not stored or frame == FRAME_HEADER.size + nbytes)
+    if not fits:
+        raise ValueError(f"a chunk of {nbytes} bytes has a header of version {versions[0]}, blocks of {block} bytes")
     if stored:
-        return _bytes(descriptor, count, offset + _HEADER.size + start)
+        return _bytes(descriptor, count, offset + FRAME_HEADER.size + start)
     blocks = -(-nbytes // block)
-    starts = np.frombuffer(_bytes(descriptor, 4 * blocks, offset + _HEADER.size), "<u4").astype(np.int64)
+    starts = np.frombuffer(_bytes(descriptor, 4 * blocks, offset + FRAME_HEADER.size), "<u4").astype(np.int64)
     ordered = np.append(np.sort(starts), frame)
     lengths = ordered[np.searchsorted(ordered, starts, side="right").clip(max=blocks)] - starts
-    if starts.min() < _HEADER.size + 4 * blocks or starts.max() >= frame:
+    if starts.min() < FRAME_HEADER.size + 4 * blocks or starts.max() >= frame:
         raise ValueError("a chunk has blocks outside of it")
     # The last block is shorter; a frame of it alone would not say of which size blocks are.
     first, last = min(start // block, max(blocks - 2, 0)), -(-(start + count) // block)
     if first == 0 and last >= blocks:
         return memoryview(Blosc().decode(_bytes(descriptor, length, offset)))[start : start + count]
     wanted = range(first, max(last, first + 1))
-    head = _HEADER.size + 4 * len(wanted)
+    head = FRAME_HEADER.size + 4 * len(wanted)
     places = head + np.concatenate([[0], np.cumsum(lengths[first : wanted.stop])])
     data = min(wanted.stop * block, nbytes) - first * block
     parts = [
-        _HEADER.pack(*versions, flags, type_size, data, block, int(places[-1])),
+        FRAME_HEADER.pack(*versions, flags, type_size, data, block, int(places[-1])),
         places[:-1].astype("<u4").tobytes(),
         *_runs(descriptor, offset, starts[first : wanted.stop], lengths[first : wanted.stop]),
     ]

@@ -1,4 +1,4 @@
-"""Is a shard whole? Zarr reads the fill value for chunks that lie beyond the end of a file, and blosc reads on."""
+"""Is a chunk whole? Zarr reads the fill value for chunks that lie beyond the end of a file, and blosc reads on."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from .layout import item_size
-from .shards import INDEX_ENTRY
+from .shards import INDEX_ENTRY, written_chunks
 
-__all__ = ["check_shards"]
+__all__ = ["FRAME_HEADER", "check_shards", "frame_header"]
 
-_NOT_WRITTEN = 2**64 - 1
-_BLOSC_HEADER = struct.Struct("<4xI4xI")
-"""Bytes of the data, and bytes they are stored in."""
+FRAME_HEADER = struct.Struct("<4B3I")
+"""Of a Blosc frame: versions, flags, type size; bytes of data, of a block, of the frame."""
 
 
 def check_shards(folder: Path, metadata: Mapping[str, Any], step: int | None) -> None:
@@ -43,22 +42,28 @@ def check_shards(folder: Path, metadata: Mapping[str, Any], step: int | None) ->
         if file.suffix == ".partial":
             continue
         with file.open("rb") as stream:
-            for slot in range(per_shard) if step is None else [step % per_shard]:
-                if not _is_whole(stream, slot, per_shard, nbytes=nbytes, packed=packed):
+            descriptor, wanted = stream.fileno(), range(per_shard)
+            wanted = wanted if step is None else wanted[step % per_shard :][:1]
+            for slot, offset, length in written_chunks(descriptor, file.name, per_shard, wanted):
+                if packed:
+                    frame_header(os.pread(descriptor, FRAME_HEADER.size, offset), nbytes, length)
+                elif length != nbytes or (offset - INDEX_ENTRY.size * per_shard) % max(nbytes, 1):
                     raise ValueError(f"{file.name} is torn at its step {slot}")
 
 
-def _is_whole(stream: BinaryIO, slot: int, slots: int, *, nbytes: int, packed: bool) -> bool:
-    descriptor, index = stream.fileno(), 16 * slots
-    entry = os.pread(descriptor, 16, 16 * slot)
-    if len(entry) < 16:
-        return False
-    offset, length = INDEX_ENTRY.unpack(entry)
-    if offset == length == _NOT_WRITTEN:
-        return True
-    if offset < index or offset + length > os.fstat(descriptor).st_size:
-        return False
-    if packed:
-        header = os.pread(descriptor, 16, offset)
-        return len(header) == 16 and _BLOSC_HEADER.unpack(header) == (nbytes, length)
-    return bool(length == nbytes and (offset - index) % max(nbytes, 1) == 0)
+def frame_header(data: bytes, nbytes: int, length: int) -> tuple[int, ...]:
+    """The fields of `FRAME_HEADER` at the beginning of a Blosc frame.
+
+    Args:
+        data: The frame, or its beginning.
+        nbytes: What the frame must decode to.
+        length: Bytes that the frame must have.
+
+    Raises:
+        ValueError: It has other sizes.
+    """
+    fields = FRAME_HEADER.unpack_from(data) if len(data) >= FRAME_HEADER.size else (0,) * 7
+    promised, frame = fields[4], fields[6]
+    if (promised, frame) != (nbytes, length):
+        raise ValueError(f"a chunk of {nbytes} bytes has a header of {promised} bytes in {frame}")
+    return fields

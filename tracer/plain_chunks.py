@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .integrity import frame_header
 from .layout import item_size
-from .shards import INDEX_ENTRY
+from .shards import written_chunks
 
 __all__ = ["is_plain", "read_plain"]
-
-_NOT_WRITTEN = 2**64 - 1
-_HEADER = struct.Struct("<4B3I")
-"""Of a Blosc frame: versions, flags, type size; bytes of data, of a block, of the frame."""
 
 
 def is_plain(metadata: Mapping[str, Any]) -> bool:
@@ -101,19 +97,10 @@ def _form(metadata: Mapping[str, Any]) -> tuple[bool, list[int], list[int], list
 
 def _chunks(descriptor: int, name: str, sharded: bool, slots: int, wanted: range) -> Iterator[tuple[int, bytes]]:  # noqa: FBT001
     """The chunks of a file that are written, each with its slot."""
-    end = os.fstat(descriptor).st_size
     if not sharded:
-        yield 0, os.pread(descriptor, end, 0)
+        yield 0, os.pread(descriptor, os.fstat(descriptor).st_size, 0)
         return
-    index = os.pread(descriptor, 16 * len(wanted), 16 * wanted.start)
-    for number, slot in enumerate(wanted):
-        if end < 16 * slots:  # not even the index is whole
-            raise ValueError(f"{name} is torn at its step {slot}")
-        offset, length = INDEX_ENTRY.unpack_from(index, 16 * number)
-        if offset == length == _NOT_WRITTEN:
-            continue
-        if offset < 16 * slots or offset + length > end:
-            raise ValueError(f"{name} is torn at its step {slot}")
+    for slot, offset, length in written_chunks(descriptor, name, slots, wanted):
         yield slot, os.pread(descriptor, length, offset)
 
 
@@ -121,11 +108,7 @@ def _decoded(data: bytes, nbytes: int, *, packed: bool) -> bytes:
     if packed:
         from numcodecs.blosc import Blosc
 
-        promised, frame = 0, -1
-        if len(data) >= _HEADER.size:
-            *_, promised, _, frame = _HEADER.unpack_from(data)
-        if (promised, frame) != (nbytes, len(data)):
-            raise ValueError(f"a chunk of {nbytes} bytes has a header of {promised} bytes in {frame}")
+        frame_header(data, nbytes, len(data))
         data = Blosc().decode(data)
     if len(data) != nbytes:
         raise ValueError(f"a chunk of {nbytes} bytes has {len(data)}")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["INDEX_ENTRY", "Shard", "write_at"]
+__all__ = ["INDEX_ENTRY", "Shard", "write_at", "written_chunks"]
 
-_NO_CHUNK = b"\xff" * 16
 INDEX_ENTRY = struct.Struct("<QQ")
 """Where a chunk lies in its shard: offset and length."""
+_NO_CHUNK = b"\xff" * INDEX_ENTRY.size
 
 FILE, END, START, LENGTH, HEAD = range(5)
 """Words of a shard's state: the file's descriptor; where the next chunk goes; of the latest chunk its offset, its
@@ -82,3 +83,27 @@ def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> int:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
     return offset
+
+
+def written_chunks(descriptor: int, name: str, slots: int, wanted: range) -> Iterator[tuple[int, int, int]]:
+    """Slot, offset and length of the chunks of a shard that were written.
+
+    Args:
+        descriptor: The open file.
+        name: Of the file, for errors.
+        slots: Chunks that the index has room for.
+        wanted: Slots to look at.
+
+    Raises:
+        ValueError: The index promises what the file does not hold, or is itself cut off.
+    """
+    end, size = os.fstat(descriptor).st_size, INDEX_ENTRY.size
+    index = os.pread(descriptor, size * len(wanted), size * wanted.start)
+    for number, slot in enumerate(wanted):
+        entry = index[size * number : size * (number + 1)]
+        if entry == _NO_CHUNK and end >= size * slots:
+            continue
+        offset, length = INDEX_ENTRY.unpack(entry) if len(entry) == size else (0, 0)
+        if offset < size * slots or offset + length > end:
+            raise ValueError(f"{name} is torn at its step {slot}")
+        yield slot, offset, length

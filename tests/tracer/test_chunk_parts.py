@@ -86,7 +86,7 @@ def test_a_range_outside_of_the_chunk_is_refused(tmp_path: Path) -> None:
     """No elements are read before or behind those of the step."""
     metadata = write(tmp_path / "run.zarr", RNG.random((2, 50)).astype(np.float32))
     for start, count in ((-1, 2), (49, 2), (0, 51), (10, -1)):
-        with pytest.raises(ValueError, match="torn"):
+        with pytest.raises(ValueError, match="outside"):
             read_part(tmp_path / "run.zarr" / "array", metadata, 0, start, count)
 
 

@@ -128,7 +128,9 @@ class Intake:
         port = self._repeating.get(source.name)
         if port is None or not (self._clock.in_denoiser and (known := port.known.get(port.calls))):
             return False
-        if tensor.dtype is not known.dtype or tensor.shape != known.shape or not tensor.is_contiguous():
+        if tensor.dtype is not known.dtype or tensor.shape != known.shape:
+            return False
+        if not tensor.is_contiguous() or tensor.is_neg():
             return False
         key = id(tensor)
         if tensor.is_inference() or ((before := self._seen.get(key)) is not None and before.tensor() is tensor):

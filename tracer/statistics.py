@@ -107,7 +107,7 @@ def measure(tensor: Tensor, place: Place) -> None:
     if dense is not None and tensor.is_contiguous():
         dense(tensor.data_ptr(), place)
         return
-    if dense is not None and kernel is not None and not tensor.is_neg():
+    if dense is not None and kernel is not None:
         sizes, strides = _joined(tensor)
         if len(sizes) == kernel.DIMENSIONS:
             kernel.measure(tensor.data_ptr(), _KINDS[tensor.dtype], sizes, strides, place.row, place.histogram)
@@ -118,8 +118,8 @@ def measure(tensor: Tensor, place: Place) -> None:
 
 def dense_kernel(tensor: Tensor) -> Callable[[int, Place], None] | None:
     """What measures tensors like this one from their address, if they all lie in host memory without holes."""
-    kernel, kind, count = _kernel(), _KINDS.get(tensor.dtype), tensor.numel()
-    if kernel is None or kind is None or not count or not tensor.is_cpu or type(tensor) not in _PLAIN:
+    kernel, kind, count = _kernel(), _kind(tensor), tensor.numel()
+    if kernel is None or kind is None:
         return None
     function = kernel.measure_small if count <= _SMALL else kernel.measure_dense
 
@@ -134,9 +134,9 @@ def measure_all(tensors: Sequence[tuple[Tensor, Place]]) -> None:
     kernel = _kernel()
     dense = []
     for tensor, place in tensors:
-        kind, count = _KINDS.get(tensor.dtype), tensor.numel()
-        if kernel is not None and kind is not None and count and tensor.is_contiguous():
-            dense.append((tensor.data_ptr(), kind, count, place.row_address, place.histogram_address))
+        kind = _kind(tensor)
+        if kernel is not None and kind is not None and tensor.is_contiguous():
+            dense.append((tensor.data_ptr(), kind, tensor.numel(), place.row_address, place.histogram_address))
         else:
             measure(tensor, place)
     if kernel is not None and dense:
@@ -148,7 +148,7 @@ def measure_on_device(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
     No operation here has a size that depends on data, as each of those would make the host wait.
     """
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_neg()
     if tensor.device.type == "mps":  # no float64 there
         tensor = tensor.cpu()
     pieces = torch.split(tensor.reshape(-1), _PIECE)
@@ -180,6 +180,13 @@ def measure_on_device(tensor: Tensor) -> tuple[Tensor, Tensor]:
 def warm_up() -> None:
     """Compile the kernel before the run, so that the first step does not wait for the compiler."""
     _kernel()
+
+
+def _kind(tensor: Tensor) -> int | None:
+    """The kernel's number of the dtype, where the tensor's values stand in host memory as they are."""
+    if not tensor.is_cpu or type(tensor) not in _PLAIN or tensor.is_neg() or not tensor.numel():
+        return None
+    return _KINDS.get(tensor.dtype)
 
 
 def _joined(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:

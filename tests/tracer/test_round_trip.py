@@ -154,8 +154,14 @@ class Moody(nn.Module):
         self.coming = list(moods)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The tensor itself, a view of it, itself written to, or another one."""
-        makes = {"same": lambda: x, "view": lambda: x.view_as(x), "in place": lambda: x.add_(1), "own": lambda: x + 1}
+        """The tensor itself, a view of it, one to be negated when it is read, itself written to, or another one."""
+        makes = {
+            "same": lambda: x,
+            "view": lambda: x.view_as(x),
+            "negated": lambda: torch._neg_view(x),
+            "in place": lambda: x.add_(1),
+            "own": lambda: x + 1,
+        }
         return makes[self.coming.pop(0)]()
 
 
@@ -179,11 +185,13 @@ def test_steps_may_differ_in_everything(data: st.DataObject, steps: int, capture
     usual = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     others = [usual.double(), usual.half(), usual[:, :2], usual.transpose(0, 1).contiguous().transpose(0, 1)]
     sources = [data.draw(st.sampled_from([usual, usual, usual, *others])) * (step + 1) for step in range(steps)]
-    moods = [data.draw(st.sampled_from(["same", "view", "in place", "own"])) for _ in range(steps)]
+    moods = [data.draw(st.sampled_from(["same", "view", "negated", "in place", "own"])) for _ in range(steps)]
     seen: dict[str, list[Tensor]] = {"first": [], "second": [], "third": []}
     module = Pair([source.clone() for source in sources], moods)
     for name, own in seen.items():
-        module.get_submodule(name).register_forward_hook(lambda *args, own=own: own.append(args[2].clone()))
+        module.get_submodule(name).register_forward_hook(
+            lambda *args, own=own: own.append(args[2].resolve_neg().clone())
+        )
     with tempfile.TemporaryDirectory() as folder:
         with Tracer(module, Path(folder) / "run.zarr", capture=capture) as tracer, torch.inference_mode(inference):
             for _ in range(steps):

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import math
-import platform
-import sys
 import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
@@ -22,12 +18,12 @@ from torch import Tensor
 from .capture import Capture, Level, Selection
 from .clock import Clock, StepLog
 from .errors import CaptureError, StoreError, TargetError, TracerStateError, TracerWarning
-from .layout import FORMAT_VERSION, RECORDS
+from .layout import RECORDS
 from .library_store import Where
+from .origin import caller, describe_origin
 from .places import MakeStore, place_of
 from .plugins import load_taps
 from .preview import write_previews
-from .process import describe_process
 from .recorder import OnPressure, Recorder
 from .sites import Source
 from .statistics import can_summarise, summarise, warm_up
@@ -42,8 +38,6 @@ from .trace import Trace
 from .writer import DEFAULT_BUDGET, BackgroundWriter
 
 __all__ = ["Tracer"]
-
-_PACKAGES = ("torch", "diffusers", "transformers", "numpy", "zarr", "diffusion-xray")
 
 
 class Tracer:
@@ -100,7 +94,7 @@ class Tracer:
         if on_pressure not in get_args(OnPressure):
             raise CaptureError(f"on_pressure={on_pressure!r}: choose from {', '.join(map(repr, get_args(OnPressure)))}")
         self._on_pressure = on_pressure
-        self._title = _caller()
+        self._title = caller()
         self._state: Literal["new", "recording", "closed"] = "new"
         self._undo = ExitStack()
         self._failures: list[dict[str, str]] = []
@@ -133,8 +127,10 @@ class Tracer:
             warm_up()
             bulk_calls()
             self._started = time.monotonic()
+            capture = {"level": self._level, **self._selection.capture.describe()}
+            head = describe_origin(self._target, self._title, capture)
             try:
-                writer = BackgroundWriter(lambda: self._place.writer(self._head()), budget=self._budget)
+                writer = BackgroundWriter(lambda: self._place.writer(head), budget=self._budget)
             except OSError as error:
                 raise StoreError(f"cannot write a trace at {self.path}: {error}") from error
             self._undo = undo.pop_all()
@@ -314,24 +310,6 @@ class Tracer:
         if self._state != "recording":
             raise TracerStateError(f"{call}() needs a tracer that is recording; this one is {self._state}")
 
-    def _head(self) -> dict[str, Any]:
-        """What is known of the run before it starts."""
-        traced = self._target.pipeline
-        return {
-            "format_version": FORMAT_VERSION,
-            "status": "recording",
-            "title": self._title,
-            "pipeline": type(traced).__name__ if traced is not None else "",
-            "components": {name: type(module).__name__ for name, module in self._target.components.items()},
-            "schedulers": {name: type(part).__name__ for name, part in self._target.schedulers.items()},
-            "capture": {"level": self._level, **self._selection.capture.describe()},
-            "versions": _versions(),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "process": describe_process(),
-            "planned_steps": 0,
-            "gaps": [],
-        }
-
 
 def _warn(message: str) -> None:
     warnings.warn(message, TracerWarning, stacklevel=4)
@@ -345,19 +323,3 @@ def _status(error: BaseException | None) -> str:
 
 def _is_compiled(module: Any) -> bool:
     return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
-
-
-def _caller() -> str:
-    """File and line that made the tracer."""
-    frame = sys._getframe(2)
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -193,3 +193,44 @@ def test_inputs_named_by_anything_stay_inside_their_group(tmp_path: Path) -> Non
     assert {file.name for file in tmp_path.iterdir()} == {"run.zarr"}
     with xarray.open_datatree(tmp_path / "run.zarr") as tree:
         assert len(tree["model"].ds) == 4
+
+
+def test_a_loop_of_ones_own_has_latents_and_pictures(tmp_path: Path) -> None:
+    """What a hand-written loop works on is read where a scheduler's is, and previews are fitted to its pictures."""
+    generator = torch.Generator().manual_seed(0)
+    x, steps = torch.randn(1, 4, 8, 8, generator=generator), []
+    with Tracer({"denoiser": Denoiser()}, tmp_path / "run.zarr") as tracer:
+        for step, t in enumerate((900, 500, 100)):
+            tracer.step(step, timestep=t)
+            noise = torch.randn(x.shape, generator=generator)
+            steps.append((x, noise, x - noise, x - noise / 2))
+            tracer.record_latents(x, model_output=noise, x0=x - noise, next_latents=x - noise / 2)
+            x = x - noise / 2
+        tracer.step(None)
+        tracer.record_images(x[:, :3].sigmoid())
+        tracer.record_images([np.zeros((5, 6, 3), np.uint8)])
+    trace = tracer.trace
+    loop = trace.steps
+    for place, name in enumerate(("latents", "model_output", "x0", "next_latents")):
+        np.testing.assert_array_equal(loop[name].values, torch.stack([found[place] for found in steps]).numpy())
+    assert trace.images is not None
+    np.testing.assert_array_equal(trace.images, x[:, :3].sigmoid().permute(0, 2, 3, 1).numpy())
+    assert loop["preview"].shape == (3, 1, 8, 8, 3) and trace.info.preview["method"] == "linear fit"
+    assert "images_call1" in xarray.open_zarr(tmp_path / "run.zarr", group="images", consolidated=False)
+
+
+def test_latents_are_left_out_where_the_capture_leaves_them_out(tmp_path: Path) -> None:
+    """`Capture(latents=False)` keeps the statistics of a hand-written loop's latents only."""
+    with Tracer({"denoiser": Denoiser()}, tmp_path / "run.zarr", capture=Capture(latents=False)) as tracer:
+        tracer.step(0)
+        tracer.record_latents(torch.ones(1, 4, 8, 8))
+    assert tracer.trace.steps.get("latents") is None
+    assert tracer.trace["latents"]["mean"].values == [1.0]
+
+
+def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
+    """A tensor without colours is named with its type, and nothing is recorded."""
+    refused = pytest.raises(TargetError, match=r"record_images\(Tensor\): give")
+    with Tracer(nn.Linear(1, 1), tmp_path / "run.zarr") as tracer, refused:
+        tracer.record_images(torch.zeros(2, 7, 8, 8))
+    assert tracer.trace.images is None

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .direct import LARGE, aligned_memory
+
 __all__ = ["BufferPool", "Kind", "kind_of"]
 
 Kind = tuple[torch.dtype, torch.Size, tuple[int, ...], bool]
@@ -27,7 +29,7 @@ class BufferPool:
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._idle: dict[Kind, list[Tensor]] = {}
+        self._idle: dict[Kind | int, list[Tensor]] = {}
         self._idle_bytes = 0
         self._in_flight = 0
         self._closed = False
@@ -49,15 +51,14 @@ class BufferPool:
         with self._changed:
             if self._closed:
                 return None
-            if idle := self._idle.get(kind):
+            known = None
+            if idle := self._idle.get(_serves(kind, nbytes)):
                 self._idle_bytes -= nbytes
                 self._in_flight += nbytes
-                return idle.pop()
-            if not self._claim(nbytes, wait=wait):
+                known = idle.pop()
+            elif not self._claim(nbytes, wait=wait):
                 return None
-        dtype, size, stride, pinned = kind
-        with torch.inference_mode(mode=False):  # the writer could not change a tensor of inference mode
-            return torch.empty_strided(size, stride, dtype=dtype, device="cpu", pin_memory=pinned)
+        return _buffer(kind, nbytes, known)
 
     def give(self, buffers: Sequence[Tensor]) -> None:
         """Return buffers that `take` handed out."""
@@ -65,8 +66,8 @@ class BufferPool:
             for buffer in buffers:
                 self._in_flight -= buffer.nbytes
                 self._idle_bytes += buffer.nbytes
-                key = (buffer.dtype, buffer.shape, buffer.stride(), _has_cuda() and buffer.is_pinned())
-                self._idle.setdefault(key, []).append(buffer)
+                kind = (buffer.dtype, buffer.shape, buffer.stride(), _has_cuda() and buffer.is_pinned())
+                self._idle.setdefault(_serves(kind, buffer.nbytes), []).append(buffer)
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -94,6 +95,26 @@ class BufferPool:
             key = next(iter(self._idle))
             for buffer in self._idle.pop(key):
                 self._idle_bytes -= buffer.nbytes
+
+
+def _serves(kind: Kind, nbytes: int) -> Kind | int:
+    """What an idle buffer fits: tensors of its kind, and a large one all of its size, whatever they are like.
+
+    A budget holds few of the large tensors of a step: they would drive one another out before they came again.
+    """
+    return nbytes if nbytes >= LARGE and not kind[3] else kind
+
+
+def _buffer(kind: Kind, nbytes: int, known: Tensor | None) -> Tensor:
+    """An idle buffer, made into one of this kind where it is large, or a new one."""
+    dtype, size, stride, pinned = kind
+    if known is not None and (nbytes < LARGE or pinned):
+        return known
+    with torch.inference_mode(mode=False):  # the writer could not change a tensor of inference mode
+        if nbytes < LARGE or pinned:
+            return torch.empty_strided(size, stride, dtype=dtype, device="cpu", pin_memory=pinned)
+        memory = torch.from_numpy(aligned_memory(nbytes)) if known is None else known
+        return torch.empty(0, dtype=dtype).set_(memory.untyped_storage(), 0, size, stride)
 
 
 @functools.cache

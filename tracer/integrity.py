@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .direct import PAGE
 from .layout import item_size
 from .shards import INDEX_ENTRY, written_chunks
 
@@ -47,7 +48,7 @@ def check_shards(folder: Path, metadata: Mapping[str, Any], step: int | None) ->
             for slot, offset, length in written_chunks(descriptor, file.name, per_shard, wanted):
                 if packed:
                     frame_header(os.pread(descriptor, FRAME_HEADER.size, offset), nbytes, length)
-                elif length != nbytes or (offset - INDEX_ENTRY.size * per_shard) % max(nbytes, 1):
+                elif length != nbytes or (offset % PAGE and (offset - INDEX_ENTRY.size * per_shard) % max(nbytes, 1)):
                     raise ValueError(f"{file.name} is torn at its step {slot}")
 
 

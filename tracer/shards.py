@@ -9,26 +9,36 @@ from pathlib import Path
 
 import numpy as np
 
+from .direct import PAGE, open_direct
+
 __all__ = ["INDEX_ENTRY", "Shard", "write_at", "written_chunks"]
 
 INDEX_ENTRY = struct.Struct("<QQ")
 """Where a chunk lies in its shard: offset and length."""
 _NO_CHUNK = b"\xff" * INDEX_ENTRY.size
 
-FILE, END, START, LENGTH, HEAD = range(5)
-"""Words of a shard's state: the file's descriptor; where the next chunk goes; of the latest chunk its offset, its
-length (in this order, as in the index), and its first bytes, to tell it from the next."""
+FILE, DIRECT, STRIDE, END, START, LENGTH, HEAD = range(7)
+"""Words of a shard's state: the file's descriptor; that of direct writes, or -1; of what chunks' offsets are multiples;
+where the latest chunk ends; of that chunk its offset, its length (in this order, as in the index), and its first bytes,
+to tell it from the next."""
 HEAD_BYTES = 64
 STATE_WORDS = HEAD + HEAD_BYTES // 8
 
 
 class Shard:
-    """Appends chunks to one file. It stays open between chunks until it is closed, and opens again when needed."""
+    """Appends chunks to one file. It stays open between chunks until it is closed, and opens again when needed.
 
-    def __init__(self, file: Path, slots: int) -> None:
+    Args:
+        file: Where.
+        slots: Chunks that its index has room for.
+        large: Whether chunks begin on page boundaries, so that they can be written past the page cache.
+    """
+
+    def __init__(self, file: Path, slots: int, *, large: bool = False) -> None:
         self.file = file
         self.state = np.zeros(STATE_WORDS, np.int64)
-        self.state[FILE] = self.state[LENGTH] = -1
+        self.state[FILE] = self.state[DIRECT] = self.state[LENGTH] = -1
+        self.state[STRIDE] = PAGE if large else 1
         self.state_address = self.state.ctypes.data
         self._slots = slots
         self._head = self.state[HEAD:].view(np.uint8)
@@ -38,12 +48,20 @@ class Shard:
         """Whether nothing has been written yet."""
         return not self.state[END]
 
-    def open(self) -> None:
-        """Open the file, and write an empty index where it is new."""
+    def open(self, *, direct: bool = False) -> None:
+        """Open the file, and write an empty index where it is new.
+
+        Args:
+            direct: Write its large chunks past the page cache where that can be.
+        """
         if self.state[FILE] < 0:
             self.state[FILE] = os.open(self.file, os.O_RDWR | (os.O_CREAT if self.is_new else 0), 0o644)
         if self.is_new:
             self.state[END] = write_at(int(self.state[FILE]), _NO_CHUNK * self._slots, 0)
+        if not direct:
+            self._close(DIRECT)
+        elif self.state[STRIDE] == PAGE and self.state[DIRECT] < 0:
+            self.state[DIRECT] = open_direct(self.file)
 
     def append(self, slot: int, data: bytes | memoryview, *, durable: bool) -> None:
         """Write a chunk, then its entry in the index: a reader sees all of it or nothing.
@@ -52,10 +70,11 @@ class Shard:
         entry points to the same bytes.
         """
         self.open()
-        descriptor, end = int(self.state[FILE]), int(self.state[END])
+        descriptor, stride = int(self.state[FILE]), int(self.state[STRIDE])
         if not self._repeats(data):
-            self.state[END] = write_at(descriptor, data, end)
-            self.state[START], self.state[LENGTH] = end, len(data)
+            start = -(-int(self.state[END]) // stride) * stride
+            self.state[END] = write_at(descriptor, data, start)
+            self.state[START], self.state[LENGTH] = start, len(data)
             head = np.frombuffer(data[:HEAD_BYTES], np.uint8)
             self._head[: len(head)] = head
         write_at(descriptor, INDEX_ENTRY.pack(int(self.state[START]), int(self.state[LENGTH])), 16 * slot)
@@ -64,9 +83,13 @@ class Shard:
 
     def close(self) -> None:
         """Close the file; all of it is written."""
-        if self.state[FILE] >= 0:
-            os.close(int(self.state[FILE]))
-            self.state[FILE] = -1
+        self._close(FILE)
+        self._close(DIRECT)
+
+    def _close(self, word: int) -> None:
+        if self.state[word] >= 0:
+            os.close(int(self.state[word]))
+            self.state[word] = -1
 
     def _repeats(self, data: bytes | memoryview) -> bool:
         """Whether the latest chunk has these very bytes; it is read back only where its beginning fits."""

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .direct import LARGE, Pace
 from .encoding import blosc_options, encode
-from .layout import ArraySpec
+from .layout import ArraySpec, item_size
 from .shards import Shard, write_at
 
 __all__ = ["StoreWriter", "bulk_calls", "chunk_name"]
@@ -52,6 +53,7 @@ class StoreWriter:
         self._poked: set[Path] = set()
         self._lanes: dict[str, _Lane] = {}
         self._scratch = np.empty(0, np.uint8)
+        self._pace = Pace()
         self._published: dict[str, dict[str, Any]] = {}
         self._create()
         self.publish()
@@ -127,7 +129,7 @@ class StoreWriter:
             outer, slot = divmod(step, lane.steps)
             if lane.shard is None or lane.outer != outer:
                 lane.outer, (lane.shard, _) = outer, self._shard(path, self._arrays[path], (step,))
-            lane.shard.open()
+            lane.shard.open(direct=not self._pace.is_slow)
             address = chunk.__array_interface__["data"][0]
             ready.append((address, chunk.nbytes, *lane.blosc, lane.shard.state_address, slot))
             given.append((path, (step,), chunk[None]))
@@ -135,7 +137,7 @@ class StoreWriter:
         try:
             while ready:
                 self._scratch = bulk.scratch_for(ready, self._scratch)
-                done = bulk.append_all(ready, self._scratch)
+                done = bulk.append_all(ready, self._scratch, self._pace)
                 ready, given = ready[done:], given[done:]
                 if given:  # the system did not take it: try once more, in a way that tells why
                     self.append(*given.pop(0))
@@ -209,7 +211,8 @@ class StoreWriter:
         shard = self._shards.get(key)
         if shard is None:
             slots = math.prod(spec.chunks_per_shard)
-            shard = self._shards[key] = Shard(self._chunk_file(*key), slots)
+            large = math.prod(spec.chunk) * item_size(spec.dtype) >= LARGE
+            shard = self._shards[key] = Shard(self._chunk_file(*key), slots, large=large)
             if (before := self._shards.get((path, (place[0] - 1, *place[1:])))) in self._open:
                 self._open.remove(before)
                 before.close()

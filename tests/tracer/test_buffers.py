@@ -27,6 +27,24 @@ def test_a_buffer_comes_back_for_the_same_kind_of_tensor() -> None:
     assert _take(pool, torch.ones(2, 3, 4, 4), wait=True) is first
 
 
+def test_a_large_buffer_serves_any_tensor_of_its_size() -> None:
+    """What held a large tensor is made into memory for another one of as many bytes, on a page boundary."""
+    pool = BufferPool(1 << 22)
+    first = _take(pool, torch.zeros(2, 3, 256, 256), wait=True)
+    assert first is not None and first.data_ptr() % 4096 == 0
+    pool.give([first])
+    other = torch.zeros(6, 512, 256, dtype=torch.float16)
+    second = _take(pool, other, wait=False)
+    assert second is not None and second.data_ptr() == first.data_ptr()
+    assert (second.dtype, second.shape, second.is_contiguous()) == (other.dtype, other.shape, True)
+    second.copy_(torch.ones_like(other))
+    pool.give([second])
+    assert _take(pool, torch.zeros(4, 256, 256).to(memory_format=torch.preserve_format), wait=False) is not None
+    image = torch.zeros(2, 3, 256, 256).to(memory_format=torch.channels_last)
+    third = _take(pool, image, wait=False)
+    assert third is not None and third.stride() == image.stride() and third.data_ptr() == first.data_ptr()
+
+
 def test_a_buffer_keeps_the_usual_memory_orders() -> None:
     """A channels-last tensor gets a channels-last buffer; views with holes get a dense one."""
     pool = BufferPool(1 << 20)

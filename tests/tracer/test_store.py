@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import struct
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from diffusion_xray.tracer.direct import PAGE, aligned_memory
+from diffusion_xray.tracer.integrity import check_shards
 from diffusion_xray.tracer.layout import (
     IO_GROUP,
     SITE_BLOCK,
@@ -115,10 +118,42 @@ def test_appending_in_bulk_writes_the_same_bytes(several: list[tuple[ArraySpec, 
         two.close()
 
 
-def test_a_refused_write_in_bulk_tells_the_reason_and_keeps_the_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("codec", ["raw", "lz4"])
+def test_large_chunks_begin_on_pages(tmp_path: Path, codec: Codec) -> None:
+    """Chunks written past the page cache leave the files of single appends, which all libraries read alike."""
+    random = np.random.default_rng(0)
+    spec = tensor_spec("x", "float32", (300_001,), ("a",), steps=STEPS, codec=codec, attributes={})
+    noise = random.standard_normal((2, 300_001), np.float32)
+    chunks = [noise[0], np.zeros(300_001, np.float32), noise[1], noise[1], noise[0]]
+    one, two = (StoreWriter(tmp_path / f"{name}.zarr", {}) for name in ("one", "two"))
+    for store in (one, two):
+        store.add_array(spec)
+        store.publish()
+    for step, chunk in enumerate(chunks):
+        one.append("x", (step,), chunk[None])
+        two.append_all([("x", step, in_pages(chunk))])
+        assert same(by_zarr(two.path, "x")[step], chunk) and same(by_tensorstore(two.path, "x")[step], chunk)
+    shard = (two.path / "x" / "c.0.0").read_bytes()
+    assert shard == (one.path / "x" / "c.0.0").read_bytes()
+    offsets = [offset for offset, _ in struct.iter_unpack("<QQ", shard[: 16 * len(chunks)])]
+    assert all(offset % PAGE == 0 for offset in offsets) and offsets[2] == offsets[3] and len(set(offsets)) == 4
+    check_shards(two.path / "x", spec.metadata(), None)
+    one.close()
+    two.close()
+
+
+def in_pages(chunk: NDArray[Any]) -> NDArray[Any]:
+    """The chunk in memory that begins on a page boundary, as copies of tensors do."""
+    memory = aligned_memory(chunk.nbytes).view(chunk.dtype)
+    memory[:] = chunk
+    return memory
+
+
+@pytest.mark.parametrize("large", [100_000, 1_000_000])
+def test_a_refused_write_in_bulk_tells_the_reason_and_keeps_the_rest(tmp_path: Path, large: int) -> None:
     """When the system takes only a part of a chunk, its error is raised; the chunks before it are there."""
     store = StoreWriter(tmp_path / "t.zarr", {})
-    sizes = {"small": 10, "large": 100_000, "after": 10}
+    sizes = {"small": 10, "large": large, "after": 10}
     for path, size in sizes.items():
         store.add_array(tensor_spec(path, "float32", (size,), ("a",), steps=STEPS, codec="raw", attributes={}))
     store.publish()
@@ -126,7 +161,7 @@ def test_a_refused_write_in_bulk_tells_the_reason_and_keeps_the_rest(tmp_path: P
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            store.append_all([(path, 0, np.ones(size, np.float32)) for path, size in sizes.items()])
+            store.append_all([(path, 0, in_pages(np.ones(size, np.float32))) for path, size in sizes.items()])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         store.close()

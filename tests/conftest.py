@@ -1,4 +1,4 @@
-"""What holds for every test: no network, two threads, and a terminal that draws the same everywhere."""
+"""What holds for every test: no network, two threads at most, and a terminal that draws the same everywhere."""
 
 import os
 import sys
@@ -11,6 +11,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TEXTUAL_ANIMATIONS"] = "none"
 os.environ["TEXTUAL_COLOR_SYSTEM"] = "truecolor"
 os.environ.pop("NO_COLOR", None)
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: threads of its own would only wait for theirs
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -127,5 +127,7 @@ def test_stages_in_the_wrong_order(tmp_path: Path) -> None:
     first, second = random_floyd()
     first.save_pretrained(tmp_path / "first")
     second.save_pretrained(tmp_path / "second")
-    with pytest.raises(RecipeError, match=r"--model .*second.* is a IFSuperResolutionPipeline, which is not this stage"):
+    with pytest.raises(
+        RecipeError, match=r"--model .*second.* is a IFSuperResolutionPipeline, which is not this stage"
+    ):
         cascade(Lab(tmp_path, model=str(tmp_path / "second"), device="cpu", quiet=True), stage2=str(tmp_path / "first"))

@@ -18,10 +18,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-__all__ = ["is_out_of_memory", "load_weights", "why_not"]
+__all__ = ["folder_fault", "is_out_of_memory", "load_weights", "why_not"]
 
 _INDEX = "model_index.json"
 """What a folder of a pipeline has at its top."""
+_LONGEST = 240
+"""Characters of another library's message that are shown."""
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
@@ -52,7 +54,7 @@ def why_not(model: str, device: str, error: BaseException) -> str:
     if is_out_of_memory(error):
         return f"{model!r} does not fit into the memory of {device}: try a smaller model, or --device cpu"
     if Path(model).is_dir():
-        return _about_folder(Path(model), error)
+        return folder_fault(Path(model)) or f"the folder '{model}' cannot be loaded, {_first_line(error)}"
     if Path(model).exists():
         return f"{model!r} is a file: give the folder of a pipeline, or the id of one on the hub"
     if model.startswith((".", "/", "~")) or "\\" in model or model.count("/") > 1:
@@ -67,18 +69,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(sign in str(error).lower() for sign in _NO_MEMORY)
 
 
-def _about_folder(folder: Path, error: BaseException) -> str:
+def folder_fault(folder: Path, without: Sequence[str] = ()) -> str:
+    """What a folder lacks to be a pipeline; "" where all its parts are there."""
     try:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return f"the folder '{folder}' holds no pipeline: it has no {_INDEX}, as save_pretrained writes it"
     except (OSError, ValueError):
         return f"the folder '{folder}' is damaged: its {_INDEX} cannot be read; download it again"
-    parts = {name: part for name, part in index.items() if isinstance(part, list)} if isinstance(index, dict) else {}
-    missing = [f"{name}/" for name, part in parts.items() if part and part[0] and not (folder / name).is_dir()]
-    if missing:
-        return f"the folder '{folder}' lacks {', '.join(missing)}: download it again, all of it"
-    return f"the folder '{folder}' cannot be loaded, {_first_line(error)}"
+    if not isinstance(index, dict) or not index.get("_class_name"):
+        return f"the folder '{folder}' is damaged: its {_INDEX} names no pipeline; download it again"
+    needed = [name for name, part in index.items() if isinstance(part, list) and any(part) and name not in without]
+    missing = [f"{name}/" for name in needed if not (folder / name).is_dir() or not any((folder / name).iterdir())]
+    return f"the folder '{folder}' lacks {', '.join(missing)}: download it again, all of it" if missing else ""
 
 
 def _about_hub(model: str, errors: Sequence[BaseException]) -> str:
@@ -123,4 +126,5 @@ def _is_of_network(error: BaseException) -> bool:
 
 def _first_line(error: BaseException) -> str:
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
     return f"{type(error).__name__}: {line}" if line else type(error).__name__

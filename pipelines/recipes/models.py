@@ -6,6 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from diffusion_xray.pipelines.shapes.load import load_pipeline
 from diffusion_xray.tracer.errors import RecipeError
 
-from .loading import load_weights, why_not
+from .loading import folder_fault, load_weights, why_not
 
 __all__ = ["Model", "open_model"]
 
@@ -69,6 +70,8 @@ def open_model(
     device = _usable(device or ("cuda" if model is not None and torch.cuda.is_available() else "cpu"))
     if model is None:
         return Model("the embedded model", load_pipeline().to(device))
+    if Path(model).is_dir() and (fault := folder_fault(Path(model), without)):
+        raise RecipeError(fault)  # diffusers would make do with some parts that are empty
     try:
         return Model(model, load(model, device, without).to(device))
     except Exception as error:

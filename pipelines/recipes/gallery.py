@@ -7,12 +7,13 @@ import gc
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from diffusion_xray.tracer.commands.protocol import print_json
-from diffusion_xray.tracer.errors import DxrayError, RecipeError, StoreError
+from diffusion_xray.tracer.errors import DxrayError, StoreError
 from diffusion_xray.tracer.info import printable
 
 from .command import parse
@@ -24,18 +25,19 @@ from .registry import Listed, chapter_summary, list_recipes, load_recipe
 __all__ = ["run_all"]
 
 
-def run_all(options: argparse.Namespace) -> int:
-    """Run every recipe with its defaults and write the gallery; the exit code is 1 when one of them failed.
+def run_all(options: argparse.Namespace, recipes: Sequence[Listed] | None = None) -> int:
+    """Run recipes with their defaults and write the gallery; the exit code is 1 when one of them failed.
 
     The page is there from the first recipe on, so that whatever ends the run leaves what was done.
 
+    Args:
+        options: Options of every recipe.
+        recipes: Which; None for all that are installed.
+
     Raises:
-        RecipeError: None is installed.
         StoreError: The page cannot be written.
     """
-    found = list_recipes()
-    if not found:
-        raise RecipeError("no recipe is installed: install diffusion-xray anew, its entry points are missing")
+    found = list_recipes() if recipes is None else list(recipes)
     chapters = {listed.chapter: chapter_summary(listed.name) for listed in reversed(found)}
     page = Page(options.model, len(found), chapters)
     path: Path = options.out / "index.html"
@@ -48,7 +50,8 @@ def run_all(options: argparse.Namespace) -> int:
             page.entries.append(_attempt(listed, options))
             page.seconds = time.monotonic() - started
             _write(path, page.html())
-            gc.collect()  # traced modules and their hooks refer to one another, and figures to their axes
+            for _ in range(2):  # traced modules and their hooks refer to one another; figures go in the second round
+                gc.collect()
     except KeyboardInterrupt:
         print(printable(f"dxray: {len(page.entries)} of {len(found)} recipes are in {path}"), file=sys.stderr)
         raise

@@ -72,6 +72,9 @@ def cascade(
         seed: Of all noise.
     """
     first, second = _stages(lab, stage2)
+    known = second.image_noising_scheduler.config.num_train_timesteps
+    if not 0 <= noise_level < known:
+        raise RecipeError(f"--noise-level {noise_level}: stage 2 knows levels from 0 to {known - 1}")
     for pipe in (first, second):
         pipe.scheduler.set_timesteps(steps)
     parts = {
@@ -119,6 +122,9 @@ def cascade(
     lab.found("largest difference to diffusers' stage 2", float((large - theirs_2).abs().max()))
     signal = second.image_noising_scheduler.alphas_cumprod.sqrt()
     lab.found("signal left in what stage 2 is given", 100 * float(signal[noise_level]), "%")
+    other = 0 if noise_level > len(signal) // 2 else len(signal) - 1
+    told_otherwise = _told_otherwise(second, torch.cat([start, noised], dim=1), text, level, other)
+    lab.found(f"change of stage 2's prediction when told level {other}", 100 * told_otherwise, "%")
     lab.found("side of stage 1's picture", small.shape[-1], "px")
     lab.found("side of stage 2's picture", large.shape[-1], "px")
 
@@ -180,6 +186,16 @@ def _denoise(
     return x, film
 
 
+def _told_otherwise(pipe: Any, given: Tensor, text: Tensor, level: Tensor, other: int) -> float:
+    """How much of the first prediction, relative to its length, hangs on the noise level that the UNet is told."""
+    labels = (level, torch.full_like(level, other))
+    first, second = (
+        pipe.unet(given, pipe.scheduler.timesteps[0], encoder_hidden_states=text, class_labels=label).sample[:, :3]
+        for label in labels
+    )
+    return float((second - first).norm() / first.norm())
+
+
 def _noise(pipe: Any, random: torch.Generator) -> Tensor:
     size = pipe.unet.config.sample_size
     noise: Tensor = randn_tensor((1, 3, size, size), random, pipe.unet.device, pipe.unet.dtype)
@@ -193,7 +209,8 @@ def _stages(lab: Lab, stage2: str | None) -> tuple[Any, Any]:
         RecipeError: One stage only was named, or one is no stage of DeepFloyd IF.
     """
     if lab.model is None and stage2 is None:
-        return random_floyd()
+        first, second = random_floyd()
+        return first.to(lab.device or "cpu"), second.to(lab.device or "cpu")
     if lab.model is None or stage2 is None:
         raise RecipeError("a cascade needs both: --model DeepFloyd/IF-I-XL-v1.0 --stage2 DeepFloyd/IF-II-L-v1.0")
     first = lab.pipeline()

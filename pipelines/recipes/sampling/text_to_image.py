@@ -95,11 +95,11 @@ def _arguments(
 
 
 def _draw_x0(lab: Lab, pipe: Any, trace: Trace, picture: Any) -> None:
-    """The expected picture at up to eight steps, and the picture."""
+    """The expected picture at up to six steps, and the picture."""
     loop = trace.steps
     if "x0" not in loop:
         return
-    at = sorted({round(step) for step in np.linspace(0, len(trace) - 1, min(len(trace), 8))})
+    at = sorted({round(step) for step in np.linspace(0, len(trace) - 1, min(len(trace), 6))})
     x0 = loop["x0"].values
     height, width = pixels(picture).shape[:2]
     shown: list[Any] = [_decoded(pipe, torch.from_numpy(x0[step]), height, width) for step in at]
@@ -108,7 +108,7 @@ def _draw_x0(lab: Lab, pipe: Any, trace: Trace, picture: Any) -> None:
     half = np.abs(x0[len(x0) // 2] - x0[-1]).mean() / max(float(np.abs(x0[0] - x0[-1]).mean()), 1e-12)
     lab.found("what is left of x0's way at half time", 100 * float(half), "%")
     titles = [f"t = {trace.timestep[step]:.3g}" for step in at]
-    figure = picture_grid([[*shown, picture]], row_titles=["x0"], column_titles=[*titles, "picture"], side=1.35)
+    figure = picture_grid([[*shown, picture]], column_titles=[*titles, "picture"], side=1.35)
     lab.figure("x0", figure, "What the model expects the picture to be, from the first step to the last.")
 
 

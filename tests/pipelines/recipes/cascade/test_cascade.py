@@ -81,6 +81,7 @@ def test_stage_2_is_told_the_picture_and_its_noise(lab: Lab, trace: Trace) -> No
     assert abs(noise.mean()) < 0.03 and noise.std() == pytest.approx(1, abs=0.03)
     levels = trace["unet_2.class_embedding"]["output"].values[STEPS:]
     assert (levels == levels[:1]).all()  # the level stays while the timestep moves
+    assert lab["change of stage 2's prediction when told level 999"] > 1
 
 
 def test_each_stage_has_its_pictures(trace: Trace) -> None:
@@ -120,6 +121,13 @@ def test_one_stage_is_no_cascade(tmp_path: Path) -> None:
         cascade(Lab(tmp_path, model="DeepFloyd/IF-I-XL-v1.0", quiet=True))
     with pytest.raises(RecipeError, match="needs both"):
         cascade(Lab(tmp_path, quiet=True), stage2="DeepFloyd/IF-II-L-v1.0")
+
+
+def test_a_noise_level_that_there_is_not(tmp_path: Path) -> None:
+    """It is refused before anything runs."""
+    with pytest.raises(RecipeError, match="--noise-level 1000: stage 2 knows levels from 0 to 999"):
+        cascade(Lab(tmp_path, quiet=True), noise_level=1000)
+    assert not list(tmp_path.iterdir())
 
 
 def test_stages_in_the_wrong_order(tmp_path: Path) -> None:

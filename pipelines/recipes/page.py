@@ -7,6 +7,7 @@ import html
 import itertools
 import re
 import shlex
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +106,8 @@ def _prose(text: str) -> str:
     """A docstring as paragraphs; what is indented in it (formulas, sources) keeps its lines."""
     parts = []
     for block in re.split(r"\n\s*\n", text):
-        words = _ADDRESS.sub(lambda found: f'<a href="{found[0]}">{found[0]}</a>', _escaped(block))
+        escaped = _escaped(textwrap.dedent(block))
+        words = _ADDRESS.sub(lambda found: f'<a href="{found[0]}">{found[0]}</a>', escaped)
         is_indented = all(line.startswith("  ") for line in block.splitlines())
         parts.append(f"<pre>{words}</pre>" if is_indented else f"<p>{words}</p>")
     return "".join(parts)

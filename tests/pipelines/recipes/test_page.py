@@ -86,7 +86,7 @@ def test_what_is_in_a_section(page: Page) -> None:
     assert "A &quot;red&quot; &lt;picture&gt;</figcaption>" in html
     assert "<tr><td>share of &lt;leek&gt;</td><td>12.35 %</td></tr>" in html
     assert "$ dxray run soup --name &#x27;a &amp; b&#x27;\n$ dxray view &#x27;" in html
-    assert "<details><summary>How it works</summary><p>Stirred &lt; twice.</p><pre>  t = n * s</pre>" in html
+    assert "<details><summary>How it works</summary><p>Stirred &lt; twice.</p><pre>t = n * s</pre>" in html
     assert '<a href="https://example.org/a?b=1&amp;c=2">' in html
     assert "Then &lt;b&gt;eaten&lt;/b&gt;." in html
     assert '<p class="error">no &lt;flour&gt;</p>' in html

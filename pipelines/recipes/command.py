@@ -5,22 +5,27 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusion_xray.tracer.commands.protocol import print_json
+from diffusion_xray.tracer.errors import RecipeError
 from diffusion_xray.tracer.info import printable
 from diffusion_xray.tracer.plugins import find
 
 from ..libraries import quieten
-from .registry import RECIPES, list_recipes, load_recipe
+from .registry import RECIPES, chapter_summary, list_recipes, load_recipe, option_names
 
 if TYPE_CHECKING:
     from .outcome import Outcome
     from .registry import Recipe
 
 __all__ = ["Run", "parse"]
+
+_VALUED = ("--device", "--model", "--out")
+"""Options of every recipe that a value follows."""
 
 
 class Run:
@@ -38,7 +43,7 @@ class Run:
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
         _add_common(parser)
         parser.add_argument("--all", action="store_true", help="run every recipe and write a gallery")
-        parser.add_argument("recipe", nargs="?", choices=sorted(find(RECIPES)), metavar="NAME", help="the recipe")
+        parser.add_argument("recipe", nargs="?", metavar="NAME", help="the recipe")
         parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
     def run(self, options: argparse.Namespace) -> int:
@@ -48,6 +53,8 @@ class Run:
         if options.all:
             from .gallery import run_all
 
+            if options.recipe is not None:
+                raise RecipeError(f"--all runs every recipe: leave out {options.recipe!r}, or --all")
             return run_all(options)
         from .outcome import perform
 
@@ -60,6 +67,16 @@ class Run:
             _print(outcome)
         return 0
 
+    def complete(self, before: Sequence[str], word: str) -> list[str] | None:
+        """For tab completion: names of recipes, and after one its options."""
+        names = find(RECIPES)
+        name = next((given for given in before if given in names), None)
+        if before and before[-1] in _VALUED:
+            return []  # a file, or a name that nobody knows
+        if name is not None:
+            return [*option_names(name), *_VALUED, "--help", "--json"] if word.startswith("-") else []
+        return None if word.startswith("-") else sorted(names)
+
 
 def _add_common(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
@@ -69,7 +86,11 @@ def _add_common(parser: argparse._ActionsContainer) -> None:
 
 
 def parse(recipe: Recipe, common: argparse.Namespace, rest: Sequence[str]) -> argparse.Namespace:
-    """Read what stands after a recipe's name; options of every recipe that were given before it count as well."""
+    """Read what stands after a recipe's name; options of every recipe that were given before it count as well.
+
+    Raises:
+        RecipeError: The recipe has an option that cannot be one.
+    """
     from .options import add_options, described
 
     parser = argparse.ArgumentParser(
@@ -77,8 +98,11 @@ def parse(recipe: Recipe, common: argparse.Namespace, rest: Sequence[str]) -> ar
         description=described(recipe.function)[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_options(parser, recipe.function)
-    _add_common(parser.add_argument_group("options of every recipe"))
+    try:
+        _add_common(parser.add_argument_group("options of every recipe"))
+        add_options(parser, recipe.function)
+    except Exception as error:
+        raise RecipeError(f"recipe {recipe.name!r} cannot be run: {printable(error)}") from error
     parser.set_defaults(out=common.out, model=common.model, device=common.device, json=common.json)
     return parser.parse_args(rest)
 
@@ -89,11 +113,13 @@ def _list(*, as_json: bool) -> int:
         print_json([dataclasses.asdict(listed) for listed in found])
         return 0
     width = max((len(listed.name) for listed in found), default=0)
-    for chapter, recipes in itertools.groupby(found, key=lambda listed: listed.chapter):
-        print(printable(chapter))
+    for chapter, group in itertools.groupby(found, key=lambda listed: listed.chapter):
+        recipes = list(group)
+        print(printable(chapter_summary(recipes[0].name).rstrip(".") or chapter))
         for listed in recipes:
             print(printable(f"  {listed.name:{width}}  {listed.summary}"))
-    print("\ndxray run NAME --help explains one; dxray run NAME runs it")
+        print()
+    print("dxray run NAME --help explains one; dxray run NAME runs it")
     return 0
 
 
@@ -104,4 +130,4 @@ def _print(outcome: Outcome) -> None:
         print(f"\n{printable(shown.file)}\n  {printable(shown.caption)}")
     print()
     for path in outcome.traces:
-        print(printable(f"dxray view {path}"))
+        print(printable(shlex.join(["dxray", "view", str(path)])))

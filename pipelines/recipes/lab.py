@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from diffusion_xray.tracer import Tracer
 from diffusion_xray.tracer.capture import Capture, Level
+from diffusion_xray.tracer.errors import StoreError
 
 from .models import open_model
 
@@ -43,8 +44,13 @@ class Finding:
     value: float
     unit: str
 
+    @property
+    def number(self) -> str:
+        """The value with its unit."""
+        return f"{self.value:.4g} {self.unit}".strip()
+
     def __str__(self) -> str:
-        return f"{self.name}: {self.value:.4g}{' ' if self.unit else ''}{self.unit}"
+        return f"{self.name}: {self.number}"
 
 
 @dataclass(eq=False)
@@ -82,9 +88,12 @@ class Lab:
         return self._opened.pipeline(kind, quiet=self.quiet)
 
     def trace(self, traced: object, name: str = "trace", *, capture: Level | Capture = "attention") -> Tracer:
-        """A tracer that writes ``<name>.zarr`` into the folder, in place of the one of an earlier run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{name}.zarr"
+        """A tracer that writes ``<name>.zarr`` into the folder, in place of the one of an earlier run.
+
+        Raises:
+            StoreError: The folder cannot be made.
+        """
+        path = self._make_folder() / f"{name}.zarr"
         self.traces.append(path)
         return Tracer(traced, path, capture=capture, overwrite=True)
 
@@ -98,16 +107,20 @@ class Lab:
 
         Returns:
             The file.
+
+        Raises:
+            StoreError: It cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if isinstance(picture, Sequence):
-            path = self.folder / f"{name}.gif"
-            first, *others = picture
-            first.save(path, save_all=True, append_images=others, duration=_FRAME_MS, loop=0)
-        else:
-            path = self.folder / f"{name}.png"
-            save = getattr(picture, "savefig", None) or picture.save  # type: ignore[union-attr]
-            save(path)
+        path = self._make_folder() / f"{name}.{'gif' if isinstance(picture, Sequence) else 'png'}"
+        try:
+            if isinstance(picture, Sequence):
+                first, *others = picture
+                first.save(path, save_all=True, append_images=others, duration=_FRAME_MS, loop=0)
+            else:
+                save = getattr(picture, "savefig", None) or picture.save  # type: ignore[union-attr]
+                save(path)
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
         self.figures.append(Shown(path, caption))
         return path
 
@@ -122,6 +135,13 @@ class Lab:
     def progress(self, things: Iterable[T], title: str) -> Iterable[T]:
         """A progress bar around a long loop."""
         return tqdm(things, desc=title, leave=False, disable=self.quiet)
+
+    def _make_folder(self) -> Path:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot make the folder {self.folder}: {error.strerror or error}") from error
+        return self.folder
 
     @staticmethod
     def generator(seed: int) -> torch.Generator:

@@ -62,6 +62,9 @@ def encode_prompts(pipe: Any, prompts: str | Sequence[str]) -> Condition:
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if getattr(pipe, "text_encoder_2", None) is not None:
         embeddings, _, pooled, _ = pipe.encode_prompt(prompts, do_classifier_free_guidance=False)
+        if pipe.config.get("force_zeros_for_empty_prompt"):  # as SDXL was trained
+            told = torch.tensor([bool(prompt) for prompt in prompts]).to(pooled)
+            embeddings, pooled = embeddings * told[:, None, None], pooled * told[:, None]
         height = width = pipe.unet.config.sample_size * pipe.vae_scale_factor
         sizes = torch.tensor([[height, width, 0, 0, height, width]]).repeat(len(prompts), 1)
         return Condition(embeddings, {"text_embeds": pooled, "time_ids": sizes.to(pooled)})

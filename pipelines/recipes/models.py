@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 
 from diffusion_xray.pipelines.shapes.load import load_pipeline
 from diffusion_xray.tracer.errors import RecipeError
+
+from .loading import folder_fault, load_weights, why_not
 
 __all__ = ["Model", "open_model"]
 
@@ -46,24 +48,42 @@ class Model:
         return {**settings, "feature_extractor": None, **self.loaded.components}
 
 
-def open_model(model: str | None = None, *, device: str | None = None) -> Model:
+def open_model(
+    model: str | None = None,
+    *,
+    device: str | None = None,
+    without: Sequence[str] = (),
+    load: Callable[[str, str, Sequence[str]], Any] = load_weights,
+) -> Model:
     """Load a pipeline.
 
     Args:
         model: Hub id or folder; None is the embedded model, which runs on the CPU.
         device: Where it runs; None is CUDA where there is one and `model` is given, else the CPU. On CUDA weights are
-            float16, else float32.
+            of half precision, else float32.
+        without: Components that are not needed: they are None.
+        load: Loads weights by model, device and what to leave out.
 
     Raises:
         RecipeError: It cannot be found or loaded; the message says what to download or to log in to.
     """
+    device = _usable(device or ("cuda" if model is not None and torch.cuda.is_available() else "cpu"))
     if model is None:
-        return Model("the embedded model", load_pipeline().to(device or "cpu"))
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float16 if device.startswith("cuda") else torch.float32
+        return Model("the embedded model", load_pipeline().to(device))
+    if Path(model).is_dir() and (fault := folder_fault(Path(model), without)):
+        raise RecipeError(fault)  # diffusers would make do with some parts that are empty
     try:
-        loaded = DiffusionPipeline.from_pretrained(model, dtype=dtype)
-    except (OSError, ValueError) as error:
-        where = "the folder" if Path(model).exists() else "the hub's model"
-        raise RecipeError(f"cannot load {where} {model!r}: {str(error).splitlines()[0]}") from error
-    return Model(model, loaded.to(device))
+        return Model(model, load(model, device, without).to(device))
+    except Exception as error:
+        raise RecipeError(why_not(model, device, error)) from error
+
+
+def _usable(device: str) -> str:
+    """`device`, if something can be put there."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        known = ["cpu", *(["cuda"] if torch.cuda.is_available() else ())]
+        known += ["mps"] if torch.backends.mps.is_available() else []
+        raise RecipeError(f"nothing can run on the device {device!r} here: there is {', '.join(known)}") from error
+    return device

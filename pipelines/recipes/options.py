@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["add_options", "described", "given"]
+__all__ = ["add_options", "described", "given", "written"]
 
 _ENTRY = re.compile(r"^    (\w+): (.*(?:\n      .*)*)", re.MULTILINE)
 """An entry of "Args:" in a docstring, with its further lines."""
@@ -20,18 +21,23 @@ _SINGLE = (int, float, str, Path)
 def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -> None:
     """Add an option for each keyword-only parameter of `function`.
 
-    A parameter is an int, float, str, Path or bool, a `Literal` of strings, a tuple of any number of the first four, or
-    one of these or None; it has a default.
+    A parameter is an int, float, str, Path or bool, a `Literal`, a tuple of any number of the first four, or one of
+    these or None; it has a default.
+
+    Raises:
+        TypeError: A parameter is none of these.
     """
     _, helps = described(function)
-    hints = typing.get_type_hints(function)
     for name, parameter in _options(function).items():
         default = parameter.default
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        text = helps.get(name, "").replace("%", "%%")
+        if default is inspect.Parameter.empty:
+            raise TypeError(f"option {name!r} of a recipe has no default")
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        text = helps.get(name, "")
         text = text[:1].lower() + text[1:]
-        how: dict[str, Any] = {"default": default, "help": text if default is None else f"{text} ({shown})"}
-        how |= _reading(hints[name], name)
+        if default is not None and shown:
+            text = f"{text} ({'yes' if default is True else 'no' if default is False else shown})".strip()
+        how = {"default": default, "help": text.replace("%", "%%"), **_reading(_hint(function, name), name)}
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, **how)
 
 
@@ -39,6 +45,24 @@ def given(options: argparse.Namespace, function: Callable[..., Any]) -> dict[str
     """The arguments for `function` that stand in parsed options."""
     found = {name: getattr(options, name) for name in _options(function)}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def written(options: Mapping[str, Any], function: Callable[..., Any]) -> list[str]:
+    """The words of a command line that give `function` these arguments; what is as it is by default is left out."""
+    words: list[str] = []
+    for name, parameter in _options(function).items():
+        value = options.get(name, parameter.default)
+        option = name.replace("_", "-")
+        if value == parameter.default or value is None:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, tuple):
+            words += [f"--{option}", *map(str, value)]
+        else:
+            text = str(value)
+            words += [f"--{option}={text}"] if text.startswith("-") else [f"--{option}", text]
+    return words
 
 
 def described(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
@@ -53,21 +77,36 @@ def _options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {name: it for name, it in parameters.items() if it.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
+def _hint(function: Callable[..., Any], name: str) -> Any:
+    """The type of one parameter; those of the others may be known to type checkers only."""
+    plain: Any = inspect.unwrap(function)
+    alone = types.SimpleNamespace(__annotations__={name: plain.__annotations__.get(name)})
+    return typing.get_type_hints(alone, plain.__globals__)[name]
+
+
 def _reading(hint: Any, name: str) -> dict[str, Any]:
     """How argparse reads a value of a type."""
     parts = typing.get_args(hint)
-    if type(None) in parts:
-        (hint,) = (part for part in parts if part is not type(None))
+    if type(None) in parts and len(parts) == 2:
+        hint = parts[parts[0] is type(None)]
         parts = typing.get_args(hint)
     if hint is bool:
-        return {"action": argparse.BooleanOptionalAction}
+        return {"action": _Switch}
     if typing.get_origin(hint) is Literal:
-        return {"choices": parts}
-    if typing.get_origin(hint) is tuple:
+        return {"choices": parts, "type": type(parts[0])}
+    if typing.get_origin(hint) is tuple and parts[1:] == (...,) and parts[0] in _SINGLE:
         return {"type": parts[0], "nargs": "+", "metavar": _metavar(parts[0], name)}
     if hint in _SINGLE:
         return {"type": hint, "metavar": _metavar(hint, name)}
-    raise TypeError(f"option {name!r} of a recipe is a {hint}; see diffusion_xray.pipelines.recipes.options")
+    raise TypeError(f"option {name!r} of a recipe is a {hint}: docs/recipes.md has what it can be")
+
+
+class _Switch(argparse.BooleanOptionalAction):
+    """``--name`` and ``--no-name``; its help is not added to, as some versions of Python do."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.help = kwargs.get("help")
 
 
 def _metavar(kind: type, name: str) -> str:

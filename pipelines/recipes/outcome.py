@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffusion_xray.tracer.errors import RecipeError
+
 from .lab import Finding, Lab, Shown
-from .options import given
+from .loading import is_out_of_memory
+from .options import given, written
 from .registry import Recipe
 
 __all__ = ["Outcome", "perform"]
@@ -26,11 +30,8 @@ class Outcome:
     findings: tuple[Finding, ...]
     figures: tuple[Shown, ...]
     traces: tuple[Path, ...]
-
-    @property
-    def command(self) -> str:
-        """What runs it again."""
-        return f"dxray run {self.recipe}" + (f" --model {shlex.quote(self.model)}" if self.model else "")
+    command: str
+    """What runs it again."""
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -41,13 +42,39 @@ class Outcome:
             "findings": {finding.name: finding.value for finding in self.findings},
             "figures": [{"file": str(shown.file), "caption": shown.caption} for shown in self.figures],
             "traces": [str(path) for path in self.traces],
+            "command": self.command,
         }
 
 
 def perform(recipe: Recipe, options: argparse.Namespace) -> Outcome:
-    """Run a recipe in a folder of its name, with the options of every recipe and its own."""
+    """Run a recipe in a folder of its name, with the options of every recipe and its own.
+
+    Raises:
+        RecipeError: It cannot run as asked, or memory runs out.
+    """
     lab = Lab(options.out / recipe.name, options.model, device=options.device, quiet=options.json)
+    arguments = given(options, recipe.function)
     started = time.monotonic()
-    recipe.function(lab, **given(options, recipe.function))
-    seconds = time.monotonic() - started
-    return Outcome(recipe.name, lab.model, seconds, tuple(lab.findings), tuple(lab.figures), tuple(lab.traces))
+    try:
+        recipe.function(lab, **arguments)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RecipeError("memory ran out: try fewer steps, a smaller model, or --device cpu") from error
+    return Outcome(
+        recipe=recipe.name,
+        model=lab.model,
+        seconds=time.monotonic() - started,
+        findings=tuple(lab.findings),
+        figures=tuple(lab.figures),
+        traces=tuple(lab.traces),
+        command=_command(recipe, options, arguments),
+    )
+
+
+def _command(recipe: Recipe, options: argparse.Namespace, arguments: Mapping[str, Any]) -> str:
+    words = ["dxray", "run", recipe.name, *written(arguments, recipe.function)]
+    for name in ("model", "device"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name}", value]
+    return shlex.join(words)

@@ -89,6 +89,13 @@ def candidates(before: Sequence[str], word: str) -> list[str]:
     command = commands.get(before[0])
     if command is None:
         return []
+    complete = getattr(command.get_default("command"), "complete", None)
+    own = complete(before[1:], word) if complete is not None else None
+    return _beginning(word, own) if own is not None else _arguments(command, before, word)
+
+
+def _arguments(command: argparse.ArgumentParser, before: Sequence[str], word: str) -> list[str]:
+    """What argparse knows of a command's options and arguments."""
     expected = _option(command, before[-1])
     if expected is None:
         if word.startswith("-"):

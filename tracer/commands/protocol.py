@@ -17,6 +17,9 @@ class Command(Protocol):
     """A sub-command; its class docstring is the help text, the first line of it the summary in the list.
 
     A third-party package adds one through the entry point group ``diffusion_xray.commands``, naming the class.
+
+    One whose arguments argparse does not know may have a method ``complete(before, word)`` as well, for tab completion:
+    what `word` after the words `before` may become, or None where argparse knows it.
     """
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:

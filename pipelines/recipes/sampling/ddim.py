@@ -39,7 +39,7 @@ def ddim(
         seed: Of the starting noise.
     """
     pipe = require_unet(lab.pipeline())
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.scheduler.set_timesteps(steps)
     timesteps = pipe.scheduler.timesteps
     alpha_bars = pipe.scheduler.alphas_cumprod

@@ -1,0 +1,1 @@
+"""Cascades: a small picture first, then a larger one from it."""

@@ -79,7 +79,7 @@ def inpaint(
         raise RecipeError("what does the whole picture show afterwards? give --prompt with --picture and --mask")
     texts = prompt or tuple(scene.caption() for scene in _AFTER)
     prompts = [text for text in texts for _ in range(pictures)]
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.scheduler.set_timesteps(steps)
     timesteps = pipe.scheduler.timesteps
     alpha_bars = [*pipe.scheduler.alphas_cumprod[timesteps], pipe.scheduler.final_alpha_cumprod]

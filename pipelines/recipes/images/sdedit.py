@@ -45,7 +45,7 @@ def sdedit(
     pictures: int = 4,
     seed: int = 0,
 ) -> None:
-    """SDEdit: noise turns a photograph or a sketch into what the model draws.
+    """SDEdit: a photograph or a sketch, redrawn by way of noise.
 
     A picture is brought to the noise level of step i_start of the schedule and denoised from there. Its large forms
     outlive the noise, its small ones do not: those the model draws anew.
@@ -79,7 +79,7 @@ def sdedit(
     inputs, prompts = _inputs(picture, prompt, picture_size(pipe))
     if out_of_range := [start for start in i_start if not 0 <= start < steps]:
         raise RecipeError(f"i_start {out_of_range[0]} is no step of {steps}: give 0 to {steps - 1}")
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     train_steps = pipe.scheduler.config.num_train_timesteps
     timesteps = [int((train_steps - 1) * (1 - i / steps) ** 2) for i in range(steps)]
     alpha_bars = [*pipe.scheduler.alphas_cumprod[timesteps], pipe.scheduler.final_alpha_cumprod]

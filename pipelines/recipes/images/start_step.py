@@ -29,7 +29,7 @@ def start_step(
     guidance: float = 3.0,
     seed: int = 0,
 ) -> None:
-    """Image to image: encode a picture, add the noise of a step, go on from it.
+    """Image to image: noise a picture to some step, and go on from there.
 
     The first steps of a schedule settle where things are and how large. Who leaves them out, and begins with a picture
     at the noise level that they would have reached, keeps that of the picture; the rest comes from the prompt.
@@ -57,7 +57,7 @@ def start_step(
         raise RecipeError(f"start step {start_step} is no step of {steps}: give 0 to {steps - 1}")
     size = picture_size(pipe)
     given = (photograph(size) if picture is None else open_picture(picture, size))[None]
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.scheduler.set_timesteps(steps)
     timesteps = pipe.scheduler.timesteps[start_step:]
     alpha_bars = pipe.scheduler.alphas_cumprod
@@ -87,7 +87,7 @@ def start_step(
 
     kind = StableDiffusionXLImg2ImgPipeline if hasattr(pipe, "text_encoder_2") else StableDiffusionImg2ImgPipeline
     theirs = lab.pipeline(kind)
-    theirs.scheduler = DDIMScheduler.from_config(theirs.scheduler.config)
+    theirs.scheduler = DDIMScheduler.from_config(theirs.scheduler.config, clip_sample=False)
     strength = min(1.0, (steps - start_step + 0.5) / steps)  # half a step more, or rounding might take one away
     expected = theirs(
         prompt,

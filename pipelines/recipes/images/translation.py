@@ -77,7 +77,7 @@ def translation(
     if not 0 <= start_step < steps:
         raise RecipeError(f"start step {start_step} is no step of {steps}: give 0 to {steps - 1}")
     sources, prompts = _sources(picture, picture_size(pipe)), _prompts(picture, prompt)
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.scheduler.set_timesteps(steps)
     timesteps = pipe.scheduler.timesteps
     clean = encode_pictures(pipe, sources).repeat(len(prompts), 1, 1, 1)

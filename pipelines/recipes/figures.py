@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["curves", "film", "heat", "new_figure", "picture_grid", "pixels"]
 
 _INK = "#24292f"
+_EDGE = "#d0d7de"
+"""Around pictures, so that a white one ends somewhere."""
 _COLOURS = ("#0969da", "#cf222e", "#1a7f37", "#9a6700", "#8250df", "#0598bc", "#57606a", "#bf3989")
 _STYLE: Any = {
     "axes.edgecolor": "#8c959f",
@@ -105,6 +107,9 @@ def picture_grid(
     for row, pictures in enumerate(rows):
         for column, picture in enumerate(pictures):
             axes[row, column].imshow(pixels(picture), interpolation="nearest")
+            axes[row, column].set_axis_on()
+            axes[row, column].set(xticks=[], yticks=[])
+            axes[row, column].spines[:].set(visible=True, color=_EDGE, linewidth=0.5)
     for axis, text in zip(axes[0], column_titles, strict=False):
         axis.set_title(text, fontsize=8)
     for axis, text in zip(axes[:, 0], row_titles, strict=False):

@@ -1,0 +1,1 @@
+"""Recipes that start from a picture."""

@@ -193,3 +193,15 @@ def test_inputs_named_by_anything_stay_inside_their_group(tmp_path: Path) -> Non
     assert {file.name for file in tmp_path.iterdir()} == {"run.zarr"}
     with xarray.open_datatree(tmp_path / "run.zarr") as tree:
         assert len(tree["model"].ds) == 4
+
+
+@pytest.mark.parametrize(("copies", "known"), [(1, {}), (2, {"model": {"batch": ["unconditional", "conditional"]}})])
+def test_guidance_of_a_hand_written_loop(tmp_path: Path, copies: int, known: dict[str, Any]) -> None:
+    """Where a denoiser's batch is twice that of the latents recorded, it holds the two branches of guidance."""
+    model, latents = nn.Conv2d(4, 4, 1), torch.zeros(3, 4, 8, 8)
+    with torch.no_grad(), Tracer(model, tmp_path / "run.zarr") as tracer:
+        for step in range(2):
+            tracer.step(step)
+            output = model(torch.cat([latents] * copies)).chunk(copies)[-1]
+            tracer.record_latents(latents, model_output=output)
+    assert tracer.trace.info.guidance == known

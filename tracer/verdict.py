@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .divergence import Comparison, Divergence, Evidence
+from .divergence_report import entry_of
 from .errors import ComparisonError, TraceFormatError
 from .info import SiteInfo
 from .pairing import SitePair
@@ -90,12 +92,52 @@ class Verdict:
             return
         if table.errors:
             (row, link), error = next(iter(table.errors.items()))
+            at = table.at(row, link)
+            step = f" at step {at.steps[0]}" if at.steps else ""
             raise TraceFormatError(
-                f"{len(table.errors)} tensors cannot be read, the first {table.pairing.pairs[row].a.key} "
-                f"at step {link}: {error}"
+                f"{len(table.errors)} tensors cannot be read, the first {at.pair.a.key}{step}: {error}"
             )
         if not self.evidence.any():
             raise ComparisonError(f"nothing was recorded in both {a.name} and {b.name} that could be compared")
+
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON, for programs."""
+        comparison, table = self.comparison, self.comparison.table
+        return {
+            "a": str(comparison.a.path),
+            "b": str(comparison.b.path),
+            "diverges": bool(self.partings),
+            "tolerance": self.tolerance,
+            "first": self.first and entry_of(self.first),
+            "layers": [
+                {
+                    "site": parting.pair.a.key,
+                    "site_b": parting.pair.b.key,
+                    "tolerance": parting.tolerance,
+                    "problem": parting.pair.problem,
+                    "first": parting.first and entry_of(parting.first),
+                    "worst": parting.worst and entry_of(parting.worst),
+                }
+                for parting in self.partings
+            ],
+            "compared": {
+                "tensors": len(table),
+                **{f"from_{kind.name.lower()}": int((self.evidence == kind).sum()) for kind in Evidence if kind < 3},
+            },
+            "steps": {
+                "linked_by": table.links.by,
+                "pairs": table.links.pairs,
+                "only_a": table.links.only_a,
+                "only_b": table.links.only_b,
+            },
+            "only_a": [site.key for site in self.only_a],
+            "only_b": [site.key for site in self.only_b],
+            "differs": {fact.name: {"a": fact.a, "b": fact.b} for fact in self.differing_facts},
+            "unreadable": [
+                {"site": table.pairing.pairs[row].a.key, "link": link, "error": error}
+                for (row, link), error in table.errors.items()
+            ],
+        }
 
     def _partings(self) -> Iterator[Parting]:
         table = self.comparison.table

@@ -8,13 +8,12 @@ import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tqdm import tqdm
 
 from ..capture import matches
 from ..divergence import Comparison, Divergence, Evidence
-from ..divergence_report import entry_of
 from ..errors import ComparisonError
 from ..info import SiteInfo, printable
 from ..pairing import LINKS, Names, pair_sites
@@ -62,6 +61,8 @@ class Diff:
         parser.add_argument("--link", choices=LINKS, default="index", help="how steps belong together (index)")
         parser.add_argument(
             "--rename",
+            "--names",  # as in dxray view --compare
+            dest="rename",
             metavar="A=B",
             action="append",
             default=[],
@@ -76,7 +77,7 @@ class Diff:
         names = {**(_names_in(options.map) if options.map else {}), **dict(map(_rule, options.rename))}
         verdict = _judge(open_trace(options.a), open_trace(options.b), names, options)
         if options.json:
-            print_json(_document(verdict))
+            print_json(verdict.document())
         elif len(verdict.comparison.table):
             _print(verdict, everything=options.all)
         verdict.check()
@@ -138,7 +139,7 @@ def _print(verdict: Verdict, *, everything: bool) -> None:
         *(("differs", f"{f.name}: {_short(f.a)} in A, {_short(f.b)} in B") for f in verdict.differing_facts),
         ("only in A", _lone(verdict.only_a, links.only_a, everything=everything)),
         ("only in B", _lone(verdict.only_b, links.only_b, everything=everything)),
-        *(("unreadable", f"{table.pairing.pairs[row].a.key}: {error}") for (row, _), error in table.errors.items()),
+        ("unreadable", _unreadable(verdict)),
     ]
     for label, text in lines:
         if text:
@@ -177,45 +178,6 @@ def _row(parting: Parting) -> tuple[str, ...]:
     )
 
 
-def _document(verdict: Verdict) -> dict[str, Any]:
-    comparison, table = verdict.comparison, verdict.comparison.table
-    return {
-        "a": str(comparison.a.path),
-        "b": str(comparison.b.path),
-        "diverges": bool(verdict.partings),
-        "tolerance": verdict.tolerance,
-        "first": verdict.first and entry_of(verdict.first),
-        "layers": [
-            {
-                "site": parting.pair.a.key,
-                "site_b": parting.pair.b.key,
-                "tolerance": parting.tolerance,
-                "problem": parting.pair.problem,
-                "first": parting.first and entry_of(parting.first),
-                "worst": parting.worst and entry_of(parting.worst),
-            }
-            for parting in verdict.partings
-        ],
-        "compared": {
-            "tensors": len(table),
-            **{f"from_{kind.name.lower()}": int((verdict.evidence == kind).sum()) for kind in Evidence if kind < 3},
-        },
-        "steps": {
-            "linked_by": table.links.by,
-            "pairs": table.links.pairs,
-            "only_a": table.links.only_a,
-            "only_b": table.links.only_b,
-        },
-        "only_a": [site.key for site in verdict.only_a],
-        "only_b": [site.key for site in verdict.only_b],
-        "differs": {fact.name: {"a": fact.a, "b": fact.b} for fact in verdict.differing_facts},
-        "unreadable": [
-            {"site": table.pairing.pairs[row].a.key, "link": link, "error": error}
-            for (row, link), error in table.errors.items()
-        ],
-    }
-
-
 def _lone(sites: Sequence[SiteInfo], steps: Sequence[int], *, everything: bool) -> str:
     """What only one trace has."""
     named = sites if everything else sites[:_NAMED]
@@ -224,6 +186,16 @@ def _lone(sites: Sequence[SiteInfo], steps: Sequence[int], *, everything: bool) 
     if sites:
         parts.append(f"{_count(len(sites), 'tensor')}: {', '.join([*(site.key for site in named), *more])}")
     return "; ".join(parts)
+
+
+def _unreadable(verdict: Verdict) -> str:
+    """The first of what cannot be read, and how many more there are."""
+    table = verdict.comparison.table
+    if not table.errors:
+        return ""
+    (row, _), error = next(iter(table.errors.items()))
+    more = f", and {len(table.errors) - 1} more" if len(table.errors) > 1 else ""
+    return f"{table.pairing.pairs[row].a.key}: {error}{more}"
 
 
 def _ranges(steps: Sequence[int]) -> str:
@@ -258,4 +230,4 @@ def _count(count: int, thing: str) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+    return (text or "–") if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"

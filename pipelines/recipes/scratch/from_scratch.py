@@ -52,8 +52,8 @@ def from_scratch(
 ) -> None:
     """Stable Diffusion in plain PyTorch, equal to that of diffusers.
 
-    CLIP's text encoder, the VAE, the UNet and the loop of DDIM in some 700 lines, pipelines/scratch, to be read from
-    blocks.py to weights.py. Weights saved by diffusers are copied by a map of names, each exactly once.
+    CLIP's text encoder, the VAE, the UNet and the loop are in pipelines/scratch, some 850 lines, to be read from
+    blocks.py to sampler.py. Weights saved by diffusers are copied by a map of names, each exactly once.
 
       Rombach, Blattmann, Lorenz, Esser, Ommer 2022, High-Resolution Image Synthesis with Latent Diffusion Models;
       https://arxiv.org/abs/2112.10752

@@ -107,6 +107,7 @@ class Tracer:
         self._stack = ModuleStack()
         self._steps = StepsTap()
         self._step_offset = 0
+        self._loop_over = False
         self._started = 0.0
 
     @property
@@ -165,10 +166,12 @@ class Tracer:
         self._check_recording("step")
         if index is None:
             self._clock.run_ended()
+            self._loop_over = True
             return
         last = self._clock.last_step
-        if last is not None and index + self._step_offset < last:
+        if last is not None and index + self._step_offset < last + self._loop_over:
             self._step_offset = last + 1
+        self._loop_over = False
         self._clock.set_step(index + self._step_offset, float(timestep), float(sigma))
 
     def record(self, name: str, tensor: Tensor) -> Summary:

@@ -205,3 +205,14 @@ def test_guidance_of_a_hand_written_loop(tmp_path: Path, copies: int, known: dic
             output = model(torch.cat([latents] * copies)).chunk(copies)[-1]
             tracer.record_latents(latents, model_output=output)
     assert tracer.trace.info.guidance == known
+
+
+def test_loops_of_one_step_follow_one_another(tmp_path: Path) -> None:
+    """A loop that was said to be over is not gone on with: each of three loops has steps of its own."""
+    with torch.no_grad(), Tracer(nn.Linear(2, 2), tmp_path / "run.zarr") as tracer:
+        for loop in ((3.0, 2.0), (1.0,), (1.0,)):
+            for step, timestep in enumerate(loop):
+                tracer.step(step, timestep=timestep)
+                tracer.record("x", torch.zeros(1))
+            tracer.step(None)
+    assert tracer.trace.timestep.tolist() == [3, 2, 1, 1]

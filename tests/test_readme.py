@@ -109,7 +109,8 @@ def test_the_commands_run(page: str, run_guide: Run, capsys: pytest.CaptureFixtu
                 main([*words[1:], "--help"])
             assert ended.value.code == 0, words
         else:
-            assert main(words[1:]) == 0, words
+            passed = (0, 1) if words[1] == "diff" else (0,)  # 1: the two traces differ
+            assert main(words[1:]) in passed, words
         assert capsys.readouterr().out, words
 
 

@@ -79,6 +79,7 @@ def _commands() -> dict[str, Command]:
     """All commands by name; one that does not load is named and left out."""
     from .commands.check import Check
     from .commands.completion import Completion
+    from .commands.diff import Diff
     from .commands.info import Info
     from .commands.ls import Ls
     from .commands.stats import Stats
@@ -86,6 +87,7 @@ def _commands() -> dict[str, Command]:
     found: dict[str, Command] = {
         "check": Check(),
         "completion": Completion(),
+        "diff": Diff(),
         "info": Info(),
         "ls": Ls(),
         "stats": Stats(),

@@ -17,7 +17,7 @@ from .info import printable
 from .run_facts import facts
 from .summary import number
 
-__all__ = ["FORMS", "Form", "report"]
+__all__ = ["FORMS", "Form", "entry_of", "report"]
 
 Form = Literal["markdown", "json", "csv"]
 FORMS: Final[tuple[Form, ...]] = get_args(Form)
@@ -60,8 +60,8 @@ def _document(comparison: Comparison, tolerance: float | None) -> dict[str, Any]
             "only_a": list(table.links.only_a),
             "only_b": list(table.links.only_b),
         },
-        "first_over": None if first is None else _entry(first),
-        "worst": None if worst is None else _entry(worst),
+        "first_over": None if first is None else entry_of(first),
+        "worst": None if worst is None else entry_of(worst),
         "layers_over": int(over.any(axis=1).sum()),
         "layers": [
             {
@@ -70,7 +70,7 @@ def _document(comparison: Comparison, tolerance: float | None) -> dict[str, Any]
                 "problem": pair.problem,
                 "tolerance": float(table.limits[row]) if tolerance is None else tolerance,
                 "first_over": int(np.argmax(over[row])) if over[row].any() else None,
-                "steps": [_entry(divergence) for divergence in _row(comparison, row)],
+                "steps": [entry_of(divergence) for divergence in _row(comparison, row)],
             }
             for row, pair in enumerate(table.pairing.pairs)
         ],
@@ -83,7 +83,7 @@ def _document(comparison: Comparison, tolerance: float | None) -> dict[str, Any]
     }
 
 
-def _entry(divergence: Divergence) -> dict[str, Any]:
+def entry_of(divergence: Divergence) -> dict[str, Any]:
     """One layer at one step. JSON has neither infinity nor NaN: they become "inf" and null."""
     distance = divergence.distance
     numbers = {
@@ -120,7 +120,7 @@ def _csv(comparison: Comparison) -> str:
     writer.writeheader()
     for row in range(len(comparison.table)):
         for divergence in _row(comparison, row):
-            entry = _entry(divergence)
+            entry = entry_of(divergence)
             entry["site"], entry["where"] = printable(entry["site"]), " ".join(map(str, entry["where"]))
             writer.writerow(entry)
     return text.getvalue()

@@ -99,7 +99,9 @@ class Tracer:
         self._undo = ExitStack()
         self._failures: list[dict[str, str]] = []
         self._stack = ModuleStack()
+        self._steps = StepsTap()
         self._step_offset = 0
+        self._loop_over = False
         self._started = 0.0
 
     @property
@@ -160,10 +162,12 @@ class Tracer:
         self._check_recording("step")
         if index is None:
             self._clock.run_ended()
+            self._loop_over = True
             return
         last = self._clock.last_step
-        if last is not None and index + self._step_offset < last:
+        if last is not None and index + self._step_offset < last + self._loop_over:
             self._step_offset = last + 1
+        self._loop_over = False
         self._clock.set_step(index + self._step_offset, float(timestep), float(sigma))
 
     def record(self, name: str, tensor: Tensor) -> Summary:
@@ -199,8 +203,9 @@ class Tracer:
     ) -> None:
         """Put what a hand-written loop works on into the trace, at the current step, where a scheduler's would be.
 
-        Previews and everything that reads `trace.steps` find it there. Where a scheduler of diffusers makes the steps,
-        this happens by itself.
+        Previews and everything that reads `trace.steps` find it there. Where a denoiser was given twice as many, the
+        first half of its batch is taken for the unconditional branch of guidance. Where a scheduler of diffusers makes
+        the steps, all this happens by itself.
 
         Args:
             latents: What the step begins with, x_t, (batch, channel, y, x) or another shape.
@@ -217,6 +222,7 @@ class Tracer:
             if tensor is not None:
                 keep = self._selection.capture.latents
                 self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True)
+        self._steps.latents_are(latents)
 
     def record_images(self, images: object) -> None:
         """Put the pictures that a hand-written loop ends with into the trace, as a pipeline's are.
@@ -247,7 +253,7 @@ class Tracer:
                 twins += 1
                 name = f"{type(tap).__name__} {twins}"
             named[name] = tap
-        named["steps"] = StepsTap()  # last: its hooks enclose those of the other taps
+        named["steps"] = self._steps  # last: its hooks enclose those of the other taps
         self._recorder.describe({"taps": list(named)})
         if any(_is_compiled(module) for module in self._modules.values()):
             self._undo.enter_context(torch.compiler.set_stance("force_eager"))

@@ -234,3 +234,26 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     with Tracer(nn.Linear(1, 1), tmp_path / "run.zarr") as tracer, refused:
         tracer.record_images(torch.zeros(2, 7, 8, 8))
     assert tracer.trace.images is None
+
+
+@pytest.mark.parametrize(("copies", "known"), [(1, {}), (2, {"model": {"batch": ["unconditional", "conditional"]}})])
+def test_guidance_of_a_hand_written_loop(tmp_path: Path, copies: int, known: dict[str, Any]) -> None:
+    """Where a denoiser's batch is twice that of the latents recorded, it holds the two branches of guidance."""
+    model, latents = nn.Conv2d(4, 4, 1), torch.zeros(3, 4, 8, 8)
+    with torch.no_grad(), Tracer(model, tmp_path / "run.zarr") as tracer:
+        for step in range(2):
+            tracer.step(step)
+            output = model(torch.cat([latents] * copies)).chunk(copies)[-1]
+            tracer.record_latents(latents, model_output=output)
+    assert tracer.trace.info.guidance == known
+
+
+def test_loops_of_one_step_follow_one_another(tmp_path: Path) -> None:
+    """A loop that was said to be over is not gone on with: each of three loops has steps of its own."""
+    with torch.no_grad(), Tracer(nn.Linear(2, 2), tmp_path / "run.zarr") as tracer:
+        for loop in ((3.0, 2.0), (1.0,), (1.0,)):
+            for step, timestep in enumerate(loop):
+                tracer.step(step, timestep=timestep)
+                tracer.record("x", torch.zeros(1))
+            tracer.step(None)
+    assert tracer.trace.timestep.tolist() == [3, 2, 1, 1]

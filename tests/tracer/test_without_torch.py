@@ -44,6 +44,7 @@ with contextlib.redirect_stdout(shown):
     for command in ("info", "ls", "stats"):
         assert main([command, sys.argv[1]]) == 0
         assert main([command, sys.argv[1], "--json"]) == 0
+    assert main(["diff", sys.argv[1], sys.argv[1]]) == 0
     assert main(["attention", sys.argv[2], "--word", "circle"]) == 0
 assert "model.conv_in" in shown.getvalue()
 assert "torch" not in sys.modules

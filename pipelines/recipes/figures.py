@@ -100,13 +100,16 @@ def picture_grid(
     left = 1.2 if any(row_titles) else 0.0
     size = (columns * side + left, len(rows) * side + (0.5 if title else 0.2) + (0.2 if any(column_titles) else 0.0))
     figure, axes = new_figure(len(rows), columns, size=size)
+    from matplotlib.patches import Rectangle
+
     for axis in axes.flat:
         axis.axis("off")
     for row, pictures in enumerate(rows):
         for column, picture in enumerate(pictures):
             axes[row, column].imshow(pixels(picture), interpolation="nearest")
-            axes[row, column].patch.set(edgecolor="#d0d7de", linewidth=1.2)  # a frame, for what is white on white
-            axes[row, column].add_artist(axes[row, column].patch)
+            frame = Rectangle((0, 0), 1, 1, transform=axes[row, column].transAxes, clip_on=False)
+            axes[row, column].add_patch(frame)
+            frame.set(fill=False, edgecolor="#d0d7de", linewidth=0.8)  # around what is white on white
     for axis, text in zip(axes[0], column_titles, strict=False):
         axis.set_title(text, fontsize=8)
     for axis, text in zip(axes[:, 0], row_titles, strict=False):

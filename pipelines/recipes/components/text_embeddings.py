@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_xray.tracer.capture import Capture
 from diffusion_xray.tracer.errors import RecipeError
 
 from ..figures import heat, new_figure
@@ -81,7 +82,11 @@ def text_embeddings(lab: Lab, *, prompts: tuple[str, ...] = _PROMPTS, of_a_kind:
     special = torch.tensor(pipe.tokenizer.all_special_ids)
     is_word = ~torch.isin(tokens, special)
 
-    with lab.trace(pipe) as tracer:
+    keep = Capture(
+        classes=("Embedding", "CLIPTextEmbeddings", "CLIPEncoderLayer", "LayerNorm"), attention="text_encoder.**"
+    )
+
+    with lab.trace(pipe, capture=keep) as tracer:
         outputs = encode_prompts(pipe, prompts).embeddings.float().cpu()
         token_embeddings = tables["token_embedding"].weight[tokens.to(pipe.device)].float().cpu()
         position_embeddings = tables["position_embedding"].weight[: tokens.shape[1]].float().cpu()
@@ -135,7 +140,7 @@ def _tables(parts: Mapping[str, Tensor], names: Sequence[str]) -> Figure:
     figure, axes = new_figure(1, len(parts), size=(3.6 * len(parts), 0.9 + 0.26 * len(names)))
     for axis, (title, values) in zip(axes[0], parts.items(), strict=True):
         reach = float(values.abs().quantile(0.98))
-        axis.imshow(values, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
+        axis.imshow(values.numpy(), cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
         axis.grid(visible=False)
         axis.set(title=title, xlabel="dimension", yticks=range(len(names)), yticklabels=names)
     return figure
@@ -147,7 +152,7 @@ def _map(similarity: Tensor, prompts: Sequence[str], of_a_kind: int) -> Figure:
 
     count = len(prompts)
     figure = heat(
-        similarity,
+        similarity.numpy(),
         row_labels=prompts,
         column_labels=[str(place + 1) for place in range(count)],
         low=-1,

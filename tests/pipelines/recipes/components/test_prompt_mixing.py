@@ -38,7 +38,7 @@ def test_the_ends_are_the_prompts(trace: Trace) -> None:
 def test_the_way_is_monotone_and_uneven(lab: Lab) -> None:
     """Each picture is nearer to the other end than the one before, and most of the way is made in one step."""
     assert lab["least step of the picture's place with the ratio"] > 0
-    assert lab["largest step"] > 2 * 0.25
+    assert lab["largest step"] > 0.4  # where an even way has 0.25
 
 
 def test_the_embeddings_are_mixed_evenly(trace: Trace) -> None:

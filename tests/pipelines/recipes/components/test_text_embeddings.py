@@ -36,7 +36,7 @@ def test_the_similarity_is_that_of_the_words_outputs(lab: Lab) -> None:
     """Computed again from the output of the encoder's last module and the prompts' tokens, it is the same."""
     trace = open_trace(lab.traces[0])
     outputs = trace["text_encoder.final_layer_norm"]["output"].values.astype(np.float64)
-    tokens = [prompt.tokens[0] for prompt in trace.prompts] if len(trace.prompts) > 1 else trace.prompts[0].tokens
+    tokens = trace.prompts[0].tokens
     vectors = np.stack(
         [
             output[1 : 1 + sum(not token.startswith("<|") for token in words)].mean(0)

@@ -99,7 +99,8 @@ def vae_round_trip(lab: Lab, *, picture: Path | None = None, count: int = 6, see
             high=1,
             scale="RdBu_r",
         ),
-        "What each channel of the latent goes with: colours mostly, each channel with a mixture of its own.",
+        "How each channel goes with the colours and outlines at its place. No channel is one colour: it takes several "
+        "together to tell colours apart.",
     )
 
 

@@ -1,5 +1,7 @@
 """What is drawn in grids of pictures and in heat maps, read off their pixels."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -10,7 +12,7 @@ from diffusion_xray.pipelines.recipes.figures import heat, picture_grid
 
 def drawn(figure: Figure) -> NDArray[np.int64]:
     """The pixels of a figure, (y, x, 3)."""
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].astype(np.int64)
 

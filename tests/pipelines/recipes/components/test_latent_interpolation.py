@@ -21,7 +21,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 def norms(lab: Lab, way: int) -> np.ndarray:
     """Of the latents at the first step in the trace, over sqrt(d)."""
     latents = open_trace(lab.traces[way]).steps["latents"].values[0].astype(np.float64)
-    return np.linalg.norm(latents.reshape(len(latents), -1), axis=1) / 32
+    return np.asarray(np.linalg.norm(latents.reshape(len(latents), -1), axis=1) / 32)
 
 
 def test_the_straight_way_leaves_the_shell(lab: Lab) -> None:

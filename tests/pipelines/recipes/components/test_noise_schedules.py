@@ -34,7 +34,7 @@ def trace(lab: Lab) -> Trace:
 def course(trace: Trace, name: str, scheduler: str) -> np.ndarray:
     """A record of a scheduler along its steps."""
     values = trace[f"records.{name}.{scheduler}"]["output"].values[:, 0]
-    return values[np.isfinite(values)]
+    return np.asarray(values[np.isfinite(values)])
 
 
 def test_all_of_them_are_there(lab: Lab, trace: Trace) -> None:

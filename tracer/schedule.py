@@ -33,7 +33,11 @@ def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel | None:  # noqa: PL
         if index is None or not 0 <= index < len(sigmas):
             return None
         between = getattr(scheduler, "sigmas_interpol", None)  # KDPM2 evaluates its second stage between two levels
-        sigma = float(between[index] if stage and isinstance(between, Tensor) else sigmas[index])
+        if stage and isinstance(between, Tensor):
+            is_ancestral = hasattr(scheduler, "sigmas_down")  # whose levels in between are counted from the one above
+            sigma = float(between[index - 1] if is_ancestral else between[index])
+        else:
+            sigma = float(sigmas[index])
         if _is_flow(scheduler):
             return NoiseLevel(1 - sigma, sigma, sigma, stage)
         if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):  # DPM-Solver and kin keep the sample variance-preserving
@@ -98,4 +102,7 @@ def _index(scheduler: Any, timestep: Any) -> int | None:
         index = getattr(scheduler, "begin_index", None)
     if index is None and hasattr(scheduler, "index_for_timestep"):
         index = scheduler.index_for_timestep(timestep)
+    elif index is None and isinstance(timesteps := getattr(scheduler, "timesteps", None), Tensor):
+        places = (timesteps == timestep).nonzero()
+        index = places[:2][-1] if len(places) else None  # of repeated timesteps the second, as all schedulers have it
     return None if index is None else int(index)

@@ -165,6 +165,7 @@ def heat(
     written: str = "{:.2f}",
     low: float | None = None,
     high: float | None = None,
+    scale: str = "viridis",
 ) -> Figure:
     """A matrix as colours, each cell with its number.
 
@@ -176,20 +177,21 @@ def heat(
         written: How a number is written; "" leaves them out.
         low: Value of the darkest colour; the least by default.
         high: Value of the brightest; the largest by default.
+        scale: Matplotlib's name of the colours; "RdBu_r" for values on both sides of zero.
     """
     matrix = np.asarray(values, np.float64)
     rows, columns = matrix.shape
     figure, made = new_figure(size=(1.8 + 0.6 * columns, 1.0 + 0.42 * rows))
     axes = made[0, 0]
     axes.grid(visible=False)
-    image = axes.imshow(matrix, cmap="viridis", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    image = axes.imshow(matrix, cmap=scale, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
     axes.set_xticks(range(columns), column_labels or [""] * columns, rotation=40, ha="right", fontsize=8)
     axes.set_yticks(range(rows), row_labels or [""] * rows, fontsize=8)
     axes.set_title(title)
     if written:
-        middle = (image.norm.vmin + image.norm.vmax) / 2
+        bright = image.cmap(image.norm(matrix))[..., :3] @ (0.3, 0.6, 0.1)
         for row, column in itertools.product(range(rows), range(columns)):
-            colour = "white" if matrix[row, column] < middle else "black"
+            colour = "white" if bright[row, column] < 0.5 else "black"
             text = written.format(matrix[row, column])
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     return figure

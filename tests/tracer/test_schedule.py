@@ -85,6 +85,31 @@ def test_the_schedulers_own_prediction_is_the_same(name: str, prediction: str) -
         sample = result.prev_sample
 
 
+@pytest.mark.parametrize("name", [*SIGMA_SPACE, "KDPM2AncestralDiscreteScheduler"])
+def test_the_level_is_the_one_that_the_model_input_is_scaled_by(name: str) -> None:
+    """At every step, both stages of two-stage solvers, σ is that of the scheduler's own 1 / sqrt(σ² + 1)."""
+    scheduler = make(name)
+    sample = torch.ones(1, 4, 2, 2)
+    for timestep in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(sample, timestep)
+        level = noise_level(scheduler, timestep)
+        assert level is not None
+        assert float(scaled.mean() / sample.mean()) == pytest.approx((level.sigma**2 + 1) ** -0.5, rel=1e-5)
+        scheduler.step(torch.zeros_like(sample), timestep, sample)
+
+
+def test_an_inverse_scheduler_goes_up() -> None:
+    """A scheduler that looks its steps up in another way has a level at the first of them, too."""
+    scheduler = make("DPMSolverMultistepInverseScheduler")
+    sigmas = []
+    for timestep in scheduler.timesteps:
+        level = noise_level(scheduler, timestep)
+        assert level is not None
+        sigmas.append(level.sigma)
+        scheduler.step(torch.zeros(1, 4, 2, 2), timestep, torch.zeros(1, 4, 2, 2))
+    assert sigmas == sorted(sigmas) and sigmas[0] == pytest.approx(float(scheduler.sigmas[0]))
+
+
 def test_flow_matching_follows_the_straight_line() -> None:
     """With u = noise - clean, x0 lies at the end of the line through the sample."""
     scheduler = make("FlowMatchEulerDiscreteScheduler")

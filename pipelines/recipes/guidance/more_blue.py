@@ -99,7 +99,7 @@ def more_blue(
     lab.figure(
         "sweep",
         sweep,
-        "Guidance from none to strong, from the same noise: the blue channel rises, until little is left of the prompt.",
+        "Guidance from none to strong, from the same noise: the blue channel rises until little of the prompt is left.",
     )
     chosen = pulls[:: -(-len(pulls) // 8)]
     course = picture_grid(

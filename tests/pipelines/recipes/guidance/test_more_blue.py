@@ -14,7 +14,7 @@ from diffusion_xray.pipelines.recipes.latent_diffusion import encode_prompts, no
 from diffusion_xray.pipelines.shapes.load import load_pipeline
 from diffusion_xray.tracer import Trace, open_trace
 
-STRENGTHS = (0.0, 800.0, 1600.0)
+STRENGTHS = (0.0, 1500.0, 3000.0)
 PROMPT = "a red circle on gray"
 RUN: dict[str, Any] = {"prompt": PROMPT, "strengths": STRENGTHS, "steps": 10, "every": 2}
 
@@ -72,14 +72,14 @@ def trace(lab: Lab) -> Trace:
 def test_the_blue_channel_rises_with_the_strength(lab: Lab) -> None:
     """The stronger the guidance, the bluer the picture."""
     blue = [lab[f"mean of the blue channel, strength {strength:g}"] for strength in STRENGTHS]
-    assert blue == sorted(blue) and blue[-1] > blue[0] + 0.05
+    assert blue == sorted(blue) and blue[-1] > blue[0] + 0.03
 
 
 def test_the_trace_holds_the_gradient(trace: Trace) -> None:
     """At every second step the pull on each latent, and at every step the loss and the picture that it is taken of."""
     gradient = trace["records.gradient"]
-    assert gradient["captured"].values.tolist() == [1, 0] * 5
-    assert np.abs(gradient["output"].values[::2]).max(axis=(1, 2, 3, 4)).min() > 0
+    length = gradient["l2_norm"].values.reshape(-1)
+    assert np.isnan(length).tolist() == [False, True] * 5 and length[::2].min() > 0
     blue = trace["records.picture"]["output"].values[:, :, 2]
     np.testing.assert_allclose(trace["records.loss"]["output"].values, np.abs(blue - 0.9).mean((2, 3)), rtol=1e-5)
     assert not trace.info.gaps and not trace.info.tap_failures

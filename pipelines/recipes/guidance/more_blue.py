@@ -43,7 +43,7 @@ def more_blue(
 
     Args:
         prompt: What to draw; something with little blue in it.
-        strengths: How far the gradient moves the latents; 0 is not at all.
+        strengths: How far the gradient moves the latents; 0 is not at all, and what is far depends on the model.
         every: Steps from one move to the next.
         steps: Denoising steps.
         guidance: Guidance scale of the prompt.

@@ -137,8 +137,8 @@ def _entry(trace: Trace, *, step: int) -> tuple[Tensor, Tensor, int]:
 @torch.no_grad()
 def _loss(pipe: Any, latents: Tensor, t: int) -> float:
     """The loss at some latents, by other means than the recipe's."""
-    told = {"unconditional": encode_prompts(pipe, ""), "guidance": 3.0}
-    prediction = predict(pipe, latents, t, encode_prompts(pipe, PROMPT), **told)
+    condition, unconditional = encode_prompts(pipe, PROMPT), encode_prompts(pipe, "")
+    prediction = predict(pipe, latents, t, condition, unconditional=unconditional, guidance=3.0)
     x0 = noise_and_x0(pipe, prediction, latents, pipe.scheduler.alphas_cumprod[t])[1]
     picture = pipe.vae.decode(x0 / pipe.vae.config.scaling_factor).sample[0, 2] / 2 + 0.5
     return float((picture.double() - 0.9).abs().mean())

@@ -1,0 +1,1 @@
+"""Pictures that show two things: one noise estimate made of two."""

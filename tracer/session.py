@@ -105,6 +105,7 @@ class Tracer:
         self._undo = ExitStack()
         self._failures: list[dict[str, str]] = []
         self._stack = ModuleStack()
+        self._steps = StepsTap()
         self._step_offset = 0
         self._started = 0.0
 
@@ -203,8 +204,9 @@ class Tracer:
     ) -> None:
         """Put what a hand-written loop works on into the trace, at the current step, where a scheduler's would be.
 
-        Previews and everything that reads `trace.steps` find it there. Where a scheduler of diffusers makes the steps,
-        this happens by itself.
+        Previews and everything that reads `trace.steps` find it there, and a denoiser whose batch is twice the latents'
+        is known to be guided, the unconditional half first. Where a scheduler of diffusers makes the steps, all this
+        happens by itself.
 
         Args:
             latents: What the step begins with, x_t, (batch, channel, y, x) or another shape.
@@ -221,6 +223,8 @@ class Tracer:
             if tensor is not None:
                 keep = self._selection.capture.latents
                 self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True)
+        if isinstance(latents, Tensor):
+            self._steps.saw_latents(latents)
 
     def record_images(self, images: object) -> None:
         """Put the pictures that a hand-written loop ends with into the trace, as a pipeline's are.
@@ -251,7 +255,7 @@ class Tracer:
                 twins += 1
                 name = f"{type(tap).__name__} {twins}"
             named[name] = tap
-        named["steps"] = StepsTap()  # last: its hooks enclose those of the other taps
+        named["steps"] = self._steps  # last: its hooks enclose those of the other taps
         self._recorder.describe({"taps": list(named)})
         if any(_is_compiled(module) for module in self._modules.values()):
             self._undo.enter_context(torch.compiler.set_stance("force_eager"))

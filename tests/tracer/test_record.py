@@ -193,3 +193,17 @@ def test_inputs_named_by_anything_stay_inside_their_group(tmp_path: Path) -> Non
     assert {file.name for file in tmp_path.iterdir()} == {"run.zarr"}
     with xarray.open_datatree(tmp_path / "run.zarr") as tree:
         assert len(tree["model"].ds) == 4
+
+
+@pytest.mark.parametrize(("copies", "guidance"), [(1, {}), (2, {"model": {"batch": ["unconditional", "conditional"]}})])
+def test_guidance_is_known_in_a_loop_without_a_scheduler(
+    tmp_path: Path, copies: int, guidance: dict[str, dict[str, list[str]]]
+) -> None:
+    """A denoiser whose batch is twice the latents that were recorded is guided."""
+    model, latents = Denoiser(), torch.zeros(1, 4, 8, 8)
+    with torch.no_grad(), Tracer(model, tmp_path / "run.zarr") as tracer:
+        for step in range(2):
+            tracer.step(step, timestep=900 - step)
+            output = model(latents.repeat(copies, 1, 1, 1), 900 - step)[0]
+            tracer.record_latents(latents, model_output=output[:1])
+    assert tracer.trace.info.guidance == guidance

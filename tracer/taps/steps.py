@@ -32,9 +32,17 @@ _BRANCHES = {
 class StepsTap:
     """Tells the clock what it needs to know. Attached last: its hooks run before and after those of all other taps."""
 
+    def __init__(self) -> None:
+        self._driver: _Driver | None = None
+
+    def saw_latents(self, latents: Tensor) -> None:
+        """A hand-written loop, which steps no scheduler, tells what it works on."""
+        if self._driver is not None:
+            self._driver.saw_latents(latents)
+
     def attach(self, target: Target, emit: Emit) -> Undo:
         """Hook the denoisers, and wrap `step` of the schedulers' classes and the pipeline's call."""
-        driver = _Driver(target, emit)
+        driver = self._driver = _Driver(target, emit)
         with ExitStack() as undo:
             for name, module in target.denoisers().items():
                 before = functools.partial(driver.denoiser_starts, name, _timestep_reader(module))
@@ -149,12 +157,16 @@ class _Driver:
             clock.stepping = id(scheduler)
         sample = arguments.get("sample")
         if accepted and isinstance(sample, Tensor):
-            for name, batch in self._batches.items():
-                parts = batch // sample.shape[0] if sample.dim() > 1 and sample.shape[0] else 1
-                if parts == 2:
-                    self._note_guidance(name, "batch", "unconditional", "conditional")
-                elif parts > 2:
-                    self._note_guidance(name, "batch", *(f"part {part}" for part in range(parts)))
+            self.saw_latents(sample)
+
+    def saw_latents(self, latents: Tensor) -> None:
+        """A denoiser whose batch is twice that of the latents is guided."""
+        for name, batch in self._batches.items():
+            parts = batch // latents.shape[0] if latents.dim() > 1 and latents.shape[0] else 1
+            if parts == 2:
+                self._note_guidance(name, "batch", "unconditional", "conditional")
+            elif parts > 2:
+                self._note_guidance(name, "batch", *(f"part {part}" for part in range(parts)))
 
     def _note_guidance(self, name: str, kind: str, *branches: str) -> None:
         """Say once how a denoiser's guidance is laid out: the parts of its batch, or its calls in a step."""

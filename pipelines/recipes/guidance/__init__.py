@@ -1,0 +1,1 @@
+"""Steer a picture: by a prompt, or by a loss."""

@@ -144,7 +144,7 @@ def denoising_compared(
     curves(
         {way: (noised, values) for way, values in sharpness.items()},
         x_label="noised to t",
-        y_label="steepness of edges, % of the clean picture's",
+        y_label="steepness of edges, % of clean",
         title="Sharpness",
         axes=axes[0, 1],
     )
@@ -154,8 +154,8 @@ def denoising_compared(
     lab.figure(
         "ways",
         figure,
-        f"Over {pictures} pictures: one step is nearest to the truth at every t, and the edges it draws are smeared the "
-        "more the larger t is; many steps draw them as sharp as ever, in places that need not be right.",
+        f"Over {pictures} pictures: one step is nearest to the truth at every t, and its edges are smeared the "
+        "more the larger t is; many draw them as sharp as ever, in places that need not be right.",
     )
 
 

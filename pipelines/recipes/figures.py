@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curves", "film", "heat", "new_figure", "picture_grid", "pixels"]
+__all__ = ["coloured", "curves", "film", "heat", "new_figure", "picture_grid", "pixels"]
 
 _INK = "#24292f"
 _EDGE = "#d0d7de"
@@ -148,11 +148,12 @@ def curves(
     for place, (name, (x, y)) in enumerate(lines.items()):
         style = repeated[place - place % len(_COLOURS)]
         axes.plot(np.asarray(x), np.asarray(y), style, label=name, linewidth=1.6)
-    axes.set(xlabel=x_label, ylabel=y_label, title=title)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.set_title(title, fontsize=10)
     if logarithmic:
         axes.set_yscale("log")
     if len(lines) > 1:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, frameon=False)
     return figure
 
 
@@ -195,6 +196,22 @@ def heat(
             text = written.format(matrix[row, column])
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     return figure
+
+
+def coloured(values: Tensor | ArrayLike, *, low: float | None = None, high: float | None = None) -> NDArray[np.uint8]:
+    """A matrix as a picture (height, width, 3): dark is low, bright is high.
+
+    Args:
+        values: (height, width).
+        low: What is black; the least by default.
+        high: What is brightest; the largest by default.
+    """
+    from matplotlib import colormaps
+
+    matrix = np.asarray(values.detach().float().cpu() if isinstance(values, Tensor) else values, np.float64)
+    low, high = (matrix.min() if low is None else low), (matrix.max() if high is None else high)
+    shares = (matrix - low) / ((high - low) or 1.0)
+    return np.asarray(colormaps["inferno"](shares, bytes=True)[..., :3], np.uint8)
 
 
 def film(frames: Sequence[Sequence[Tensor | ArrayLike | Image.Image]], *, scale: int = 4) -> list[Image.Image]:

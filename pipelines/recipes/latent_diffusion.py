@@ -22,6 +22,7 @@ __all__ = [
     "encode_prompts",
     "noise_and_x0",
     "predict",
+    "predict_both",
     "require_unet",
     "starting_noise",
 ]
@@ -91,7 +92,7 @@ def predict(
     condition: Condition,
     *,
     unconditional: Condition | None = None,
-    guidance: float = 1.0,
+    guidance: float | Tensor = 1.0,
 ) -> Tensor:
     """What the UNet predicts, guided away from `unconditional` where that is given.
 
@@ -104,17 +105,25 @@ def predict(
         timestep: Of the training schedule, 0 to 999.
         condition: Of the same batch.
         unconditional: Of the same batch.
-        guidance: The guidance scale.
+        guidance: The guidance scale; a tensor (batch, 1, 1, 1) gives each picture its own.
 
     Returns:
         As `latents`: noise, velocity or x0, whatever the model was trained to predict; see `noise_and_x0`.
     """
     if unconditional is None:
         return _unet(pipe, latents, timestep, condition)
+    without, conditioned = predict_both(pipe, latents, timestep, condition, unconditional)
+    return without + guidance * (conditioned - without)
+
+
+def predict_both(
+    pipe: Any, latents: Tensor, timestep: Tensor | float, condition: Condition, unconditional: Condition
+) -> tuple[Tensor, Tensor]:
+    """What the UNet predicts without and with the condition, in this order; `predict` tells the arguments."""
     added = {name: torch.cat([unconditional.added[name], tensor]) for name, tensor in condition.added.items()}
     both = Condition(torch.cat([unconditional.embeddings, condition.embeddings]), added)
     without, conditioned = _unet(pipe, torch.cat([latents, latents]), timestep, both).chunk(2)
-    return without + guidance * (conditioned - without)
+    return without, conditioned
 
 
 def noise_and_x0(pipe: Any, prediction: Tensor, latents: Tensor, alpha_bar: Tensor | float) -> tuple[Tensor, Tensor]:

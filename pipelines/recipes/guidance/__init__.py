@@ -1,1 +1,1 @@
-"""Guidance by something other than the prompt."""
+"""Steer a picture: by a prompt, or by a loss."""

@@ -20,6 +20,7 @@ def ddim(
     steps: int = 25,
     guidance: float = 3.0,
     seed: int = 0,
+    fewer: tuple[int, ...] = (1, 2, 4, 8, 16),
 ) -> None:
     """DDIM: from noise to a picture in n deterministic steps.
 
@@ -30,13 +31,15 @@ def ddim(
       Song, Meng, Ermon 2021, Denoising Diffusion Implicit Models, eq. 12 with σ = 0; https://arxiv.org/abs/2010.02502
 
     No noise is added on the way: the starting noise alone decides the picture. Look at x0 in the browser: where things
-    are is settled within the first steps, what exactly they look like at the end.
+    are is settled within the first steps, what exactly they look like at the end. The second figure draws the same
+    noise with other numbers of steps: the same picture, only coarser (section 5.2 of the paper).
 
     Args:
         prompt: What to draw.
         steps: Denoising steps.
         guidance: Guidance scale.
         seed: Of the starting noise.
+        fewer: Numbers of steps to draw the same noise with.
     """
     pipe = require_unet(lab.pipeline())
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
@@ -44,11 +47,11 @@ def ddim(
     timesteps = pipe.scheduler.timesteps
     alpha_bars = pipe.scheduler.alphas_cumprod
     stride = len(alpha_bars) // steps
-    condition, unconditional = encode_prompts(pipe, prompt), encode_prompts(pipe, "")
     latents = start = starting_noise(pipe, 1, lab.generator(seed))
     film = []
 
     with lab.trace(pipe) as tracer:
+        condition, unconditional = encode_prompts(pipe, prompt), encode_prompts(pipe, "")
         for step, t in enumerate(lab.progress(timesteps, "ddim")):
             tracer.step(step, timestep=t)
             s = t - stride
@@ -62,14 +65,36 @@ def ddim(
         tracer.step(None)
         tracer.record_images(decode(pipe, latents))
 
-    theirs = pipe(
-        prompt, num_inference_steps=steps, guidance_scale=guidance, latents=start, output_type="latent"
-    ).images
-    lab.found("largest difference to diffusers' latents", float((latents - theirs).abs().max()))
-    shown = film[:: max(len(film) // 8, 1)]
+    def theirs(count: int) -> torch.Tensor:
+        options = {"negative_prompt": "", "guidance_scale": guidance, "output_type": "latent"}
+        found: torch.Tensor = pipe(prompt, num_inference_steps=count, latents=start, **options).images
+        return found
+
+    lab.found("largest difference to diffusers' latents", float((latents - theirs(steps)).abs().max()))
+    quarter, half = (float((film[place][1] - latents).norm() / latents.norm()) for place in (steps // 4, steps // 2))
+    lab.found("x0 differs from the final latents after a quarter of the steps", 100 * quarter, "%")
+    lab.found("x0 differs from the final latents after half of the steps", 100 * half, "%")
+
+    shown = sorted({round(place * (steps - 1) / 7) for place in range(8)})
     figure = picture_grid(
-        [[decode(pipe, x)[0] for x, _ in shown], [decode(pipe, x0)[0] for _, x0 in shown]],
-        row_titles=["x_t", "x0"],
-        column_titles=[f"t = {int(t)}" for t in timesteps[:: max(len(film) // 8, 1)]],
+        [[decode(pipe, film[step][row])[0] for step in shown] for row in (0, 1)],
+        row_titles=["x_t, the latents", "x0, expected"],
+        column_titles=[f"t = {int(timesteps[step])}" for step in shown],
     )
-    lab.figure("film", figure, "Decoded latents x_t above, the picture the model expects, x0, below.")
+    lab.figure(
+        "film",
+        figure,
+        "Decoded latents x_t above, the picture the model expects, x0, below. What the picture will be is settled "
+        "while x_t is still noise.",
+    )
+    counts = [*fewer, steps]
+    drawn = [theirs(count) for count in counts]
+    distances = [float((found - drawn[-1]).norm() / drawn[-1].norm()) for found in drawn]
+    for count, distance in zip(fewer, distances, strict=False):
+        lab.found(f"latents of {count} steps differ from those of {steps}", 100 * distance, "%")
+    figure = picture_grid(
+        [[decode(pipe, found)[0] for found in drawn]],
+        row_titles=["same noise"],
+        column_titles=[f"{count} step{'s' if count > 1 else ''}" for count in counts],
+    )
+    lab.figure("steps", figure, "The same starting noise in fewer steps: a coarser version of the same picture.")

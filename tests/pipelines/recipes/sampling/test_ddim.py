@@ -12,7 +12,7 @@ from diffusion_xray.tracer import open_trace
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """The recipe, run with few steps."""
     lab = Lab(tmp_path_factory.mktemp("ddim"), quiet=True)
-    ddim(lab, steps=10)
+    ddim(lab, steps=10, fewer=(1, 2, 5))
     return lab
 
 
@@ -32,6 +32,13 @@ def test_the_trace_has_the_loop(lab: Lab) -> None:
     assert trace.images is not None and trace.images.shape == (1, 64, 64, 3)
 
 
+def test_the_trace_knows_prompt_and_branches(lab: Lab) -> None:
+    """The halves of the batch are told apart, and a word's map is that of the prompt."""
+    trace = open_trace(lab.traces[0])
+    assert trace.info.guidance == {"unet": {"batch": ["unconditional", "conditional"]}}
+    assert trace.word_map("circle", step=9).shape == (8, 8)
+
+
 def test_x0_settles(lab: Lab) -> None:
     """What the model expects comes closer to the final picture with every step."""
     (path,) = lab.traces
@@ -40,7 +47,14 @@ def test_x0_settles(lab: Lab) -> None:
     assert (np.diff(distances) < 0).all()
 
 
-def test_the_film_is_written(lab: Lab) -> None:
-    """One figure, with its caption."""
-    (shown,) = lab.figures
-    assert shown.file.name == "film.png" and shown.caption
+def test_more_steps_come_closer(lab: Lab) -> None:
+    """The same noise leads to the same picture, the closer the more steps it is given."""
+    distances = [lab[f"latents of {count} steps differ from those of 10"] for count in (1, 2, 5)]
+    assert distances[0] > distances[1] > distances[2]
+    assert distances[2] < 30
+
+
+def test_the_figures_are_written(lab: Lab) -> None:
+    """Two figures, with captions."""
+    assert [shown.file.name for shown in lab.figures] == ["film.png", "steps.png"]
+    assert all(shown.caption for shown in lab.figures)

@@ -20,17 +20,17 @@ from .unet import new_unet
 __all__ = ["train_time_conditional"]
 
 _DRAWN = 200
-_SHOWN = 8
+_SHOWN = 10
 
 
 def train_time_conditional(
     lab: Lab,
     *,
-    steps: int = 600,
+    steps: int = 1000,
     batch: int = 128,
     rate: float = 1e-2,
     timesteps: int = 100,
-    every: int = 30,
+    every: int = 50,
     mnist: Path | None = None,
     seed: int = 0,
 ) -> None:
@@ -99,14 +99,14 @@ def train_time_conditional(
     lab.found("Fréchet distance of the training digits", wished)
 
     figure = picture_grid(
-        [[pictures[row, 0] for pictures in drawn.values()] for row in range(_SHOWN)],
-        column_titles=[f"epoch {epoch:.2g}" for epoch in drawn],
+        [list(pictures[:_SHOWN, 0]) for pictures in drawn.values()],
+        row_titles=[f"epoch {epoch:.2g}" for epoch in drawn],
         side=0.75,
     )
     lab.figure(
         "samples",
         figure,
-        "Digits drawn as training goes on, each row from the same noise: blots, then strokes, then digits.",
+        "Digits drawn as training goes on, each column from the same noise: blots first, then strokes, then digits.",
     )
     figure, axes = new_figure(1, 2, size=(9.5, 3.4))
     curves(

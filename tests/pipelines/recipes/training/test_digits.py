@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from diffusion_xray.pipelines.recipes.training.digits import (
     CLASSES,
@@ -21,23 +20,13 @@ from diffusion_xray.pipelines.recipes.training.digits import (
 )
 from diffusion_xray.tracer.errors import RecipeError
 
-
-def idx(array: NDArray[np.uint8]) -> bytes:
-    """A file of MNIST."""
-    head = bytes((0, 0, 8, array.ndim)) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return head + array.tobytes()
+from .mnist_files import idx_file, write_mnist
 
 
 @pytest.fixture
 def mnist(tmp_path: Path) -> Path:
-    """A folder with MNIST's four files, of few pictures; some packed, some named as other copies are."""
-    random = np.random.default_rng(0)
-    for part, count in (("train", 6), ("t10k", 3)):
-        pictures = random.integers(0, 256, (count, 28, 28), np.uint8)
-        labels = np.arange(count, dtype=np.uint8)
-        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pictures)))
-        (tmp_path / f"{part}-labels.idx1-ubyte").write_bytes(idx(labels))
-    return tmp_path
+    """A folder with MNIST's four files, of few pictures."""
+    return write_mnist(tmp_path)
 
 
 def test_bundled_digits() -> None:
@@ -52,10 +41,10 @@ def test_bundled_digits() -> None:
 def test_mnist_from_a_folder(mnist: Path) -> None:
     """MNIST's files are read, packed or not, as they are written."""
     training, held_out = load_digits(mnist)
-    written = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)
-    assert training.pictures.shape == (6, 1, 28, 28) and training.size == 28 and len(held_out) == 3
+    written = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
+    assert training.pictures.shape == (40, 1, 28, 28) and training.size == 28 and len(held_out) == 20
     np.testing.assert_array_equal((training.pictures[:, 0] * 255).round().numpy(), written)
-    assert training.labels.tolist() == [0, 1, 2, 3, 4, 5]
+    assert training.labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] * 4
 
 
 @pytest.mark.parametrize(
@@ -66,9 +55,9 @@ def test_mnist_from_a_folder(mnist: Path) -> None:
         ("train-images-idx3-ubyte.gz", gzip.compress(bytes(1000))[:-20], "cannot read"),
         ("train-images-idx3-ubyte.gz", gzip.compress(b"\0\0"), "is not a file of MNIST"),
         ("t10k-labels.idx1-ubyte", b"", "is not a file of MNIST"),
-        ("t10k-labels.idx1-ubyte", idx(np.zeros(3, np.uint8))[:-1], "not all of it"),
-        ("t10k-labels.idx1-ubyte", idx(np.zeros(4, np.uint8)), "3 pictures of 28×28 pixels and 4 labels"),
-        ("t10k-labels.idx1-ubyte", idx(np.full(3, 10, np.uint8)), "labels"),
+        ("t10k-labels.idx1-ubyte", idx_file(np.zeros(20, np.uint8))[:-1], "not all of it"),
+        ("t10k-labels.idx1-ubyte", idx_file(np.zeros(21, np.uint8)), "20 pictures of 28×28 pixels and 21 labels"),
+        ("t10k-labels.idx1-ubyte", idx_file(np.full(20, 10, np.uint8)), "labels"),
     ],
 )
 def test_what_is_not_mnist_is_named(mnist: Path, name: str, content: bytes | None, message: str) -> None:

@@ -1,11 +1,15 @@
 """A UNet that is told the time, trained to draw digits."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from diffusion_xray.pipelines.recipes.lab import Lab
 from diffusion_xray.pipelines.recipes.training.train_time_conditional import train_time_conditional
 from diffusion_xray.tracer import Trace, open_trace
+
+from .mnist_files import write_mnist
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +66,19 @@ def test_drawing_is_traced(sampling: Trace) -> None:
     assert sampling.timestep.tolist() == list(range(39, -1, -1))
     latents = sampling.steps["latents"].values
     assert abs(latents[0].std() - 1) < 0.1
-    assert sampling.images is not None and sampling.images.shape == (8, 8, 8, 3)
+    assert sampling.images is not None and sampling.images.shape == (10, 8, 8, 3)
 
 
 def test_figures(lab: Lab) -> None:
     """The samples after epochs, and the curves."""
     assert [shown.file.name for shown in lab.figures] == ["samples.png", "curves.png"]
     assert all(shown.caption and shown.file.is_file() for shown in lab.figures)
+
+
+def test_mnist(tmp_path: Path) -> None:
+    """From a folder with MNIST's files, it learns and draws pictures of 28×28 pixels."""
+    lab = Lab(tmp_path / "run", quiet=True)
+    train_time_conditional(lab, steps=2, batch=8, timesteps=2, mnist=write_mnist(tmp_path))
+    trace = open_trace(tmp_path / "run" / "training.zarr")
+    assert trace["records.samples"]["output"].shape == (2, 10, 1, 28, 28)
+    assert len(lab.figures) == 2

@@ -132,8 +132,8 @@ class Lab:
         """The value of a finding."""
         return next(finding.value for finding in self.findings if finding.name == name)
 
-    def progress(self, things: Iterable[T], title: str) -> Iterable[T]:
-        """A progress bar around a long loop."""
+    def progress(self, things: Iterable[T], title: str) -> tqdm[T]:
+        """A progress bar around a long loop; its `set_postfix` writes beside it how the loop fares."""
         return tqdm(things, desc=title, leave=False, disable=self.quiet)
 
     def _make_folder(self) -> Path:

@@ -100,14 +100,15 @@ class View:
         Raises:
             DxrayError: There is no such trace, layer or step, or no terminal to draw on.
         """
-        from .compare.opening import compare_screen
+        from .compare.opening import open_comparison
 
-        screen = compare_screen(open_trace(a), open_trace(b), names=names, layer=layer, step=step)
+        opening = open_comparison(open_trace(a), open_trace(b), names=names, layer=layer, step=step)
         _check_terminal(a)
 
         from .compare.app import CompareApp
+        from .compare.screen import CompareScreen
 
-        app = CompareApp(screen)
+        app = CompareApp(CompareScreen(opening))
         app.run()
         return app.return_code or 0
 

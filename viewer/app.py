@@ -11,6 +11,7 @@ from textual.command import Provider
 
 from diffusion_xray.tracer.info import printable
 
+from .key_by_key import KeyByKey
 from .loader import Loader
 from .model import Snapshot
 from .opening import Opening
@@ -23,7 +24,7 @@ __all__ = ["Browser"]
 _LOOK_SECONDS = 5.0
 
 
-class Browser(App[None]):
+class Browser(KeyByKey):
     """Shows a trace.
 
     Args:

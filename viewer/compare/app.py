@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from textual.app import App
-
+from ..key_by_key import KeyByKey
 from .screen import CompareScreen
 
 __all__ = ["CompareApp"]
 
 
-class CompareApp(App[None]):
+class CompareApp(KeyByKey):
     """Shows one comparison, and ends when it is left.
 
     Args:

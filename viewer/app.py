@@ -15,6 +15,7 @@ from .key_by_key import KeyByKey
 from .loader import Loader
 from .model import Snapshot
 from .opening import Opening
+from .pins import Pins
 from .places import Actions, Layers
 from .screens.main import MainScreen
 from .views.registry import Registry, load_views
@@ -33,6 +34,7 @@ class Browser(KeyByKey):
         snapshot: What `loader` has read already; read here when it is None.
         views: The tabs; all that are installed when it is None.
         shade: Draw with shades of characters instead of colours; None to do so where the terminal has few colours.
+        pins: Where pinned layers are kept; nowhere when it is None.
     """
 
     TITLE = "dxray"
@@ -46,6 +48,7 @@ class Browser(KeyByKey):
         *,
         snapshot: Snapshot | None = None,
         views: Registry | None = None,
+        pins: Pins | None = None,
         shade: bool | None = None,
     ) -> None:
         super().__init__()
@@ -54,6 +57,7 @@ class Browser(KeyByKey):
         self._snapshot = snapshot or loader.snapshot()
         self._views = load_views() if views is None else views
         self._shade = shade
+        self._pins = pins or Pins()
 
     def on_mount(self) -> None:
         """Show the one screen."""
@@ -69,7 +73,9 @@ class Browser(KeyByKey):
         for name, error in self._views.failed.items():
             told, title = printable(f"{type(error).__name__}: {error}"), f"View {printable(name)!r} does not load"
             self.notify(told, title=title, severity="warning", markup=False)
-        self.push_screen(MainScreen(self._loader, self._snapshot, self._opening, self._views, shade=shade))
+        screen = MainScreen(self._loader, self._snapshot, self._opening, self._views, shade=shade)
+        screen.pins = self._pins
+        self.push_screen(screen)
 
     def _leave_if_alone(self) -> None:
         """Leave when the terminal is gone: under `nohup` no signal tells, and input that has ended is read for ever."""

@@ -153,8 +153,9 @@ class View:
         _check_terminal(path)
 
         from .app import Browser
+        from .pins import Pins
 
-        browser = Browser(loader, opening, snapshot=snapshot, views=views)
+        browser = Browser(loader, opening, snapshot=snapshot, views=views, pins=Pins.of(loader.trace.path))
         browser.run()
         return browser.return_code or 0
 

@@ -1,6 +1,7 @@
 """The browser, driven by keys and the mouse."""
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -21,10 +22,10 @@ from diffusion_xray.tracer.process import describe_process
 from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.key_table import key_table
 from diffusion_xray.viewer.loader import Answer, Loader
+from diffusion_xray.viewer.previews import Previews
 from diffusion_xray.viewer.scene import Scene
 from diffusion_xray.viewer.screens.keys import KEYS
 from diffusion_xray.viewer.screens.main import MainScreen
-from diffusion_xray.viewer.views.overview import Glance
 from diffusion_xray.viewer.views.registry import BUILT_IN
 from diffusion_xray.viewer.widgets.canvas import Canvas
 from diffusion_xray.viewer.widgets.layer_tree import LayerTree
@@ -74,9 +75,9 @@ async def test_first_paint_reads_no_tensor(browser: Make) -> None:
     app = browser("normal")
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
-        assert "2×3×8×8 float32" in text(pilot, "#facts")
+        assert "2×3×8×8 float32" in text(pilot, "#overview")
         await settle(pilot)
-        assert scene(pilot).found.histogram is not None
+        assert scene(pilot).found is not None
         assert not any("tensor" in key for key in app._loader._cache)
 
 
@@ -111,11 +112,14 @@ async def test_many_keys_read_little(browser: Make) -> None:
 
 async def test_play(browser: Make) -> None:
     """Space plays from the first step and stops at the last."""
+    seen: list[Scene] = []
     async with browser("normal").run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        strip = pilot.app.screen.query_one(StepStrip)
+        pilot.app.screen.watch(strip, "scene", lambda shown: seen.append(shown), init=False)  # noqa: PLW0108 - Textual counts the parameters
         await pilot.press("space")
-        assert scene(pilot).playing and scene(pilot).step < 5
-        await until(pilot, lambda: not scene(pilot).playing)
-        assert scene(pilot).step == 5
+        await until(pilot, lambda: any(shown.playing for shown in seen) and not scene(pilot).playing)
+    assert [step for step, _ in itertools.groupby(shown.step for shown in seen)] == [0, 1, 2, 3, 4, 5]
 
 
 async def test_scrub_with_the_mouse(browser: Make) -> None:
@@ -193,7 +197,7 @@ async def test_fault_is_seen_before_any_key(browser: Make) -> None:
         assert rows["unet"].rstrip().endswith("✗4")
         assert rows["down_blocks.1"].rstrip().endswith("✗4")
         assert "✗ 12 non-finite" in text(pilot, "#header")
-        assert "+Inf" in text(pilot, "#facts")
+        assert "+Inf" in text(pilot, "#overview")
 
 
 async def test_fault_without_any(browser: Make) -> None:
@@ -275,7 +279,7 @@ async def test_empty_trace(browser: Make) -> None:
         await settle(pilot)
         assert "failed" in text(pilot, "#header")
         await pilot.press("1")
-        assert "RuntimeError" in text(pilot, "#facts")
+        assert "RuntimeError" in text(pilot, "#overview")
 
 
 async def test_failed_trace(browser: Make) -> None:
@@ -343,7 +347,9 @@ async def test_previews(browser: Make) -> None:
             screen.snapshot, info=info, has_previews=True, prompts=("a [red]circle[/red]",)
         )
         pixels = np.full((16, 16, 3), 200, dtype=np.uint8)
-        screen.post_message(MainScreen.Read(screen.scene.view, screen.request, Answer(Glance(preview=pixels))))
+        screen.post_message(
+            MainScreen.Read(screen.scene.view, screen.request, Answer(None, previews=Previews(latents=pixels)))
+        )
         await pilot.pause()
         preview = text(pilot, "#preview")
         assert "latents 16×16" in preview and "▀▀▀▀" in preview

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from textual.containers import VerticalScroll
 from textual.pilot import Pilot
-from textual.widgets import HelpPanel, Input
+from textual.widgets import Input
 
 from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.layout import STATISTICS
@@ -24,12 +25,15 @@ from diffusion_xray.viewer.key_table import key_table
 from diffusion_xray.viewer.loader import Answer, Loader
 from diffusion_xray.viewer.previews import Previews
 from diffusion_xray.viewer.scene import Scene
+from diffusion_xray.viewer.screens.help import KeyHelp
 from diffusion_xray.viewer.screens.keys import KEYS
 from diffusion_xray.viewer.screens.main import MainScreen
 from diffusion_xray.viewer.views.registry import BUILT_IN
 from diffusion_xray.viewer.widgets.canvas import Canvas
 from diffusion_xray.viewer.widgets.layer_tree import LayerTree
 from diffusion_xray.viewer.widgets.step_strip import StepStrip
+
+from .live import cut, until
 
 Make = Callable[..., Browser]
 SIZE = (120, 40)
@@ -40,15 +44,6 @@ async def settle(pilot: Pilot[None]) -> None:
     await pilot.pause(0.1)
     await pilot.app.workers.wait_for_complete()
     await pilot.pause()
-
-
-async def until(pilot: Pilot[None], holds: Callable[[], bool]) -> None:
-    """Wait until something holds, for at most 20 seconds."""
-    for _ in range(200):
-        if holds():
-            return
-        await pilot.pause(0.1)
-    pytest.fail("it never came to hold")
 
 
 def scene(pilot: Pilot[None]) -> Scene:
@@ -390,16 +385,23 @@ async def test_zoom(browser: Make) -> None:
 
 
 async def test_help_lists_every_key(browser: Make) -> None:
-    """`?` shows the help panel and hides it; each key has an id and says what it does."""
+    """`?` shows them in a list that keys scroll, and hides it; each key has an id and says what it does."""
     assert all(key.id and key.tooltip and key.description for key in KEYS)
     assert len({key.id for key in KEYS}) == len(KEYS)
     async with browser("normal").run_test(size=SIZE) as pilot:
         await pilot.press("question_mark")
         await pilot.pause()
-        assert pilot.app.screen.query(HelpPanel)
+        assert isinstance(pilot.app.screen, KeyHelp)
+        told = "\n".join(
+            str(segment.text) for strip in pilot.app.screen._compositor.render_strips() for segment in strip
+        )
+        assert "Go to a step or layer" in told and "Compare with another trace" in told
+        scroll = pilot.app.screen.query_one(VerticalScroll)
+        await pilot.press("end")
+        await until(pilot, lambda: scroll.scroll_offset.y > 0)
         await pilot.press("question_mark")
         await pilot.pause()
-        assert not pilot.app.screen.query(HelpPanel)
+        assert isinstance(pilot.app.screen, MainScreen)
 
 
 async def test_palette_goes_to_a_layer(browser: Make) -> None:
@@ -460,17 +462,6 @@ async def test_themes(browser: Make, theme: str) -> None:
         app.theme = theme
         await pilot.pause()
         assert app.screen.query_one("#header", Canvas).render_line(0) != before
-
-
-def cut(path: Path, steps: int, status: str) -> None:
-    """Make a trace look as if only some of its steps were written."""
-    document = json.loads((path / "zarr.json").read_text())
-    document["attributes"] |= {"status": status, "planned_steps": 6}
-    (path / "zarr.json").write_text(json.dumps(document))
-    import zarr
-
-    array = zarr.open_array(path / "committed", mode="r+")
-    array[:] = [1] * steps + [0] * (array.shape[0] - steps)
 
 
 async def test_live(browser: Make, traces: dict[str, Path], tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import HelpPanel
 
 from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.cli import main
@@ -32,6 +31,7 @@ from diffusion_xray.viewer.compare.screen import CompareScreen
 from diffusion_xray.viewer.compare.state import MODES, SORTS, TOLERANCES, Comparing
 from diffusion_xray.viewer.compare.strip import DivergenceStrip
 from diffusion_xray.viewer.compare.table import DivergenceTable
+from diffusion_xray.viewer.screens.help import KeyHelp
 
 from ..parting import STEPS, record
 
@@ -358,13 +358,11 @@ async def test_help_and_leaving(compared: Compare) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await settle(pilot)
         await pilot.press("question_mark")
-        await pilot.pause()
-        assert pilot.app.screen.query(HelpPanel)
+        assert isinstance(pilot.app.screen, KeyHelp)
         await pilot.press("question_mark")
-        await pilot.pause()
-        assert not pilot.app.screen.query(HelpPanel)
+        assert isinstance(pilot.app.screen, CompareScreen)
         await pilot.press("question_mark", "escape")
-        assert app.is_running and not pilot.app.screen.query(HelpPanel)
+        assert app.is_running and isinstance(pilot.app.screen, CompareScreen)
         await pilot.press("escape")
         await pilot.pause()
     assert app.return_code == 0

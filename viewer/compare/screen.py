@@ -11,12 +11,13 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
-from textual.widgets import Footer, HelpPanel, Static
+from textual.widgets import Footer, Static
 
 from diffusion_xray.tracer.info import printable
 from diffusion_xray.tracer.pairing import LINKS, Link
 
 from ..look import CHANGES
+from ..screens.help import KeyHelp
 from .header import CompareHeader, FactsView
 from .keys import KEYS
 from .panes import Pane
@@ -180,21 +181,18 @@ class CompareScreen(CompareStage):
         self.maximized = None if self.maximized is not None else self.focused
 
     def action_help(self) -> None:
-        """Show or hide the keys."""
-        if self.query(HelpPanel):
-            self.app.action_hide_help_panel()
-        else:
-            self.app.action_show_help_panel()
+        """Show the keys."""
+        sections = [("In the comparison", list(KEYS)), ("In the list of layers", DivergenceTable.BINDINGS)]
+        note = (self.focused.HELP if self.focused is not None else None) or self.HELP
+        self.app.push_screen(KeyHelp(note, sections))
 
     def action_report(self) -> None:
         """Write what has been found beside the working folder's other files."""
         self.write(self.state.comparison, self.state.tolerance)
 
     def action_leave(self) -> None:
-        """Leave what was entered last: help, zoom, facts, and then the comparison."""
-        if self.query(HelpPanel):
-            self.app.action_hide_help_panel()
-        elif self.maximized is not None:
+        """Leave what was entered last: zoom, facts, and then the comparison."""
+        if self.maximized is not None:
             self.maximized = None
         elif self.has_class("-facts"):
             self.remove_class("-facts")

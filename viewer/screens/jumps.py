@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from textual import on
+from textual.widget import Widget
 from textual.widgets import Input
 
 from diffusion_xray.tracer.errors import SiteNotFoundError
@@ -27,6 +28,8 @@ class JumpScreen(WalkScreen):
     """Which fault was gone to last."""
     _trail: tuple[tuple[str, SiteInfo | None, int], ...] = ()
     """Places that were left: view, site and step of each."""
+    _asked_from: Widget | None = None
+    """What had the focus before the field to go somewhere."""
 
     def reveal(self, site: SiteInfo | None, step: int) -> None:
         """Select a tensor, and its layer in the tree, wherever that is."""
@@ -58,15 +61,18 @@ class JumpScreen(WalkScreen):
         """Ask for a step or a layer to go to."""
         self.maximized = None
         field = self.query_one("#goto", Input)
+        if self.focused is not field:
+            self._asked_from = self.focused
         field.display = True
         self.set_focus(field)
 
     def close_goto(self) -> None:
-        """Put the field away."""
+        """Put the field away, and give the keys back to who had them."""
         field = self.query_one("#goto", Input)
         field.value = ""
         field.display = False
-        self.query_one(LayerTree).focus()
+        back = self._asked_from
+        (back if back is not None and back.focusable and back.is_on_screen else self.query_one(LayerTree)).focus()
 
     def action_fault(self, by: int) -> None:
         """Go to the next fault, the first time to the earliest."""

@@ -90,8 +90,8 @@ KEYS: Final = (
         id="view.preview",
         tooltip="What the step looks like beside the view, or not",
     ),
-    hidden("escape", "back", "Back", id="view.back", tooltip="Leave filter, zoom or help"),
-    Binding("question_mark", "help", "Help", id="view.help", tooltip="Show all keys, or hide them", key_display="?"),
+    hidden("escape", "back", "Back", id="view.back", tooltip="Leave a field, filter, zoom, or the order of the layers"),
+    Binding("question_mark", "help", "Help", id="view.help", tooltip="Show all keys", key_display="?"),
     hidden("q", "app.quit", "Quit", id="app.quit", tooltip="Leave the browser"),
 )
 """At 80 columns the footer holds six entries; more are cut."""

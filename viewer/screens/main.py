@@ -27,8 +27,9 @@ from ..widgets.preview import Preview
 from ..widgets.step_strip import StepStrip
 from ..widgets.tab_bar import TabBar
 from .export import CopyMenu, ExportMenu
+from .help import KeyHelp, by_topic
 from .jumps import JumpScreen
-from .keys import KEYS
+from .keys import KEYS, page_keys
 
 if TYPE_CHECKING:
     from ..compare.screen import CompareScreen
@@ -134,8 +135,12 @@ class MainScreen(JumpScreen):
 
     def action_sort(self) -> None:
         """Another order of the layers."""
-        order = self.query_one(LayerTree).arrangement.order
-        self._arrange(order=ORDERS[(ORDERS.index(order) + 1) % len(ORDERS)])
+        tree = self.query_one(LayerTree)
+        order = ORDERS[(ORDERS.index(tree.arrangement.order) + 1) % len(ORDERS)]
+        self._arrange(order=order)
+        if order != "called":
+            self._remember()
+            tree.choose_first()
 
     def action_only(self, what: str) -> None:
         """Show some layers only, or all again: "faults" or "pinned"; or a list rather than a tree: "flat"."""
@@ -221,22 +226,22 @@ class MainScreen(JumpScreen):
         )
 
     def action_help(self) -> None:
-        """Show or hide the keys."""
-        if self.query("HelpPanel"):
-            self.app.action_hide_help_panel()
-        else:
-            self.app.action_show_help_panel()
+        """Show the keys that hold now."""
+        view, focused = self._view, self.focused
+        own = [*page_keys(view), *getattr(self.page, "BINDINGS", ()), *getattr(self.page, "INNER_BINDINGS", ())]
+        sections = [(f"In {view.title}", own)] if own else []
+        sections += [*by_topic(self.all_keys()), ("In the list of layers", LayerTree.BINDINGS)]
+        note = (focused.HELP if focused is not None else None) or self.HELP
+        self.app.push_screen(KeyHelp(note, sections))
 
     def action_back(self) -> None:
-        """Leave whatever was entered last: filter, zoom, help."""
+        """Leave whatever was entered last: field, filter, zoom, the way the layers are listed."""
         if self.query_one("#goto", Input).display:
             self.close_goto()
         elif self.query_one("#filter", Input).display:
             self._clear_filter()
         elif self.maximized is not None:
             self.maximized = None
-        elif self.query("HelpPanel"):
-            self.app.action_hide_help_panel()
         elif str(self.query_one(LayerTree).arrangement):
             self._arrange(order="called", flat=False, faults=False, pinned=False)
 

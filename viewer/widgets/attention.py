@@ -49,6 +49,7 @@ class AttentionPage(Vertical):
         super().__init__()
         self._wish: Wish | None = None
         self._entered = False
+        self._kind = ""
 
     def compose(self) -> ComposeResult:
         """Lay out the three."""
@@ -110,6 +111,10 @@ class AttentionPage(Vertical):
         if found is None and scene.loading:
             return
         kind = found.kind if isinstance(found, Seen) else ""
+        if kind != self._kind:  # where the keys are of no more use
+            self._kind = kind
+            focused = self.screen.focused
+            self._entered = self._entered or (focused is not None and self in focused.ancestors)
         self.set_class(kind == "words", "-words")
         self.set_class(kind == "tokens", "-tokens")
         self._enter(scene)

@@ -113,6 +113,11 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         if self._rows and self._index() is None:
             self._move_to(0)
 
+    def choose_first(self) -> None:
+        """Go to the top of the list."""
+        if self._rows:
+            self._move_to(0)
+
     def paint(self, width: int, height: int) -> list[Strip]:
         """The rows in sight."""
         scene = self.scene
@@ -199,7 +204,7 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         layer = row.layer
         listed = self.arrangement.is_list
         sign = " " if not layer.children or listed else "▾" if layer.name in self._unfolded else "▸"
-        label = _end(layer.name, width - _SPARK - _VALUE - 4) if listed else layer.label
+        label = _short(layer.name, width - _SPARK - _VALUE - 4) if listed else layer.label
         sign = "*" if layer.name in self.pins else sign
         left: list[Part] = [f"{'  ' * row.depth}{sign} ", label if layer.module else (label, "muted")]
         spark, value = self._series(layer)
@@ -272,6 +277,12 @@ def _plain(parts: list[Part]) -> list[Part]:
     return [part if isinstance(part, str) else part[0] for part in parts]
 
 
-def _end(name: str, width: int) -> str:
-    """The end of a name: in a list of full names, it is what tells them apart."""
-    return name if len(name) <= width else f"…{name[len(name) - max(width - 1, 0) :]}"
+def _short(name: str, width: int) -> str:
+    """A full name in what room there is: of what lies above first letters, then its end, which tells it from others."""
+    *above, own = name.split(".")
+    for at in range(len(above)):
+        if len(".".join((*above, own))) <= width:
+            break
+        above[at] = above[at][:1]
+    short = ".".join((*above, own))
+    return short if len(short) <= width else f"…{short[len(short) - max(width - 1, 0) :]}"

@@ -18,6 +18,7 @@ from .opening import Opening
 from .pins import Pins
 from .places import Actions, Layers
 from .screens.main import MainScreen
+from .settings import Settings
 from .views.registry import Registry, load_views
 
 __all__ = ["Browser"]
@@ -35,6 +36,7 @@ class Browser(KeyByKey):
         views: The tabs; all that are installed when it is None.
         shade: Draw with shades of characters instead of colours; None to do so where the terminal has few colours.
         pins: Where pinned layers are kept; nowhere when it is None.
+        settings: Those of the user; none when it is None.
     """
 
     TITLE = "dxray"
@@ -49,9 +51,10 @@ class Browser(KeyByKey):
         snapshot: Snapshot | None = None,
         views: Registry | None = None,
         pins: Pins | None = None,
+        settings: Settings | None = None,
         shade: bool | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(settings)
         self._loader = loader
         self._opening = opening
         self._snapshot = snapshot or loader.snapshot()
@@ -61,6 +64,7 @@ class Browser(KeyByKey):
 
     def on_mount(self) -> None:
         """Show the one screen."""
+        self.obey()
         if not self.is_headless and os.isatty(0):
             self.set_interval(_LOOK_SECONDS, self._leave_if_alone)
         shade = self._shade

@@ -107,8 +107,9 @@ class View:
 
         from .compare.app import CompareApp
         from .compare.screen import CompareScreen
+        from .settings import load_settings
 
-        app = CompareApp(CompareScreen(opening))
+        app = CompareApp(CompareScreen(opening), settings=load_settings())
         app.run()
         return app.return_code or 0
 
@@ -154,8 +155,10 @@ class View:
 
         from .app import Browser
         from .pins import Pins
+        from .settings import load_settings
 
-        browser = Browser(loader, opening, snapshot=snapshot, views=views, pins=Pins.of(loader.trace.path))
+        pins, settings = Pins.of(loader.trace.path), load_settings()
+        browser = Browser(loader, opening, snapshot=snapshot, views=views, pins=pins, settings=settings)
         browser.run()
         return browser.return_code or 0
 

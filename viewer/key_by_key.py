@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from textual import events
 from textual.app import App
 from textual.message_pump import MessagePump
+
+from diffusion_xray.tracer.info import printable
+
+from .settings import Settings
 
 __all__ = ["KeyByKey"]
 
@@ -17,16 +21,37 @@ _ROUNDS: Final = 2
 
 
 class KeyByKey(App[None]):
-    """Handles a key when all that the one before led to is done.
+    """Obeys the user's settings, and handles a key when all that the one before led to is done.
 
     Textual hands a key to the widget that has the focus when it arrives. Keys that come at once, from a fast typist, a
     slow link or `tmux send-keys`, all go where the first one went: of "/mid" the letters would miss the field that "/"
     opens, and act as keys of the layers.
+
+    Args:
+        settings: Those of the user; none when it is None.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or Settings()
         self._typed: deque[events.Key | events.Paste] = deque()
+
+    def obey(self) -> None:
+        """Do as the settings say; tell what of them is not understood."""
+        settings, problems = self.settings, [self.settings.problem]
+        if settings.keys:
+            from .keys_command import bindings  # every widget that has keys
+
+            unknown = sorted(settings.keys.keys() - {binding.id for _, binding in bindings()})
+            if unknown:
+                problems.append(f"no key has the id {', '.join(unknown)}; dxray keys lists them")
+            self.set_keymap(dict(settings.keys))
+        if settings.theme in self.available_themes:
+            self.theme = settings.theme
+        elif settings.theme:
+            problems.append(f"no theme {settings.theme!r}; there are {', '.join(sorted(self.available_themes))}")
+        for problem in filter(None, problems):
+            self.notify(printable(problem), title="Settings", severity="warning", markup=False)
 
     async def on_event(self, event: events.Event) -> None:
         """Keep what is typed until its turn comes."""

@@ -14,6 +14,8 @@ from textual.keys import format_key
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from ..key_by_key import KeyByKey
+
 __all__ = ["KeyHelp", "by_topic"]
 
 _WIDE: Final = 100
@@ -102,6 +104,7 @@ class KeyHelp(ModalScreen[None]):
                     yield Static(self._table(column), classes="help--keys")
 
     def _table(self, sections: Sequence[tuple[str, Sequence[Binding]]]) -> Table:
+        own = self.app.settings.keys if isinstance(self.app, KeyByKey) else {}
         table = Table.grid(padding=(0, 1))
         table.add_column(width=_KEYS)
         table.add_column()
@@ -109,6 +112,8 @@ class KeyHelp(ModalScreen[None]):
             table.add_row()
             table.add_row(Text(), Text(title, style="bold underline"))
             for binding in keys:
-                shown = binding.key_display or " ".join(map(format_key, binding.key.split(",")))
+                moved = own.get(binding.id or "", "")
+                names = " ".join(map(format_key, (moved or binding.key).split(",")))
+                shown = names if moved else binding.key_display or names
                 table.add_row(Text(shown, style="bold"), Text(binding.tooltip or binding.description))
         return table

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from ..reader import Reader
-    from .attention_read import Offer, Seen
+    from .attention_seen import Offer, Seen
 
 __all__ = ["ATTENTION"]
 

@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 
 from ..scene import Scene
-from ..views.attention_read import Offer, Seen
+from ..views.attention_seen import Offer, Seen
 from ..views.attention_wish import Wish
 from .attention_map import AttentionMap
 from .attention_steps import ShareOverSteps

@@ -303,7 +303,7 @@ async def test_hostile_names(browser: Make, traces: dict[str, Path], tmp_path: P
     (path / "zarr.json").write_text(json.dumps(document))
     async with browser(path, layer="unet.[red]\x1b[31m[/x]").run_test(size=(160, 40)) as pilot:
         await settle(pilot)
-        assert "[red]\\x1b[31m[/…" in text(pilot, "#tree")
+        assert "[red]\\x1b[31m[/x]" in text(pilot, "#tree")
         assert "[red]\\x1b[31m[/x]" in text(pilot, "TabBar")
         assert "hostile [bold].zarr" in text(pilot, "#header")
         await pilot.press("4")

@@ -96,3 +96,15 @@ async def test_keys_of_a_screen_that_goes(browser: Make) -> None:
         pilot.app.post_message(events.Key("escape", None))
         await type_at_once(pilot, "[[")
         assert place(pilot)[1] == 3
+
+
+@pytest.mark.parametrize("keys", ["?", "y", "e", "W"])
+async def test_keys_after_a_menu(browser: Make, keys: str) -> None:
+    """Back from a menu, keys act on the screen, also where the layers are hidden and nothing has the focus."""
+    async with browser("normal").run_test(size=(80, 24)) as pilot:
+        await pilot.press("b", "b")
+        await pilot.press("question_mark" if keys == "?" else keys)
+        await pilot.pause(0.1)
+        await pilot.press("escape")
+        await type_at_once(pilot, "[[")
+        assert place(pilot)[1] == 3

@@ -15,6 +15,7 @@ from diffusion_xray.viewer.opening import find_opening
 from diffusion_xray.viewer.screens.help import KeyHelp
 from diffusion_xray.viewer.screens.main import MainScreen
 from diffusion_xray.viewer.settings import Settings, load_settings
+from diffusion_xray.viewer.views.image import ImageWish
 from diffusion_xray.viewer.widgets.canvas import Canvas
 
 Configured = Callable[[Settings], Browser]
@@ -43,9 +44,9 @@ async def test_keys_move(configured: Configured) -> None:
         assert (screen.scene.step, screen.scene.site.name) == (4, "unet.down_blocks.0")
         assert screen.scene.view.id == "image"
         await pilot.press("f8")
-        assert screen.scene.wish.mosaic
+        assert screen.scene.wish == ImageWish(mosaic=True)
         await pilot.press("left_square_bracket", "j", "z")
-        assert (screen.scene.step, screen.scene.wish.mosaic) == (4, True)
+        assert (screen.scene.step, screen.scene.wish) == (4, ImageWish(mosaic=True))
         assert "[ ]" not in screen.query_one("#footer", Canvas).render_line(0).text
         await pilot.press("question_mark")
         assert isinstance(pilot.app.screen, KeyHelp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
@@ -182,7 +183,10 @@ class CompareScreen(CompareStage):
 
     def action_help(self) -> None:
         """Show the keys."""
-        sections = [("In the comparison", list(KEYS)), ("In the list of layers", DivergenceTable.BINDINGS)]
+        sections: list[tuple[str, Sequence[BindingType]]] = [
+            ("In the comparison", KEYS),
+            ("In the list of layers", DivergenceTable.BINDINGS),
+        ]
         note = (self.focused.HELP if self.focused is not None else None) or self.HELP
         self.app.push_screen(KeyHelp(note, sections))
 

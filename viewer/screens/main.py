@@ -43,6 +43,7 @@ class MainScreen(JumpScreen):
     BINDINGS: ClassVar[list[BindingType]] = list(KEYS)
     HORIZONTAL_BREAKPOINTS = [(0, "-slim"), (60, "-narrow"), (100, "-wide"), (150, "-broad")]  # noqa: RUF012 - as the base class declares it
     VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]  # noqa: RUF012 - likewise
+    AUTO_FOCUS = ""  # coming back from a menu, Textual would choose the first field, also where it is hidden
     HELP = "Left the layers, below the steps. A mark `✗31` says: not finite from step 31."
 
     pins = Pins()

@@ -100,14 +100,16 @@ class View:
         Raises:
             DxrayError: There is no such trace, layer or step, or no terminal to draw on.
         """
-        from .compare.opening import compare_screen
+        from .compare.opening import open_comparison
 
-        screen = compare_screen(open_trace(a), open_trace(b), names=names, layer=layer, step=step)
+        opening = open_comparison(open_trace(a), open_trace(b), names=names, layer=layer, step=step)
         _check_terminal(a)
 
         from .compare.app import CompareApp
+        from .compare.screen import CompareScreen
+        from .settings import load_settings
 
-        app = CompareApp(screen)
+        app = CompareApp(CompareScreen(opening), settings=load_settings())
         app.run()
         return app.return_code or 0
 
@@ -152,8 +154,11 @@ class View:
         _check_terminal(path)
 
         from .app import Browser
+        from .pins import Pins
+        from .settings import load_settings
 
-        browser = Browser(loader, opening, snapshot=snapshot, views=views)
+        pins, settings = Pins.of(loader.trace.path), load_settings()
+        browser = Browser(loader, opening, snapshot=snapshot, views=views, pins=pins, settings=settings)
         browser.run()
         return browser.return_code or 0
 

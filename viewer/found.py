@@ -11,7 +11,7 @@ from typing import Final
 from diffusion_xray.tracer.errors import DxrayError
 from diffusion_xray.tracer.trace import open_trace
 
-__all__ = ["FoundTrace", "find_traces"]
+__all__ = ["FoundTrace", "find_beside", "find_traces"]
 
 _DEEPEST: Final = 4
 _MOST_FOLDERS: Final = 20_000
@@ -48,6 +48,18 @@ def find_traces(folder: Path) -> Iterator[FoundTrace]:
             yield FoundTrace(path, "", 0, None, "", f"{error}")
         except Exception as error:  # noqa: BLE001 - a damaged store raises whatever its codec likes
             yield FoundTrace(path, "", 0, None, "", f"{type(error).__name__}: {error}")
+
+
+def find_beside(trace: Path | str) -> Iterator[FoundTrace]:
+    """The other traces below the working folder, then those below the folder that holds this one."""
+    here = Path(trace) if isinstance(trace, Path) else None
+    seen = set() if here is None else {here.resolve()}
+    for folder in (Path(), *(() if here is None else (here.resolve().parent,))):
+        for found in find_traces(folder):
+            path = found.path.resolve()
+            if path not in seen:
+                seen.add(path)
+                yield found
 
 
 def _look_at(path: Path) -> FoundTrace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from diffusion_xray.tracer.commands.protocol import print_json, print_table
@@ -11,13 +11,14 @@ from diffusion_xray.tracer.commands.protocol import print_json, print_table
 if TYPE_CHECKING:
     from textual.binding import Binding, BindingType
 
-__all__ = ["Keys"]
+__all__ = ["Keys", "bindings"]
 
 
 class Keys:
     """List the keys of the browser.
 
-    Each has an id, by which a Textual keymap moves it to another key.
+    Each has an id, by which the settings move it to another key: in ~/.config/dxray/config.toml, below [keys], a line
+    such as "step.on" = "ctrl+right".
     """
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,7 @@ class Keys:
                 "id": binding.id or "",
                 "does": binding.tooltip or binding.description,
             }
-            for where, binding in _bindings()
+            for where, binding in bindings()
         ]
         if options.json:
             print_json(found)
@@ -43,20 +44,33 @@ class Keys:
         return 0
 
 
-def _bindings() -> Iterator[tuple[str, Binding]]:
+def bindings() -> Iterator[tuple[str, Binding]]:
+    """All keys, each with where it holds."""
     from textual.binding import Binding
 
+    from .compare.keys import KEYS as COMPARE_KEYS
+    from .compare.table import DivergenceTable
     from .screens.export import ExportMenu
+    from .screens.help import KeyHelp
+    from .screens.keys import tab_keys
     from .screens.main import MainScreen
+    from .views.registry import BUILT_IN
     from .widgets.layer_tree import LayerTree
 
-    places: tuple[tuple[str, list[BindingType]], ...] = (
-        ("screen", MainScreen.BINDINGS),
+    places: list[tuple[str, Iterable[BindingType]]] = [
+        ("screen", [*MainScreen.BINDINGS, *tab_keys(BUILT_IN)]),
         ("layers", LayerTree.BINDINGS),
+    ]
+    for view in BUILT_IN:
+        page = view.widget()
+        places.append((view.id, [*view.keys, *getattr(page, "BINDINGS", ()), *getattr(page, "INNER_BINDINGS", ())]))
+    places += [
+        ("comparison", [*COMPARE_KEYS, *DivergenceTable.BINDINGS]),
         ("menu", ExportMenu.BINDINGS),
-    )
-    for where, bindings in places:
-        yield from ((where, binding) for binding in bindings if isinstance(binding, Binding))
+        ("help", KeyHelp.BINDINGS),
+    ]
+    for where, found in places:
+        yield from ((where, binding) for binding in found if isinstance(binding, Binding) and binding.id)
 
 
 def _shown(binding: Binding) -> list[str]:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from diffusion_xray.tracer.process import is_gone
 from diffusion_xray.tracer.trace import Trace
 
 from .model import Snapshot
+from .previews import Previews
 from .reader import Reader
 from .views.protocol import Request, View
 
@@ -33,6 +34,8 @@ class Answer:
     """What the view's `read` returned; None when it raised."""
     error: str = ""
     """What could not be read, and why."""
+    previews: Previews = field(default_factory=Previews)
+    """Of the step."""
 
 
 class Loader:
@@ -85,13 +88,16 @@ class Loader:
         except OSError:
             return 0.0
 
-    def read(self, view: View, request: Request, *, cancelled: Callable[[], bool]) -> Answer:
-        """What a view needs beside the statistics."""
+    def read(self, view: View | None, request: Request, *, cancelled: Callable[[], bool]) -> Answer:
+        """What the step looks like, and what a view needs beside the statistics; no `view` needs nothing."""
         reader = Reader(self, cancelled)
+        previews = reader.previews(request.step)
+        if view is None:
+            return Answer(None, reader.error, previews)
         try:
-            return Answer(view.read(reader, request), reader.error)
+            return Answer(view.read(reader, request), reader.error, previews)
         except Exception as error:  # noqa: BLE001 - a view of another package may raise anything
-            return Answer(None, f"{type(error).__name__}: {error}")
+            return Answer(None, f"{type(error).__name__}: {error}", previews)
 
     def once(self, key: tuple[Any, ...], read: Callable[[], Any]) -> Any:
         """What `read` returns, or returned lately under this key. One thread reads at a time."""

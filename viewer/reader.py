@@ -12,6 +12,8 @@ from diffusion_xray.tracer.histogram import Histogram
 from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.tracer.trace import Trace
 
+from .previews import Previews
+
 if TYPE_CHECKING:
     from .loader import Loader
 
@@ -75,6 +77,10 @@ class Reader:
             if histogram is not None:
                 found.append((int(step), histogram))
         return tuple(found)
+
+    def previews(self, step: int) -> Previews:
+        """What a step looks like."""
+        return Previews(self.picture("preview", step), self.picture("preview_x0", step))
 
     def picture(self, name: str, step: int) -> NDArray[np.uint8] | None:
         """The first picture of a step: "preview" or "preview_x0". Shape (y, x, 3)."""

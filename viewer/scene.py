@@ -10,6 +10,7 @@ from diffusion_xray.tracer.info import SiteInfo
 
 from .look import Look
 from .model import Snapshot
+from .previews import Previews
 from .views.protocol import View
 
 __all__ = ["Scene"]
@@ -33,6 +34,8 @@ class Scene:
     """What the view's `read` returned; None before it did, and when it failed."""
     error: str = ""
     """What could not be read, and why."""
+    previews: Previews = field(default_factory=Previews)
+    """Of the step; those of an earlier one stay until there are newer, so that nothing flickers."""
     loading: bool = False
     """Whether `found` is still that of an earlier selection, or not there yet."""
     playing: bool = False

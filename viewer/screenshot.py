@@ -1,6 +1,7 @@
 """Draw the browser into a picture, without a terminal.
 
-python -m diffusion_xray.viewer.screenshot TRACE OUT.svg [--layer GLOB] [--step N] [--tab NAME] [--size 120x40]
+python -m diffusion_xray.viewer.screenshot TRACE OUT.svg [--layer GLOB] [--step N] [--tab NAME] [--compare TRACE]
+    [--size 120x40] [--keys KEY ...]
 """
 
 from __future__ import annotations
@@ -11,11 +12,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from textual.app import App
+from textual.pilot import Pilot
+
 from diffusion_xray.tracer.errors import DxrayError
 from diffusion_xray.tracer.info import printable
 from diffusion_xray.tracer.trace import open_trace
 
 from .app import Browser
+from .compare.app import CompareApp
+from .compare.opening import open_comparison
+from .compare.screen import CompareScreen
 from .loader import Loader
 from .opening import find_opening
 from .views.registry import load_views
@@ -29,6 +36,7 @@ def take_screenshot(
     layer: str = "",
     step: int | None = None,
     tab: str = "overview",
+    compare: str | Path | None = None,
     size: tuple[int, int] = (120, 40),
     keys: Sequence[str] = (),
 ) -> str:
@@ -39,27 +47,37 @@ def take_screenshot(
         layer: Where to open, as in `View.open`.
         step: Likewise.
         tab: Likewise.
+        compare: Another trace, to draw the comparison instead.
         size: Columns and rows.
         keys: Keys to press before the picture is taken, by Textual's names.
 
     Raises:
         DxrayError: There is no such trace, layer, step or view.
     """
+    if compare is not None:
+        beside = open_comparison(open_trace(trace), open_trace(compare), layer=layer, step=step)
+        return asyncio.run(_draw(CompareApp(CompareScreen(beside), shade=False), size, keys))
     loader, views = Loader(open_trace(trace)), load_views()
     snapshot = loader.snapshot()
     opening = find_opening(snapshot, layer=layer, step=step, tab=tab, tabs=views)
     return asyncio.run(_draw(Browser(loader, opening, snapshot=snapshot, views=views, shade=False), size, keys))
 
 
-async def _draw(browser: Browser, size: tuple[int, int], keys: Sequence[str]) -> str:
-    async with browser.run_test(size=size) as pilot:
-        await pilot.pause()
+async def _draw(app: App[None], size: tuple[int, int], keys: Sequence[str]) -> str:
+    async with app.run_test(size=size) as pilot:
+        await _settle(app, pilot)
         for key in keys:
             await pilot.press(key)
-        await pilot.pause(0.2)  # the loader waits a moment for the next key
-        await browser.workers.wait_for_complete()
+            await _settle(app, pilot)
+        return app.export_screenshot()
+
+
+async def _settle(app: App[None], pilot: Pilot[None]) -> None:
+    """Wait until all that was asked for has been read and drawn; what was read may ask for more."""
+    for _ in range(2):
+        await pilot.pause(0.2)  # a reader waits a moment for the next key
+        await app.workers.wait_for_complete()
         await pilot.pause()
-        return browser.export_screenshot()
 
 
 def _main(argv: Sequence[str] | None = None) -> int:
@@ -69,6 +87,7 @@ def _main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--layer", metavar="GLOB", default="")
     parser.add_argument("--step", metavar="N", type=int)
     parser.add_argument("--tab", metavar="NAME", default="overview")
+    parser.add_argument("--compare", metavar="TRACE", help="draw the comparison with another trace")
     parser.add_argument("--size", metavar="COLUMNSxROWS", default="120x40", type=_size)
     parser.add_argument("--keys", metavar="KEY", nargs="*", default=(), help="keys to press first, such as m or space")
     options = parser.parse_args(argv)
@@ -78,6 +97,7 @@ def _main(argv: Sequence[str] | None = None) -> int:
             layer=options.layer,
             step=options.step,
             tab=options.tab,
+            compare=options.compare,
             size=options.size,
             keys=options.keys,
         )

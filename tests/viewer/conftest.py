@@ -12,7 +12,8 @@ from diffusion_xray.tracer import Capture, Tracer, open_trace
 from diffusion_xray.tracer.trace import Trace
 from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.compare.app import CompareApp
-from diffusion_xray.viewer.compare.opening import compare_screen
+from diffusion_xray.viewer.compare.opening import open_comparison
+from diffusion_xray.viewer.compare.screen import CompareScreen
 from diffusion_xray.viewer.loader import Loader
 from diffusion_xray.viewer.opening import find_opening
 
@@ -133,6 +134,6 @@ def compared(parted: dict[str, Path]) -> Callable[..., CompareApp]:
 
     def make(a: str | Path, b: str | Path, *, shade: bool = False, **where: Any) -> CompareApp:
         traces = [open_trace(parted[trace] if isinstance(trace, str) else trace) for trace in (a, b)]
-        return CompareApp(compare_screen(traces[0], traces[1], **where), shade=shade)
+        return CompareApp(CompareScreen(open_comparison(traces[0], traces[1], **where)), shade=shade)
 
     return make

@@ -24,7 +24,8 @@ from diffusion_xray.viewer.reader import Reader
 from diffusion_xray.viewer.screens.main import MainScreen
 from diffusion_xray.viewer.views.attention import ATTENTION
 from diffusion_xray.viewer.views.attention_opening import with_attention
-from diffusion_xray.viewer.views.attention_read import Offer, Seen, read_attention
+from diffusion_xray.viewer.views.attention_read import read_attention
+from diffusion_xray.viewer.views.attention_seen import Offer, Seen
 from diffusion_xray.viewer.views.attention_wish import Wish
 from diffusion_xray.viewer.views.protocol import Missing, Request
 from diffusion_xray.viewer.widgets.attention import AttentionPage

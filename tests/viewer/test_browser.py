@@ -1,6 +1,7 @@
 """The browser, driven by keys and the mouse."""
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from textual.containers import VerticalScroll
 from textual.pilot import Pilot
-from textual.widgets import HelpPanel, Input
+from textual.widgets import Input
 
 from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.layout import STATISTICS
@@ -21,14 +23,17 @@ from diffusion_xray.tracer.process import describe_process
 from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.key_table import key_table
 from diffusion_xray.viewer.loader import Answer, Loader
+from diffusion_xray.viewer.previews import Previews
 from diffusion_xray.viewer.scene import Scene
+from diffusion_xray.viewer.screens.help import KeyHelp
 from diffusion_xray.viewer.screens.keys import KEYS
 from diffusion_xray.viewer.screens.main import MainScreen
-from diffusion_xray.viewer.views.overview import Glance
 from diffusion_xray.viewer.views.registry import BUILT_IN
 from diffusion_xray.viewer.widgets.canvas import Canvas
 from diffusion_xray.viewer.widgets.layer_tree import LayerTree
 from diffusion_xray.viewer.widgets.step_strip import StepStrip
+
+from .live import cut, until
 
 Make = Callable[..., Browser]
 SIZE = (120, 40)
@@ -39,15 +44,6 @@ async def settle(pilot: Pilot[None]) -> None:
     await pilot.pause(0.1)
     await pilot.app.workers.wait_for_complete()
     await pilot.pause()
-
-
-async def until(pilot: Pilot[None], holds: Callable[[], bool]) -> None:
-    """Wait until something holds, for at most 20 seconds."""
-    for _ in range(200):
-        if holds():
-            return
-        await pilot.pause(0.1)
-    pytest.fail("it never came to hold")
 
 
 def scene(pilot: Pilot[None]) -> Scene:
@@ -74,9 +70,9 @@ async def test_first_paint_reads_no_tensor(browser: Make) -> None:
     app = browser("normal")
     async with app.run_test(size=SIZE) as pilot:
         await pilot.pause()
-        assert "2×3×8×8 float32" in text(pilot, "#facts")
+        assert "2×3×8×8 float32" in text(pilot, "#overview")
         await settle(pilot)
-        assert scene(pilot).found.histogram is not None
+        assert scene(pilot).found is not None
         assert not any("tensor" in key for key in app._loader._cache)
 
 
@@ -111,11 +107,14 @@ async def test_many_keys_read_little(browser: Make) -> None:
 
 async def test_play(browser: Make) -> None:
     """Space plays from the first step and stops at the last."""
+    seen: list[Scene] = []
     async with browser("normal").run_test(size=SIZE) as pilot:
+        await pilot.pause()
+        strip = pilot.app.screen.query_one(StepStrip)
+        pilot.app.screen.watch(strip, "scene", lambda shown: seen.append(shown), init=False)  # noqa: PLW0108 - Textual counts the parameters
         await pilot.press("space")
-        assert scene(pilot).playing and scene(pilot).step < 5
-        await until(pilot, lambda: not scene(pilot).playing)
-        assert scene(pilot).step == 5
+        await until(pilot, lambda: any(shown.playing for shown in seen) and not scene(pilot).playing)
+    assert [step for step, _ in itertools.groupby(shown.step for shown in seen)] == [0, 1, 2, 3, 4, 5]
 
 
 async def test_scrub_with_the_mouse(browser: Make) -> None:
@@ -193,7 +192,7 @@ async def test_fault_is_seen_before_any_key(browser: Make) -> None:
         assert rows["unet"].rstrip().endswith("✗4")
         assert rows["down_blocks.1"].rstrip().endswith("✗4")
         assert "✗ 12 non-finite" in text(pilot, "#header")
-        assert "+Inf" in text(pilot, "#facts")
+        assert "+Inf" in text(pilot, "#overview")
 
 
 async def test_fault_without_any(browser: Make) -> None:
@@ -275,7 +274,7 @@ async def test_empty_trace(browser: Make) -> None:
         await settle(pilot)
         assert "failed" in text(pilot, "#header")
         await pilot.press("1")
-        assert "RuntimeError" in text(pilot, "#facts")
+        assert "RuntimeError" in text(pilot, "#overview")
 
 
 async def test_failed_trace(browser: Make) -> None:
@@ -304,7 +303,7 @@ async def test_hostile_names(browser: Make, traces: dict[str, Path], tmp_path: P
     (path / "zarr.json").write_text(json.dumps(document))
     async with browser(path, layer="unet.[red]\x1b[31m[/x]").run_test(size=(160, 40)) as pilot:
         await settle(pilot)
-        assert "[red]\\x1b[31m[/…" in text(pilot, "#tree")
+        assert "[red]\\x1b[31m[/x]" in text(pilot, "#tree")
         assert "[red]\\x1b[31m[/x]" in text(pilot, "TabBar")
         assert "hostile [bold].zarr" in text(pilot, "#header")
         await pilot.press("4")
@@ -343,7 +342,9 @@ async def test_previews(browser: Make) -> None:
             screen.snapshot, info=info, has_previews=True, prompts=("a [red]circle[/red]",)
         )
         pixels = np.full((16, 16, 3), 200, dtype=np.uint8)
-        screen.post_message(MainScreen.Read(screen.scene.view, screen.request, Answer(Glance(preview=pixels))))
+        screen.post_message(
+            MainScreen.Read(screen.scene.view, screen.request, Answer(None, previews=Previews(latents=pixels)))
+        )
         await pilot.pause()
         preview = text(pilot, "#preview")
         assert "latents 16×16" in preview and "▀▀▀▀" in preview
@@ -384,16 +385,23 @@ async def test_zoom(browser: Make) -> None:
 
 
 async def test_help_lists_every_key(browser: Make) -> None:
-    """`?` shows the help panel and hides it; each key has an id and says what it does."""
+    """`?` shows them in a list that keys scroll, and hides it; each key has an id and says what it does."""
     assert all(key.id and key.tooltip and key.description for key in KEYS)
     assert len({key.id for key in KEYS}) == len(KEYS)
     async with browser("normal").run_test(size=SIZE) as pilot:
         await pilot.press("question_mark")
         await pilot.pause()
-        assert pilot.app.screen.query(HelpPanel)
+        assert isinstance(pilot.app.screen, KeyHelp)
+        told = "\n".join(
+            str(segment.text) for strip in pilot.app.screen._compositor.render_strips() for segment in strip
+        )
+        assert "Go to a step or layer" in told and "Compare with another trace" in told
+        scroll = pilot.app.screen.query_one(VerticalScroll)
+        await pilot.press("end")
+        await until(pilot, lambda: scroll.scroll_offset.y > 0)
         await pilot.press("question_mark")
         await pilot.pause()
-        assert not pilot.app.screen.query(HelpPanel)
+        assert isinstance(pilot.app.screen, MainScreen)
 
 
 async def test_palette_goes_to_a_layer(browser: Make) -> None:
@@ -454,17 +462,6 @@ async def test_themes(browser: Make, theme: str) -> None:
         app.theme = theme
         await pilot.pause()
         assert app.screen.query_one("#header", Canvas).render_line(0) != before
-
-
-def cut(path: Path, steps: int, status: str) -> None:
-    """Make a trace look as if only some of its steps were written."""
-    document = json.loads((path / "zarr.json").read_text())
-    document["attributes"] |= {"status": status, "planned_steps": 6}
-    (path / "zarr.json").write_text(json.dumps(document))
-    import zarr
-
-    array = zarr.open_array(path / "committed", mode="r+")
-    array[:] = [1] * steps + [0] * (array.shape[0] - steps)
 
 
 async def test_live(browser: Make, traces: dict[str, Path], tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import HelpPanel
 
 from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.cli import main
@@ -26,12 +25,13 @@ from diffusion_xray.viewer.command import TerminalError, View
 from diffusion_xray.viewer.compare.app import CompareApp
 from diffusion_xray.viewer.compare.canvas import PairCanvas
 from diffusion_xray.viewer.compare.keys import KEYS
-from diffusion_xray.viewer.compare.opening import compare_screen
+from diffusion_xray.viewer.compare.opening import open_comparison
 from diffusion_xray.viewer.compare.panes import Pane
 from diffusion_xray.viewer.compare.screen import CompareScreen
 from diffusion_xray.viewer.compare.state import MODES, SORTS, TOLERANCES, Comparing
 from diffusion_xray.viewer.compare.strip import DivergenceStrip
 from diffusion_xray.viewer.compare.table import DivergenceTable
+from diffusion_xray.viewer.screens.help import KeyHelp
 
 from ..parting import STEPS, record
 
@@ -358,13 +358,11 @@ async def test_help_and_leaving(compared: Compare) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await settle(pilot)
         await pilot.press("question_mark")
-        await pilot.pause()
-        assert pilot.app.screen.query(HelpPanel)
+        assert isinstance(pilot.app.screen, KeyHelp)
         await pilot.press("question_mark")
-        await pilot.pause()
-        assert not pilot.app.screen.query(HelpPanel)
+        assert isinstance(pilot.app.screen, CompareScreen)
         await pilot.press("question_mark", "escape")
-        assert app.is_running and not pilot.app.screen.query(HelpPanel)
+        assert app.is_running and isinstance(pilot.app.screen, CompareScreen)
         await pilot.press("escape")
         await pilot.pause()
     assert app.return_code == 0
@@ -433,7 +431,9 @@ async def test_pushed_on_the_browser(traces: dict[str, Path], browser: Callable[
     async with browser("normal").run_test(size=SIZE) as pilot:
         await settle(pilot)
         below = pilot.app.screen
-        pilot.app.push_screen(compare_screen(open_trace(traces["normal"]), open_trace(traces["faulty"])))
+        pilot.app.push_screen(
+            CompareScreen(open_comparison(open_trace(traces["normal"]), open_trace(traces["faulty"])))
+        )
         await settle(pilot)
         assert isinstance(pilot.app.screen, CompareScreen)
         assert layer(pilot) == "unet.down_blocks.1"
@@ -548,7 +548,7 @@ async def test_a_list_of_many_layers_draws_what_is_in_sight(compared: Compare, m
         await settle(pilot)
         screen = pilot.app.screen
         assert isinstance(screen, CompareScreen)
-        screen._set(order=np.tile(np.arange(9), 11_112)[:100_000])
+        screen.change(order=np.tile(np.arange(9), 11_112)[:100_000])
         await pilot.pause()
         drawn.clear()
         await pilot.press("pagedown")
@@ -595,7 +595,7 @@ def test_names_of_a_port(
     """`--names` pairs modules of other names; a rule without both sides is refused in one line."""
     monkeypatch.setattr(sys, "__stderr__", io.StringIO())
     names = {"unet": "other", "unet.**": "other.**"}
-    screen = compare_screen(open_trace(parted["normal"]), open_trace(parted["other"]), names=names)
+    screen = CompareScreen(open_comparison(open_trace(parted["normal"]), open_trace(parted["other"]), names=names))
     assert len(screen.state.table) == 9
     paths = [str(parted["normal"]), "--compare", str(parted["other"])]
     assert main(["view", *paths, "--names", "unet"]) == 2
@@ -617,7 +617,9 @@ def test_no_terminal(parted: dict[str, Path], monkeypatch: pytest.MonkeyPatch, c
 
 def test_opening_by_glob_and_step(parted: dict[str, Path]) -> None:
     """A glob opens at its first match, a step from the end counts back."""
-    screen = compare_screen(open_trace(parted["normal"]), open_trace(parted["late"]), layer="**.act", step=-1)
+    screen = CompareScreen(
+        open_comparison(open_trace(parted["normal"]), open_trace(parted["late"]), layer="**.act", step=-1)
+    )
     assert screen.state.pair is not None
     assert (screen.state.pair.a.name, screen.state.link) == ("unet.blocks.0.act", STEPS - 1)
     assert math.isnan(screen.state.table.cosine[0, 0])

@@ -4,9 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import textual
+from rich.color import ColorSystem
 from textual.pilot import Pilot
 
 from diffusion_xray.viewer.compare.app import CompareApp
+
+from .fewer_colours import FewerColours
 
 DRAWN_WITH = "8.2.8"
 
@@ -64,3 +67,26 @@ def test_light_theme(snap_compare: Callable[..., bool], compared: Callable[..., 
         await settled(pilot)
 
     assert snap_compare(compared("normal", "late"), terminal_size=(120, 40), run_before=lighten)
+
+
+def test_large_screen(snap_compare: Callable[..., bool], compared: Callable[..., CompareApp]) -> None:
+    """A large window is made use of."""
+    assert snap_compare(compared("normal", "late"), terminal_size=(200, 50), run_before=settled)
+
+
+@pytest.mark.parametrize("system", [ColorSystem.EIGHT_BIT, ColorSystem.STANDARD], ids=["256", "16"])
+def test_fewer_colours(
+    snap_compare: Callable[..., bool], compared: Callable[..., CompareApp], system: ColorSystem
+) -> None:
+    """With 256 colours it looks much the same; with 16, pictures are of shades."""
+    app = compared("normal", "late", shade=system is ColorSystem.STANDARD)
+    app._filters.append(FewerColours(system))
+    assert snap_compare(app, terminal_size=(120, 40), run_before=settled)
+
+
+def test_grey(
+    snap_compare: Callable[..., bool], compared: Callable[..., CompareApp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With NO_COLOR everything can still be told apart."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert snap_compare(compared("normal", "late"), terminal_size=(120, 40), run_before=settled)

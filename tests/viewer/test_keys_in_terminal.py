@@ -4,85 +4,43 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pexpect
 import pytest
 
-pexpect = pytest.importorskip("pexpect")
-pyte = pytest.importorskip("pyte")
-
-COLUMNS, ROWS = 120, 40
+from .terminal import Terminal
 
 
-class Terminal:
-    """`dxray view` on a trace, and the screen it draws."""
-
-    def __init__(self, trace: Path, *arguments: str) -> None:
-        self.screen = pyte.Screen(COLUMNS, ROWS)
-        self._stream = pyte.ByteStream(self.screen)
-        command = ["-m", "diffusion_xray.tracer.cli", "view", str(trace), *arguments]
-        environment = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "TEXTUAL_ANIMATIONS": "none"}
-        self.child = pexpect.spawn(sys.executable, command, dimensions=(ROWS, COLUMNS), env=environment, timeout=60)
-
-    def until(self, holds: Callable[[str], bool]) -> str:
-        """Wait until the screen's text holds something."""
-        end = time.monotonic() + 60
-        while not holds(text := "\n".join(self.screen.display)):
-            if time.monotonic() > end:
-                pytest.fail(text)
-            try:
-                self._stream.feed(self.child.read_nonblocking(65536, timeout=0.05))
-            except pexpect.TIMEOUT:
-                continue
-            except pexpect.EOF:
-                pytest.fail(text)
-        return text
-
-
-@pytest.fixture
-def terminal() -> Iterator[Callable[..., Terminal]]:
-    """Open the browser; whatever happens it is closed."""
-    opened = []
-
-    def make(*arguments: object) -> Terminal:
-        opened.append(Terminal(*arguments))  # type: ignore[arg-type]
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.child.close(force=True)
-
-
-def test_from_open_to_quit(terminal: Callable[..., Terminal], traces: dict[str, Path]) -> None:
+def test_from_open_to_quit(traces: dict[str, Path]) -> None:
     """The fault is there before any key; keys walk, show a picture in colours, exact numbers, and leave."""
-    shown = terminal(traces["faulty"])
-    text = shown.until(lambda text: "first ✗ step 4 unet.down_blocks.1" in text)
-    assert "✗ 12 non-finite" in text and "step 4" in text
-    shown.child.send("[")
-    shown.until(lambda text: "step 3 t=550" in text)
-    shown.child.send("4")
+    path = traces["faulty"]
+    with Terminal(["view", path.name], folder=path.parent, COLORTERM="truecolor") as shown:
+        shown.until("first ✗ step 4 unet.down_blocks.1")
+        assert "✗ 12 non-finite" in shown.text and "step 4" in shown.text
+        shown.press("[")
+        shown.until("step 3 t=550")
+        shown.press("4")
 
-    def colours() -> set[str]:
-        return {shown.screen.buffer[row][column].fg for row in range(6, 30) for column in range(45, 115)}
+        def colours() -> set[str]:
+            return {shown.cell(row, column).fg for row in range(6, 30) for column in range(45, 115)}
 
-    shown.until(lambda text: "feature map" in text and "▀▀▀▀▀▀" in text and len(colours()) > 6)
-    shown.child.send("6")
-    shown.until(lambda text: "batch 0 channel 0 height 0 width 0" in text)
-    shown.child.send(":")
-    shown.until(lambda text: "words of a layer's name" in text)
-    shown.child.send("mid step 1\r")
-    shown.until(lambda text: "unet.mid_block" in text and "step 1 t=850" in text)
-    shown.child.send("q")
-    shown.child.expect(pexpect.EOF)
-    shown.child.wait()
-    assert shown.child.exitstatus == 0
+        shown.until(lambda: "feature map" in shown.text and "▀▀▀▀▀▀" in shown.text and len(colours()) > 6)
+        shown.press("6")
+        shown.until("batch 0 channel 0 height 0 width 0")
+        shown.press(":mid step 1\r")
+        shown.until("step 1 t=850")
+        assert "unet.mid_block" in shown.text
+        assert shown.leave() == 0
 
 
-def test_opens_where_told(terminal: Callable[..., Terminal], traces: dict[str, Path]) -> None:
+def test_opens_where_told(traces: dict[str, Path]) -> None:
     """`--layer`, `--step` and `--tab` choose what is seen first."""
-    shown = terminal(traces["normal"], "--layer", "unet.*.conv", "--step", "2", "--tab", "values")
-    shown.until(lambda text: "unet.mid_block.conv" in text and "step 2 t=700" in text and "height 0 width 0" in text)
+    path = traces["normal"]
+    where = ["--layer", "unet.*.conv", "--step", "2", "--tab", "values"]
+    with Terminal(["view", path.name, *where], folder=path.parent) as shown:
+        shown.until("height 0 width 0")
+        assert "unet.mid_block.conv" in shown.text and "step 2 t=700" in shown.text
 
 
 def test_a_browser_whose_terminal_is_gone_ends(traces: dict[str, Path]) -> None:
@@ -90,7 +48,7 @@ def test_a_browser_whose_terminal_is_gone_ends(traces: dict[str, Path]) -> None:
     command = ["-m", "diffusion_xray.tracer.cli", "view", str(traces["normal"])]
     environment = os.environ | {"TERM": "xterm-256color"}
     child = pexpect.spawn(
-        sys.executable, command, dimensions=(ROWS, COLUMNS), env=environment, timeout=60, ignore_sighup=True
+        sys.executable, command, dimensions=(40, 120), env=environment, timeout=60, ignore_sighup=True
     )
     child.expect("unet")
     os.close(child.child_fd)

@@ -168,4 +168,4 @@ async def test_a_broken_view_to_open_at(browser: Make, install: Callable[[str, s
     install("broken", BROKEN, "opens = broken:OPENS\n")
     async with browser("normal", tab="opens").run_test(size=(120, 40)) as pilot:
         await settle(pilot)
-        assert "mean" in text(pilot, "#facts")
+        assert "mean" in text(pilot, "#overview")

@@ -6,15 +6,12 @@ from typing import Final
 
 from textual.binding import Binding
 
+from ..bindings import hidden
+
 __all__ = ["KEYS"]
 
 _NEXT = Binding.Group("Divergence", compact=True)
 _STEP = Binding.Group("Step", compact=True)
-
-
-def _hidden(key: str, action: str, title: str, *, id: str, tooltip: str, display: str = "") -> Binding:  # noqa: A002
-    return Binding(key, action, title, show=False, id=id, tooltip=tooltip, key_display=display or None)
-
 
 KEYS: Final = (
     Binding("n", "next(1)", "Next over", id="compare.next", tooltip="Next layer and step over tolerance", group=_NEXT),
@@ -24,29 +21,29 @@ KEYS: Final = (
     Binding("]", "step(1)", "Step on", id="compare.step_on", tooltip="A step on", key_display="]", group=_STEP),
     Binding("t", "tolerance", "Tol", id="compare.tolerance", tooltip="Next tolerance of the relative L2 distance"),
     Binding("e", "report", "Report", id="compare.report", tooltip="Write a report as Markdown, JSON and CSV"),
-    Binding("escape", "leave", "Leave", id="compare.leave", tooltip="Leave help, zoom, facts or the comparison"),
-    Binding("question_mark", "help", "Help", id="compare.help", tooltip="Show all keys, or hide them", key_display="?"),
-    _hidden("{", "step(-10)", "Ten back", id="compare.step_back_ten", tooltip="Ten steps back", display="{"),
-    _hidden("}", "step(10)", "Ten on", id="compare.step_on_ten", tooltip="Ten steps on", display="}"),
-    _hidden("home", "step(-100000)", "First step", id="compare.step_first", tooltip="Go to the first step"),
-    _hidden("end", "step(100000)", "Last step", id="compare.step_last", tooltip="Go to the last step"),
-    _hidden("s", "sort", "Sort", id="compare.sort", tooltip="Sort by execution, distance, first step or name"),
-    _hidden(
+    Binding("escape", "leave", "Leave", id="compare.leave", tooltip="Leave zoom, facts or the comparison"),
+    Binding("question_mark", "help", "Help", id="compare.help", tooltip="Show all keys", key_display="?"),
+    hidden("{", "step(-10)", "Ten back", id="compare.step_back_ten", tooltip="Ten steps back", display="{"),
+    hidden("}", "step(10)", "Ten on", id="compare.step_on_ten", tooltip="Ten steps on", display="}"),
+    hidden("home", "step(-100000)", "First step", id="compare.step_first", tooltip="Go to the first step"),
+    hidden("end", "step(100000)", "Last step", id="compare.step_last", tooltip="Go to the last step"),
+    hidden("s", "sort", "Sort", id="compare.sort", tooltip="Sort by execution, distance, first step or name"),
+    hidden(
         "equals_sign", "link", "Link", id="compare.link", tooltip="Link steps by index, timestep or sigma", display="="
     ),
-    _hidden("i", "facts", "Facts", id="compare.facts", tooltip="What the two runs have in common"),
-    _hidden("S", "swap", "Swap", id="compare.swap", tooltip="Make B the one that counts, and A the other"),
-    _hidden("tab", "app.focus_next", "Focus", id="compare.focus", tooltip="Layers, A, B, difference"),
-    _hidden("m", "zoom", "Max", id="compare.zoom", tooltip="What has the focus on the whole screen, or back"),
-    _hidden("left,h", "wipe(-1)", "Wipe left", id="compare.wipe_left", tooltip="Move the edge of the wipe"),
-    _hidden("right,l", "wipe(1)", "Wipe right", id="compare.wipe_right", tooltip="Move the edge of the wipe"),
-    _hidden(
+    hidden("i", "facts", "Facts", id="compare.facts", tooltip="What the two runs have in common"),
+    hidden("S", "swap", "Swap", id="compare.swap", tooltip="Make B the one that counts, and A the other"),
+    hidden("tab", "app.focus_next", "Focus", id="compare.focus", tooltip="Layers, A, B, difference"),
+    hidden("m", "zoom", "Max", id="compare.zoom", tooltip="What has the focus on the whole screen, or back"),
+    hidden("left,h", "wipe(-1)", "Wipe left", id="compare.wipe_left", tooltip="Move the edge of the wipe"),
+    hidden("right,l", "wipe(1)", "Wipe right", id="compare.wipe_right", tooltip="Move the edge of the wipe"),
+    hidden(
         "comma", "look('previous_channel')", "Channel back", id="compare.channel_back", tooltip="Channel", display=","
     ),
-    _hidden(
+    hidden(
         "full_stop", "look('next_channel')", "Channel on", id="compare.channel_on", tooltip="Next channel", display="."
     ),
-    _hidden(
+    hidden(
         "less_than_sign",
         "look('previous_batch')",
         "Batch back",
@@ -54,7 +51,7 @@ KEYS: Final = (
         tooltip="Batch entry before",
         display="<",
     ),
-    _hidden(
+    hidden(
         "greater_than_sign",
         "look('next_batch')",
         "Batch on",
@@ -62,8 +59,8 @@ KEYS: Final = (
         tooltip="Next batch entry",
         display=">",
     ),
-    _hidden("c", "look('next_colours')", "Colour map", id="compare.colours", tooltip="Next colour map of A and B"),
-    _hidden("d", "look('range')", "Range", id="compare.range", tooltip="Range min to max, or p1 to p99"),
-    _hidden("q", "app.quit", "Quit", id="compare.quit", tooltip="Leave the browser"),
+    hidden("c", "look('next_colours')", "Colour map", id="compare.colours", tooltip="Next colour map of A and B"),
+    hidden("d", "look('range')", "Range", id="compare.range", tooltip="Range min to max, or p1 to p99"),
+    hidden("q", "app.quit", "Quit", id="compare.quit", tooltip="Leave the browser"),
 )
 """At 80 columns the footer holds six entries; more are cut."""

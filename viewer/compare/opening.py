@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from diffusion_xray.tracer.capture import matches
+from diffusion_xray.tracer.divergence import Comparison
 from diffusion_xray.tracer.errors import DxrayError, SiteNotFoundError, TraceFormatError, near_matches
 from diffusion_xray.tracer.pairing import Names
+from diffusion_xray.tracer.run_facts import Fact, facts
 from diffusion_xray.tracer.trace import Trace
 
-from .screen import CompareScreen
-
-__all__ = ["compare_screen"]
+__all__ = ["ComparisonOpening", "open_comparison"]
 
 
-def compare_screen(
+@dataclass(frozen=True, slots=True, eq=False)
+class ComparisonOpening:
+    """Two traces side by side, and the first selection."""
+
+    comparison: Comparison
+    facts: tuple[Fact, ...]
+    names: Names | None = None
+    """What modules of A are called in B."""
+    layer: str = ""
+    """Name of a module of A; "" for the first that differs."""
+    step: int | None = None
+    """Step of A, negative from the end; None likewise."""
+
+
+def open_comparison(
     a: Trace, b: Trace, *, names: Names | None = None, layer: str = "", step: int | None = None
-) -> CompareScreen:
-    """The comparison of two traces, opened at a layer and a step.
+) -> ComparisonOpening:
+    """Lay two traces side by side by their statistics. May take long, and touches no widget.
 
     Args:
         a: The trace that counts.
@@ -37,7 +53,7 @@ def compare_screen(
     if step is not None and not -len(a) <= step < len(a):
         raise SiteNotFoundError(f"no step {step} in {a.name}; it has {len(a)}, from 0")
     try:
-        return CompareScreen(a, b, names=names or None, layer=layer, step=step)
+        return ComparisonOpening(Comparison(a, b, names or None, "index"), facts(a, b), names or None, layer, step)
     except DxrayError:
         raise
     except Exception as error:  # a damaged store raises whatever its codec likes

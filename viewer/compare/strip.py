@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from textual import events
-from textual.message import Message
 from textual.strip import Strip
 
 from diffusion_xray.tracer.summary import number
 
 from ..render import FAULT_SIGN, heat_map
 from ..widgets.canvas import Part, Tone, to_strips
+from ..widgets.timeline import Timeline, tick_distance
 from .canvas import PairCanvas
 from .draw import level, relative
 from .state import Comparing, label_of
@@ -22,20 +20,10 @@ from .state import Comparing, label_of
 __all__ = ["DivergenceStrip"]
 
 
-class DivergenceStrip(PairCanvas):
+class DivergenceStrip(PairCanvas, Timeline):
     """Cells coloured by the distance on a logarithmic scale, an axis, and what is known of the step shown."""
 
     DEFAULT_CSS = "DivergenceStrip { height: 3; padding: 0 1; }"
-
-    @dataclass
-    class Chosen(Message):
-        """A step was clicked, or dragged to."""
-
-        link: int
-
-        def can_replace(self, message: Message) -> bool:
-            """Only the last of many counts."""
-            return isinstance(message, DivergenceStrip.Chosen)
 
     def depends_on(self, state: Comparing) -> tuple[object, ...]:
         """The numbers of one layer, and where one is."""
@@ -50,24 +38,10 @@ class DivergenceStrip(PairCanvas):
         cells = self._cells(state, width)
         return [cells, self._axis(state, width), self.spread(self._where(state), self._progress(state), width)]
 
-    def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Begin to drag."""
-        self.capture_mouse()
-        self._choose(event.x - self.gutter.left)
-
-    def on_mouse_move(self, event: events.MouseMove) -> None:
-        """Follow the mouse while it drags."""
-        if event.button and self.app.mouse_captured is self:
-            self._choose(event.x - self.gutter.left)
-
-    def on_mouse_up(self) -> None:
-        """End the drag."""
-        self.release_mouse()
-
-    def _choose(self, x: int) -> None:
-        if self.state is not None and self.state.steps and self.size.width:
-            at = min(max(x, 0), self.size.width - 1) * self.state.steps // self.size.width
-            self.post_message(self.Chosen(at))
+    @property
+    def steps(self) -> int:
+        """Those that are linked."""
+        return self.state.steps if self.state is not None else 0
 
     def _cells(self, state: Comparing, width: int) -> Strip:
         pair = state.pair
@@ -109,7 +83,7 @@ class DivergenceStrip(PairCanvas):
     def _axis(self, state: Comparing, width: int) -> Strip:
         links = state.table.links.pairs
         signs, tones = [" "] * width, ["muted"] * width
-        every = next((n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if n * width / len(links) >= 6), len(links))
+        every = tick_distance(len(links), width)
         here = f"▲{links[state.link][0]}"
         marks: list[tuple[int, str, Tone]] = []
         over = self._over(state)

@@ -30,7 +30,8 @@ class FeedScreen(Screen[None]):
     class Read(Message):
         """An answer of the loader."""
 
-        view: View
+        view: View | None
+        """None where only previews were asked for."""
         request: Request
         answer: Answer
 
@@ -50,8 +51,8 @@ class FeedScreen(Screen[None]):
         """Let go of readers that are still busy."""
         self.workers.cancel_node(self)
 
-    def read_soon(self, view: View, request: Request) -> None:
-        """Read what a view needs, unless something else is asked for within a moment; then post `Read`."""
+    def read_soon(self, view: View | None, request: Request) -> None:
+        """Read previews and what a view needs, unless something else is asked for within a moment; then post `Read`."""
         if self._debounce is not None:
             self._debounce.stop()
         self._debounce = self.set_timer(_DEBOUNCE, lambda: self._read(view, request))
@@ -66,7 +67,7 @@ class FeedScreen(Screen[None]):
         self._poll()
 
     @work(thread=True, exclusive=True, group="load")
-    def _read(self, view: View, request: Request) -> None:
+    def _read(self, view: View | None, request: Request) -> None:
         worker = get_current_worker()
         answer = self._loader.read(view, request, cancelled=lambda: worker.is_cancelled)
         if worker.is_cancelled:

@@ -16,13 +16,14 @@ from ..loader import Answer, Loader
 from ..look import Look
 from ..model import Snapshot
 from ..opening import Opening
+from ..previews import Previews
 from ..scene import Scene
 from ..views.protocol import Missing, Request
 from ..views.registry import Registry
 from ..widgets.canvas import Canvas
 from ..widgets.explanation import Explanation
 from .feed import FeedScreen
-from .keys import KEYS, page_keys, tab_keys
+from .keys import KEYS, LAST, page_keys, tab_keys
 
 __all__ = ["StageScreen"]
 
@@ -43,6 +44,7 @@ class StageScreen(FeedScreen):
         self._wishes: dict[str, Hashable] = {} if opening.wish is None else {opening.tab: opening.wish}
         self._look = Look(shade=shade)
         self._answer: Answer | None = None
+        self._previews = Previews()
         self._waiting = True
         self._following = snapshot.is_live and opening.step >= snapshot.steps - 1
         self._followed_to = snapshot.steps
@@ -65,6 +67,7 @@ class StageScreen(FeedScreen):
             wish=self._wishes.get(self._view.id),
             found=answer.found if answer else None,
             error=answer.error if answer else "",
+            previews=self._previews,
             loading=self._waiting,
             playing=self._player is not None,
             following=self._following,
@@ -98,6 +101,9 @@ class StageScreen(FeedScreen):
         self._bindings = self._own_bindings.copy()
         for more in (tab_keys(self.views.values()), page_keys(view)):  # the view's win over the screen's
             self._bindings.key_to_bindings.update(BindingsMap(more).key_to_bindings)
+        keys = self._bindings.key_to_bindings
+        for key in [key for key, bound in keys.items() if any(binding.id in LAST for binding in bound)]:
+            keys[key] = keys.pop(key)
         self.show()
         self.refresh_bindings()
         return True
@@ -116,11 +122,6 @@ class StageScreen(FeedScreen):
         """The widget of the view shown."""
         return self.query_one(f"#{self._view.id}")
 
-    @property
-    def shown(self) -> Widget:
-        """What is in the middle: the page, or why there is nothing to show."""
-        return self.query_one("#pages", ContentSwitcher).visible_content or self.page
-
     def tell(self, error: str, *, title: str) -> None:
         """Show an error, once for all times it comes in a row."""
         if error != self._told:
@@ -136,8 +137,9 @@ class StageScreen(FeedScreen):
         self._step = step
         self._waiting = True
         self.show()
-        if self._missing(self.scene) is None:
-            self.read_soon(self._view, self.request)
+        missing = self._missing(self.scene) is not None
+        if not missing or self.snapshot.has_previews:
+            self.read_soon(None if missing else self._view, self.request)
 
     def show(self) -> None:
         """Hand what is on show to the widgets that are to be seen."""
@@ -146,9 +148,9 @@ class StageScreen(FeedScreen):
         self.query_one("#missing", Explanation).missing = missing
         pages = self.query_one("#pages", ContentSwitcher)
         pages.current = self._view.id if missing is None else "missing"
-        if self.maximized is not None:
-            self.maximized = self.shown
-        hidden = {page for page in pages.children if page is not self.shown}
+        self.set_class(self._view.with_previews, "-previewed")
+        self.set_class(self.snapshot.has_previews, "-previews")
+        hidden = {page for page in pages.children if page is not pages.visible_content}
         for canvas in self.query(Canvas):
             if hidden.isdisjoint(canvas.ancestors_with_self):
                 canvas.scene = scene
@@ -163,9 +165,11 @@ class StageScreen(FeedScreen):
 
     @on(FeedScreen.Read)
     def _arrived(self, message: FeedScreen.Read) -> None:
-        if message.view is not self._view or message.request != self.request:
+        if message.view not in (None, self._view) or message.request != self.request:
             return
-        self._answer, self._waiting = message.answer, False
+        self._previews, self._waiting = message.answer.previews, False
+        if message.view is not None:
+            self._answer = message.answer
         if message.answer.error:
             self.tell(message.answer.error, title="Not readable")
         self.show()

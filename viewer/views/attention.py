@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual.binding import Binding
 
+from ..bindings import hidden
 from ..scene import Scene
 from .protocol import Missing, Request, View
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from ..reader import Reader
-    from .attention_read import Offer, Seen
+    from .attention_seen import Offer, Seen
 
 __all__ = ["ATTENTION"]
 
@@ -43,22 +44,40 @@ def _how(scene: Scene) -> str:
 
 
 _HEAD = Binding.Group("Head", compact=True)
-
-
-def _key(  # noqa: PLR0917 - a table
-    key: str, action: str, name: str, tooltip: str, sign: str = "", title: str = "", group: Binding.Group | None = None
-) -> Binding:
-    return Binding(
-        key,
-        action,
-        title or tooltip,
-        show=bool(title),
-        id=f"attention.{name}",
-        tooltip=tooltip,
-        key_display=sign or None,
-        group=group,
-    )
-
+_KEYS = (
+    Binding(
+        "comma",
+        "head(-1)",
+        "Head before",
+        id="attention.head_back",
+        tooltip="Head before",
+        key_display=",",
+        group=_HEAD,
+    ),
+    Binding(
+        "full_stop", "head(1)", "Next head", id="attention.head_on", tooltip="Next head", key_display=".", group=_HEAD
+    ),
+    hidden("a", "heads", "Mean of the heads, largest of the heads, or one head", id="attention.heads"),
+    Binding("z", "spread('heads')", "Heads", id="attention.mosaic", tooltip="A map for every head, or one"),
+    Binding("A", "spread('layers')", "Grid", id="attention.grid", tooltip="A map for every layer and head, or one"),
+    hidden("L", "wide", "Mean over all layers, or this one", id="attention.layers"),
+    Binding("t", "reverse", "Turn", id="attention.reverse", tooltip="Who looks at this place, or where it looks"),
+    hidden("i", "places", "Joint attention: look at words, or from a place", id="attention.places"),
+    hidden("O", "overlay", "How much of the picture is seen below the map", id="attention.overlay"),
+    hidden(
+        "less_than_sign",
+        "entry(-1)",
+        "Batch entry or guidance branch before",
+        id="attention.batch_back",
+        display="<",
+    ),
+    hidden(
+        "greater_than_sign", "entry(1)", "Next batch entry or guidance branch", id="attention.batch_on", display=">"
+    ),
+    hidden("left_parenthesis", "frame(-1)", "Frame of a video before", id="attention.frame_back", display="("),
+    hidden("right_parenthesis", "frame(1)", "Next frame of a video", id="attention.frame_on", display=")"),
+    hidden("w", "go", "Go to the layer or head under the cursor", id="attention.go"),
+)
 
 ATTENTION = View(
     "attention",
@@ -68,21 +87,6 @@ ATTENTION = View(
     missing=_missing,
     read=_read,
     how=_how,
-    keys=(
-        _key("comma", "head(-1)", "head_back", "Head before", ",", "Head before", _HEAD),
-        _key("full_stop", "head(1)", "head_on", "Next head", ".", "Next head", _HEAD),
-        _key("a", "heads", "heads", "Mean of the heads, largest of the heads, or one head"),
-        _key("z", "spread('heads')", "mosaic", "A map for every head, or one", "", "Heads"),
-        _key("A", "spread('layers')", "grid", "A map for every layer and head, or one", "", "Grid"),
-        _key("L", "wide", "layers", "Mean over all layers, or this one"),
-        _key("t", "reverse", "reverse", "Who looks at this place, or where it looks", "", "Turn"),
-        _key("i", "places", "places", "Joint attention: look at words, or from a place"),
-        _key("O", "overlay", "overlay", "How much of the picture is seen below the map"),
-        _key("less_than_sign", "entry(-1)", "batch_back", "Batch entry or guidance branch before", "<"),
-        _key("greater_than_sign", "entry(1)", "batch_on", "Next batch entry or guidance branch", ">"),
-        _key("left_parenthesis", "frame(-1)", "frame_back", "Frame of a video before", "("),
-        _key("right_parenthesis", "frame(1)", "frame_on", "Next frame of a video", ")"),
-        _key("w", "go", "go", "Go to the layer or head under the cursor"),
-    ),
+    keys=_KEYS,
     key="5",
 )

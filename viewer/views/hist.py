@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from textual.binding import Binding
-
 from diffusion_xray.tracer.histogram import Histogram
 
+from ..bindings import hidden
 from ..reader import Reader
 from ..scene import Scene
 from .protocol import Missing, Request, View
@@ -63,11 +62,10 @@ HIST = View(
     read=_read,
     how=_how,
     keys=(
-        Binding(
+        hidden(
             "v",
             "screen.look('ridge')",
             "Ridge or heat",
-            show=False,
             id="hist.ridge",
             tooltip="Histograms over the steps as bars, or as colours",
         ),

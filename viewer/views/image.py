@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from numpy.typing import NDArray
-from textual.binding import Binding
 
+from ..bindings import hidden
 from ..planes import Colours, Projection, maps_of, project
 from ..reader import Reader
 from ..scene import Scene
@@ -74,10 +74,6 @@ def _how(scene: Scene) -> str:
     return " · ".join(filter(None, (title, scene.look.colours, clipped)))
 
 
-def _key(key: str, sign: str, action: str, name: str, tooltip: str) -> Binding:
-    return Binding(key, action, tooltip, show=False, id=f"image.{name}", tooltip=tooltip, key_display=sign)
-
-
 IMAGE = View(
     "image",
     "Image",
@@ -87,12 +83,12 @@ IMAGE = View(
     read=_read,
     how=_how,
     keys=(
-        _key("comma", ",", "walk(-1)", "channel_back", "Channel before"),
-        _key("full_stop", ".", "walk(1)", "channel_on", "Next channel"),
-        _key("less_than_sign", "<", "batch(-1)", "batch_back", "Batch entry before"),
-        _key("greater_than_sign", ">", "batch(1)", "batch_on", "Next batch entry"),
-        _key("z", "z", "mosaic", "mosaic", "Many channels side by side, or one"),
-        _key("p", "p", "project", "project", "All channels in one: mean, largest magnitude, PCA in colours"),
+        hidden("comma", "walk(-1)", "Channel before", id="image.channel_back", display=","),
+        hidden("full_stop", "walk(1)", "Next channel", id="image.channel_on", display="."),
+        hidden("less_than_sign", "batch(-1)", "Batch entry before", id="image.batch_back", display="<"),
+        hidden("greater_than_sign", "batch(1)", "Next batch entry", id="image.batch_on", display=">"),
+        hidden("z", "mosaic", "Many channels side by side, or one", id="image.mosaic"),
+        hidden("p", "project", "All channels in one: mean, largest magnitude, PCA in colours", id="image.project"),
     ),
     key="4",
 )

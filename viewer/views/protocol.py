@@ -75,6 +75,7 @@ class View:
         keys: Bindings that hold while the page is shown, each with an id that starts with the view's. Their actions are
             looked up on the page; ``screen.look('next_colours')`` reaches those of the screen.
         key: The digit that chooses the tab; "" for the next one that is free.
+        with_previews: Whether the pictures of the step stand beside it also where room is short.
     """
 
     id: str
@@ -86,3 +87,4 @@ class View:
     how: Callable[[Scene], str] = _silent
     keys: tuple[Binding, ...] = field(default=())
     key: str = ""
+    with_previews: bool = False

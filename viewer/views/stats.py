@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from textual.binding import Binding
-
+from ..bindings import hidden
 from ..scene import Scene
 from .protocol import Missing, View
 
@@ -37,11 +36,10 @@ STATS = View(
     missing=_missing,
     how=lambda scene: scene.look.statistic,
     keys=(
-        Binding(
+        hidden(
             "r",
             "sort",
             "Sort steps",
-            show=False,
             id="stats.sort",
             tooltip="Steps in their order, or by the chosen statistic, largest or smallest first",
         ),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from textual.binding import Binding
-
+from ..bindings import hidden
 from ..scene import Scene
 from .protocol import View
 from .tensors import missing_tensor, read_tensor
@@ -26,10 +25,6 @@ def _how(scene: Scene) -> str:
     return scene.site.torch_dtype if scene.site else ""
 
 
-def _key(key: str, sign: str, action: str, name: str, tooltip: str) -> Binding:
-    return Binding(key, action, tooltip, show=False, id=f"values.{name}", tooltip=tooltip, key_display=sign)
-
-
 VALUES = View(
     "values",
     "Values",
@@ -39,11 +34,13 @@ VALUES = View(
     read=read_tensor,
     how=_how,
     keys=(
-        _key("comma", ",", "walk(-1)", "channel_back", "Plane before: channel, frame, …"),
-        _key("full_stop", ".", "walk(1)", "channel_on", "Next plane: channel, frame, …"),
-        _key("less_than_sign", "<", "batch(-1)", "batch_back", "Batch entry before"),
-        _key("greater_than_sign", ">", "batch(1)", "batch_on", "Next batch entry"),
-        _key("x", "x", "extreme", "extreme", "Go to the first value that is not finite, or to the largest magnitude"),
+        hidden("comma", "walk(-1)", "Plane before: channel, frame, …", id="values.channel_back", display=","),
+        hidden("full_stop", "walk(1)", "Next plane: channel, frame, …", id="values.channel_on", display="."),
+        hidden("less_than_sign", "batch(-1)", "Batch entry before", id="values.batch_back", display="<"),
+        hidden("greater_than_sign", "batch(1)", "Next batch entry", id="values.batch_on", display=">"),
+        hidden(
+            "x", "extreme", "Go to the first value that is not finite, or to the largest magnitude", id="values.extreme"
+        ),
     ),
     key="6",
 )

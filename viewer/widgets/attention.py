@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 
 from ..scene import Scene
-from ..views.attention_read import Offer, Seen
+from ..views.attention_seen import Offer, Seen
 from ..views.attention_wish import Wish
 from .attention_map import AttentionMap
 from .attention_steps import ShareOverSteps
@@ -49,6 +49,7 @@ class AttentionPage(Vertical):
         super().__init__()
         self._wish: Wish | None = None
         self._entered = False
+        self._kind = ""
 
     def compose(self) -> ComposeResult:
         """Lay out the three."""
@@ -110,6 +111,10 @@ class AttentionPage(Vertical):
         if found is None and scene.loading:
             return
         kind = found.kind if isinstance(found, Seen) else ""
+        if kind != self._kind:  # where the keys are of no more use
+            self._kind = kind
+            focused = self.screen.focused
+            self._entered = self._entered or (focused is not None and self in focused.ancestors)
         self.set_class(kind == "words", "-words")
         self.set_class(kind == "tokens", "-tokens")
         self._enter(scene)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.cells import cell_len, set_cell_size
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.strip import Strip
@@ -19,11 +18,13 @@ from ..overlay import fitted, mark, overlay
 from ..planes import value_range
 from ..render import colour_bar
 from ..scene import Scene
-from ..views.attention_read import Offer, Seen
+from ..views.attention_seen import Offer, Seen
 from ..views.protocol import Missing
+from .attention_lists import offered_rows, paint_bars, paint_offer
 from .attention_tiles import TileLayout, paint_tiles
-from .attention_words import bar, percent
-from .canvas import Canvas, Part, centred, to_strips
+from .attention_title import title_lines
+from .attention_words import percent
+from .canvas import Canvas, centred, to_strips
 
 if TYPE_CHECKING:
     from .attention import AttentionPage
@@ -95,12 +96,13 @@ class AttentionMap(Canvas, can_focus=True):
         scene, seen = self.scene, self.seen
         assert scene is not None
         if isinstance(scene.found, Offer):
-            return self._offer(scene.found, width, height)
+            return paint_offer(self, scene.found, self._offered(scene.found), width, height)
         why = self._why_not(scene)
         if why or seen is None:
             return why
         if seen.kind == "tokens":
-            return self._bars(seen, width, height)
+            self._top = min(self._top, max(len(seen.keys) - max(height - 2, 1), 0))
+            return paint_bars(self, seen, self._top, width, height)
         if seen.tiles is not None:
             return self._small(scene, seen, width, height)
         return [] if seen.map is None else self._one(scene, seen, seen.map, width, height)
@@ -148,7 +150,7 @@ class AttentionMap(Canvas, can_focus=True):
         if seen.kind == "places" or self.has_focus:
             mark(cells, here, grid, "⊕")
         rows, columns = cells.shape
-        title = self._title(seen, width)
+        title = title_lines(self, seen, width)
         above = max((height - 2 - len(title) - rows) // 2, 0)
         self._frame = ((width - columns) // 2, len(title) + above, columns, rows)
         lines = [*title, *[self.line()] * above, *centred(to_strips(cells), width)]
@@ -158,31 +160,6 @@ class AttentionMap(Canvas, can_focus=True):
             self._scale(scene, low, high, width),
             self._value(seen, plane, width),
         ]
-
-    def _title(self, seen: Seen, width: int) -> list[Strip]:
-        """What is shown, and what of; on two lines where one is too short."""
-        wish = seen.wish
-        left: list[Part] = []
-        if seen.kind == "words":
-            names = " + ".join(seen.names[at] for at in seen.chosen) or "–"
-            left = [(f" {names}", "strong")]
-        else:
-            y, x = seen.query
-            left = [(f" who looks at ({y}, {x})" if wish.reverse else f" where ({y}, {x}) looks", "strong")]
-        layers = f"mean of {len(seen.layers)} layers {seen.scope}" if seen.scope and seen.tiles is None else ""
-        layers = layers or (f"{len(seen.layers)} layers {seen.scope}" if seen.scope else "")
-        grid = "×".join(map(str, seen.grid[-2:]))
-        frames = f"frame {seen.frame + 1}/{seen.grid[0]}" if len(seen.grid) == 3 else ""
-        entry = _entry(seen)
-        waiting = f"{seen.done} of {seen.total} parts" if seen.done < seen.total else ""
-        facts = [fact for fact in (waiting, layers, _heads(seen), entry, frames, grid) if fact]
-        long = self.line(*left).cell_length + len(" · ".join(facts)) + 2 > width
-        while len(facts) > 1 and len(" · ".join(facts)) > width - 2:
-            facts.pop()
-        told: Part = (f"{' · '.join(facts)} ", "muted")
-        if long:
-            return [self.spread(left, [], width), self.line((f" {' · '.join(facts)}", "muted"))]
-        return [self.spread(left, [told], width)]
 
     def _scale(self, scene: Scene, low: float, high: float, width: int) -> Strip:
         if np.isnan(low):
@@ -204,7 +181,7 @@ class AttentionMap(Canvas, can_focus=True):
     def _small(self, scene: Scene, seen: Seen, width: int, height: int) -> list[Strip]:
         assert seen.tiles is not None
         row, column = self._tile_in(seen)
-        title = self._title(seen, width)
+        title = title_lines(self, seen, width)
         self._tiles = TileLayout.of(seen, width=width, height=height - 1 - len(title), row=row)
         head = seen.tiles.columns[column]
         lines = paint_tiles(
@@ -225,50 +202,9 @@ class AttentionMap(Canvas, can_focus=True):
         lines = [*title, *lines][: height - 1]
         return [*lines, *[self.line()] * (height - 1 - len(lines)), foot]
 
-    def _bars(self, seen: Seen, width: int, height: int) -> list[Strip]:
-        token = printable(seen.names[seen.chosen[0]]) if seen.chosen else "–"
-        text = f" who looks at {token}" if seen.wish.reverse else f" where {token} looks"
-        facts = " · ".join(fact for fact in (_heads(seen), _entry(seen)) if fact)
-        lines = [self.spread([(text, "strong")], [(f"{facts} ", "muted")], width)]
-        assert seen.row is not None
-        longest = min(max(cell_len(printable(name)) for name in seen.keys), 18)
-        most = float(np.nanmax(seen.row, initial=0))
-        rows = max(height - 2, 1)
-        self._top = min(self._top, max(len(seen.keys) - rows, 0))
-        for at in range(self._top, min(self._top + rows, len(seen.keys))):
-            share = float(seen.row[at])
-            label = set_cell_size(printable(seen.keys[at]), longest)
-            filled = bar(share / most if most > 0 else 0, max(width - longest - 13, 1))
-            lines.append(self.line((f"  {label} ", "muted"), (filled, "accent"), f" {percent(share):>7}"))
-        return lines
-
-    def _offer(self, offer: Offer, width: int, height: int) -> list[Strip]:
-        where = "Attention is below it:" if offer.below else "Layers near it that do:"
-        lines = [
-            self.line(),
-            self.line((" This layer does not attend itself. ", "muted"), (where, "muted")),
-            self.line(),
-        ]
-        at = self._page.wish.item % len(offer.calls)
-        rows = max(height - 7, 1)
-        top = min(max(at - rows // 2, 0), max(len(offer.calls) - rows, 0))
-        for place in range(top, min(top + rows, len(offer.calls))):
-            call = offer.calls[place]
-            name = call.module
-            facts = f"no map: {call.reason}" if call.reason else f"{call.kind} · {len(call.heads)} heads"
-            here = place == at
-            lines.append(
-                self.spread(
-                    [
-                        (" ▸ " if here else "   ", "accent"),
-                        (name, "cursor" if here and self.has_focus else "accent" if here else "plain"),
-                    ],
-                    [(facts[: max(width // 2, 10)], "muted"), " "],
-                    width,
-                )
-            )
-        wide = " · L: the mean over all of them" if offer.below else ""
-        return [*lines, self.line(), self.line((f" w goes there · tab and arrows choose{wide}", "muted"))]
+    def _offered(self, offer: Offer) -> int:
+        """Which of the layers is chosen."""
+        return self._page.wish.item % len(offer.calls)
 
     def _place(self, grid: tuple[int, int]) -> tuple[int, int]:
         y, x = (min(max(int(at * size), 0), size - 1) for at, size in zip(self._page.wish.place, grid, strict=True))
@@ -282,8 +218,7 @@ class AttentionMap(Canvas, can_focus=True):
         """Move the place, the small map, or what is offered."""
         scene, seen = self.scene, self.seen
         if scene is not None and isinstance(scene.found, Offer):
-            count = len(scene.found.calls)
-            self._page.ask(item=min(max(self._page.wish.item % count + down, 0), count - 1))
+            self._page.ask(item=min(max(self._offered(scene.found) + down, 0), len(scene.found.calls) - 1))
         elif seen is None:
             return
         elif seen.kind == "tokens":
@@ -332,11 +267,9 @@ class AttentionMap(Canvas, can_focus=True):
         """Look from the place that was hit, or open the small map or layer."""
         scene, seen = self.scene, self.seen
         if scene is not None and isinstance(scene.found, Offer):
-            rows = max(self.size.height - 7, 1)
-            calls = scene.found.calls
-            top = min(max(self._page.wish.item % len(calls) - rows // 2, 0), max(len(calls) - rows, 0))
-            if 3 <= event.y < 3 + min(rows, len(calls) - top):
-                self._page.ask(item=top + event.y - 3)
+            rows = offered_rows(scene.found, self._offered(scene.found), self.size.height)
+            if 3 <= event.y < 3 + len(rows):
+                self._page.ask(item=rows[event.y - 3])
         elif seen is not None and seen.tiles is not None and self._tiles is not None:
             tile = self._tiles.hit(event.x, event.y - self._above)
             if tile is not None:
@@ -359,16 +292,3 @@ class AttentionMap(Canvas, can_focus=True):
         self.redraw()
         words = self._page.query_one("#attention-words", Canvas)
         words.redraw()
-
-
-def _heads(seen: Seen) -> str:
-    if seen.wish.spread:
-        return ""
-    count = len(seen.call.heads)
-    return f"head {seen.head}" if seen.wish.heads == "single" or count == 1 else f"{seen.wish.heads} of {count} heads"
-
-
-def _entry(seen: Seen) -> str:
-    """Batch entry and guidance branch."""
-    number = f"{seen.entry + 1}/{seen.entries}" if seen.entries > 1 else ""
-    return " ".join(part for part in (seen.branch, number) if part)

@@ -12,7 +12,7 @@ from diffusion_xray.tracer.info import printable
 
 from ..render import bars
 from ..scene import Scene
-from ..views.attention_read import Seen
+from ..views.attention_seen import Seen
 from .attention_words import percent
 from .canvas import Canvas, Tone
 from .step_strip import StepStrip

@@ -16,7 +16,7 @@ from diffusion_xray.tracer.info import printable
 from ..overlay import fitted, overlay
 from ..planes import value_range
 from ..scene import Scene
-from ..views.attention_read import Seen
+from ..views.attention_seen import Seen
 from .attention_words import percent
 from .canvas import Canvas, Tone, to_strips
 

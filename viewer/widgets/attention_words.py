@@ -15,7 +15,7 @@ from textual.strip import Strip
 from diffusion_xray.tracer.info import printable
 
 from ..scene import Scene
-from ..views.attention_read import Seen
+from ..views.attention_seen import Seen
 from .canvas import Canvas, Part, Tone
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,49 +17,16 @@ from textual.strip import Strip
 
 from diffusion_xray.tracer.summary import number
 
+from ..arrangement import Arrangement, Row
 from ..model import Layer, Snapshot, fault_text
-from ..order import Order, ranked
 from ..render import FAULT_SIGN, sparkline
 from ..scene import Scene
 from .canvas import Canvas, Part
 
-__all__ = ["Arrangement", "LayerTree"]
+__all__ = ["LayerTree"]
 
 _SPARK = 8
 _VALUE = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Arrangement:
-    """Which layers are listed, and how."""
-
-    query: str = ""
-    """Words as `Snapshot.matching` takes them."""
-    order: Order = "called"
-    flat: bool = False
-    """A list of full names rather than a tree."""
-    faults: bool = False
-    """Only layers that hold values that are not finite, themselves or below."""
-    pinned: bool = False
-    """Only layers that are pinned."""
-
-    @property
-    def is_list(self) -> bool:
-        """Whether full names are shown: also when layers are filtered or sorted."""
-        return self.flat or bool(self.query) or self.pinned or self.order != "called"
-
-    def __str__(self) -> str:
-        words = {"largest": "largest first", "changed": "most changed first"}.get(self.order, "")
-        parts = (self.faults and "faults only", self.pinned and "pinned", self.flat and "list", words)
-        return " · ".join(part for part in parts if part)
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    layer: Layer
-    depth: int
-    score: float = math.nan
-    """What the layers are sorted by."""
 
 
 class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
@@ -103,7 +69,7 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - as every widget calls it
         super().__init__(id=id)
         self._unfolded: set[str] = set()
-        self._rows: list[_Row] = []
+        self._rows: list[Row] = []
         self._kept: dict[tuple[str, int], Strip] = {}
         self._places: dict[str, int] = {}
         self.pins: set[str] = set()
@@ -147,16 +113,21 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         if self._rows and self._index() is None:
             self._move_to(0)
 
+    def choose_first(self) -> None:
+        """Go to the top of the list."""
+        if self._rows:
+            self._move_to(0)
+
     def paint(self, width: int, height: int) -> list[Strip]:
         """The rows in sight."""
         scene = self.scene
         assert scene is not None
         if not self._rows:
-            return self.explain(self._why_empty())
+            return self.explain(self.arrangement.why_empty)
         top = round(self.scroll_offset.y)
         return [self._drawn_row(row, width) for row in self._rows[top : top + height]]
 
-    def _drawn_row(self, row: _Row, width: int) -> Strip:
+    def _drawn_row(self, row: Row, width: int) -> Strip:
         """A row, kept as long as it looks the same: moving the cursor draws two."""
         if row.layer.name == self._chosen:
             return self._draw(row, width)
@@ -228,12 +199,12 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         self._unfolded ^= {self._rows[index].layer.name}
         self._fill()
 
-    def _draw(self, row: _Row, width: int) -> Strip:
+    def _draw(self, row: Row, width: int) -> Strip:
         assert self.scene is not None
         layer = row.layer
         listed = self.arrangement.is_list
         sign = " " if not layer.children or listed else "▾" if layer.name in self._unfolded else "▸"
-        label = _end(layer.name, width - _SPARK - _VALUE - 4) if listed else layer.label
+        label = _short(layer.name, width - _SPARK - _VALUE - 4) if listed else layer.label
         sign = "*" if layer.name in self.pins else sign
         left: list[Part] = [f"{'  ' * row.depth}{sign} ", label if layer.module else (label, "muted")]
         spark, value = self._series(layer)
@@ -261,42 +232,14 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         if self.scene is None:
             return
         self._filled_from = self.scene.snapshot
-        self._rows = list(self._listed() if self.arrangement.is_list else self._tree())
+        rows = self.arrangement.rows(
+            self.scene.snapshot, self.scene.look.statistic, unfolded=self._unfolded, pins=self.pins
+        )
+        self._rows = list(rows)
         self._places = {row.layer.name: index for index, row in enumerate(self._rows)}
         self._kept.clear()
         self._measure()
         self.redraw()
-
-    def _tree(self) -> Iterator[_Row]:
-        assert self.scene is not None
-        for root in self.scene.snapshot.roots:
-            yield from self._visible(root, 0)
-
-    def _visible(self, layer: Layer, depth: int) -> Iterator[_Row]:
-        if self.arrangement.faults and layer.fault is None:
-            return
-        yield _Row(layer, depth)
-        if layer.name in self._unfolded:
-            for child in layer.children:
-                yield from self._visible(child, depth + 1)
-
-    def _listed(self) -> Iterator[_Row]:
-        assert self.scene is not None
-        snapshot, wanted = self.scene.snapshot, self.arrangement
-        layers = [
-            layer
-            for layer in snapshot.matching(wanted.query)
-            if not (wanted.faults and layer.own_fault is None) and not (wanted.pinned and layer.name not in self.pins)
-        ]
-        order = ranked(layers, snapshot, self.scene.look.statistic, wanted.order)
-        return (_Row(layer, 0, score) for layer, score in order)
-
-    def _why_empty(self) -> str:
-        if self.arrangement.query:
-            return "no layer holds these words"
-        if self.arrangement.pinned:
-            return "no layer is pinned: * pins the chosen one"
-        return "every value is finite" if self.arrangement.faults else "no layer fired yet"
 
     def lists(self, name: str) -> bool:
         """Whether a layer is among those listed, or would be if what it lies in were unfolded."""
@@ -334,6 +277,12 @@ def _plain(parts: list[Part]) -> list[Part]:
     return [part if isinstance(part, str) else part[0] for part in parts]
 
 
-def _end(name: str, width: int) -> str:
-    """The end of a name: in a list of full names, it is what tells them apart."""
-    return name if len(name) <= width else f"…{name[len(name) - max(width - 1, 0) :]}"
+def _short(name: str, width: int) -> str:
+    """A full name in what room there is: of what lies above first letters, then its end, which tells it from others."""
+    *above, own = name.split(".")
+    for at in range(len(above)):
+        if len(".".join((*above, own))) <= width:
+            break
+        above[at] = above[at][:1]
+    short = ".".join((*above, own))
+    return short if len(short) <= width else f"…{short[len(short) - max(width - 1, 0) :]}"

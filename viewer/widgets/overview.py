@@ -7,37 +7,24 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from textual.app import ComposeResult
-from textual.containers import Horizontal
 from textual.strip import Strip
 
-from diffusion_xray.tracer.histogram import DTYPE_LIMITS
+from diffusion_xray.tracer.histogram import DTYPE_LIMITS, Histogram
 from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.tracer.layout import item_size
 from diffusion_xray.tracer.summary import number
 
 from ..render import FAULT_SIGN, braille_line, sample_series
 from ..scene import Scene
-from ..views.overview import Glance
 from .canvas import Canvas, Part, Tone
 from .histogram import histogram_lines
-from .preview import Preview
 
-__all__ = ["Overview", "OverviewPage"]
+__all__ = ["Overview"]
 
 _LABEL = 9
 """Columns of a chart's scale."""
 _WIDE = 46
 """Columns that three numbers side by side need."""
-
-
-class OverviewPage(Horizontal):
-    """Numbers on the left, pictures on the right."""
-
-    def compose(self) -> ComposeResult:
-        """Lay out the two."""
-        yield Overview(id="facts")
-        yield Preview(id="preview")
 
 
 class Overview(Canvas):
@@ -58,13 +45,13 @@ class Overview(Canvas):
         elif site.stepped:
             lines += self.explain("No step is complete yet.", *_ending(scene))
         room = max(height - len(lines) - 2, 1)
-        return [*lines, *histogram_lines(self, scene, _glance(scene).histogram, width, min(room, 9))]
+        return [*lines, *histogram_lines(self, scene, _histogram(scene), width, min(room, 9))]
 
     def _facts(self, scene: Scene, site: SiteInfo, width: int) -> list[Strip]:
         at = scene.snapshot.at(site, scene.step)
         size = "×".join(map(str, site.shape)) or "scalar"
         kept = "tensor stored" if site.array else "statistics only"
-        histogram = _glance(scene).histogram if not scene.loading else None
+        histogram = _histogram(scene) if not scene.loading else None
         low, high = (histogram.percentile(q) for q in (1, 99)) if histogram else (math.nan, math.nan)
         bad: list[Part] = []
         for name, column in (("NaN", "nans"), ("+Inf", "positive_infs"), ("−Inf", "negative_infs")):
@@ -116,8 +103,8 @@ class Overview(Canvas):
         return [title, *body, axis, self.line()]
 
 
-def _glance(scene: Scene) -> Glance:
-    return scene.found or Glance()
+def _histogram(scene: Scene) -> Histogram | None:
+    return scene.found if isinstance(scene.found, Histogram) else None
 
 
 def _column_tones(step: int, faulty: NDArray[np.bool_], columns: int) -> list[Tone]:

@@ -11,7 +11,6 @@ from textual.strip import Strip
 
 from ..render import picture
 from ..scene import Scene
-from ..views.overview import Glance
 from .canvas import Canvas, centred, to_strips
 
 __all__ = ["Preview"]
@@ -20,20 +19,15 @@ __all__ = ["Preview"]
 class Preview(Canvas):
     """Decoded latents and the picture the model predicts, one above the other."""
 
-    _last = Glance()
-    """What was read last: it stays until there is something newer, so that nothing flickers from layer to layer."""
-
     def parts_of(self, scene: Scene) -> tuple[object, ...]:
         """The pictures, and why there may be none."""
-        found = self._last
-        waiting = scene.loading and found.preview is None and found.preview_x0 is None
-        return found.preview, found.preview_x0, scene.snapshot, scene.look, scene.error, waiting
+        latents, x0 = scene.previews.latents, scene.previews.x0
+        waiting = scene.loading and latents is None and x0 is None
+        return latents, x0, scene.snapshot, scene.look, scene.error, waiting
 
     def watch_scene(self) -> None:
         """Draw what is on show now."""
         if self.scene is not None:
-            if isinstance(self.scene.found, Glance):
-                self._last = self.scene.found
             self.set_class(not self.scene.snapshot.has_previews, "-none")
         super().watch_scene()
 
@@ -50,8 +44,8 @@ class Preview(Canvas):
         pictures = [
             (title, pixels)
             for title, pixels in (
-                ("latents", self._last.preview),
-                ("x0, as predicted", self._last.preview_x0),
+                ("latents", scene.previews.latents),
+                ("x0, as predicted", scene.previews.x0),
             )
             if pixels is not None
         ]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from textual import events
-from textual.message import Message
 from textual.strip import Strip
 
 from diffusion_xray.tracer.summary import number
@@ -19,7 +16,8 @@ from ..model import OUTSIDE, Snapshot
 from ..palette import DIVERGING
 from ..render import FAULT_SIGN, heat_map
 from ..scene import Scene
-from .canvas import Canvas, Part, Tone, to_strips
+from .canvas import Part, Tone, to_strips
+from .timeline import Timeline, tick_distance
 
 __all__ = ["StepStrip"]
 
@@ -31,20 +29,10 @@ _SIGNS: Final[dict[str, tuple[str, Tone]]] = {
 """What stands where there is no colour: not finite, not recorded, and not complete yet, which is no data."""
 
 
-class StepStrip(Canvas):
+class StepStrip(Timeline):
     """Cells coloured by the statistic, with "✗" for what is not finite and "·" for what is not written yet."""
 
     DEFAULT_CSS = "StepStrip { height: 3; padding: 0 1; }"
-
-    @dataclass
-    class Chosen(Message):
-        """A step was clicked, or dragged to."""
-
-        step: int
-
-        def can_replace(self, message: Message) -> bool:
-            """Only the last of many counts."""
-            return isinstance(message, StepStrip.Chosen)
 
     def parts_of(self, scene: Scene) -> tuple[object, ...]:
         """Where one is, not what was read there."""
@@ -60,26 +48,15 @@ class StepStrip(Canvas):
         first, last = _bounds(total, width)
         return [self._cells(scene, first, last), self._axis(scene, first, width), self.line(*self._status(scene))]
 
-    def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Begin to drag."""
-        self.capture_mouse()
-        self._choose(event.x - self.gutter.left)
+    @property
+    def steps(self) -> int:
+        """Those that the run has or will have."""
+        return self.scene.snapshot.planned_steps if self.scene is not None else 0
 
-    def on_mouse_move(self, event: events.MouseMove) -> None:
-        """Follow the mouse while it drags."""
-        if event.button and self.app.mouse_captured is self:
-            self._choose(event.x - self.gutter.left)
-
-    def on_mouse_up(self) -> None:
-        """End the drag."""
-        self.release_mouse()
-
-    def _choose(self, x: int) -> None:
-        if self.scene is None or not self.scene.snapshot.steps:
-            return
-        total = self.scene.snapshot.planned_steps
-        step = min(max(x, 0), self.size.width - 1) * total // self.size.width
-        self.post_message(self.Chosen(min(step, self.scene.snapshot.steps - 1)))
+    @property
+    def choosable(self) -> int:
+        """Those that are complete."""
+        return self.scene.snapshot.steps if self.scene is not None else 0
 
     def _cells(self, scene: Scene, first: NDArray[np.intp], last: NDArray[np.intp]) -> Strip:
         snapshot, site = scene.snapshot, scene.site
@@ -129,7 +106,7 @@ class StepStrip(Canvas):
         total = scene.snapshot.planned_steps
         signs = [" "] * width
         tones: list[Tone] = ["muted"] * width
-        every = next((n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if n * width / total >= 6), total)
+        every = tick_distance(total, width)
         label = f"▲{scene.step}" if scene.snapshot.steps else ""
         here = min(int(np.searchsorted(first, scene.step)), max(width - len(label), 0))
         for step in range(0, total, every):

@@ -1,0 +1,112 @@
+"""The part of the main screen that jumps: to faults, to layers and steps by their names, and back."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from textual import on
+from textual.widget import Widget
+from textual.widgets import Input
+
+from diffusion_xray.tracer.errors import SiteNotFoundError
+from diffusion_xray.tracer.info import SiteInfo, printable
+
+from ..goto import find_place
+from ..order import ranked
+from ..widgets.layer_tree import LayerTree
+from .walk import WalkScreen
+
+__all__ = ["JumpScreen"]
+
+_MOST_PLACES: Final = 100
+
+
+class JumpScreen(WalkScreen):
+    """Keeps the places that were left by a jump."""
+
+    _fault = -1
+    """Which fault was gone to last."""
+    _trail: tuple[tuple[str, SiteInfo | None, int], ...] = ()
+    """Places that were left: view, site and step of each."""
+    _asked_from: Widget | None = None
+    """What had the focus before the field to go somewhere."""
+
+    def reveal(self, site: SiteInfo | None, step: int) -> None:
+        """Select a tensor, and its layer in the tree, wherever that is."""
+        raise NotImplementedError
+
+    def go_to_layer(self, name: str) -> None:
+        """Choose a layer, and show it in the tree."""
+        layer = self.snapshot.layers.get(name)
+        if layer is not None and layer.module is not None:
+            self._remember()
+            self.reveal(layer.module.site, self._step)
+
+    @on(Input.Submitted, "#goto")
+    def _goto_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        try:
+            layer, step = find_place(event.value, self.snapshot)
+        except SiteNotFoundError as error:
+            self.notify(printable(error), severity="warning", markup=False)
+            return
+        self.close_goto()
+        self._remember()
+        if step is not None:
+            self.go_to_step(step)
+        if layer is not None and layer.module is not None:
+            self.reveal(layer.module.site, self._step)
+
+    def action_goto(self) -> None:
+        """Ask for a step or a layer to go to."""
+        self.maximized = None
+        field = self.query_one("#goto", Input)
+        if self.focused is not field:
+            self._asked_from = self.focused
+        field.display = True
+        self.set_focus(field)
+
+    def close_goto(self) -> None:
+        """Put the field away, and give the keys back to who had them."""
+        field = self.query_one("#goto", Input)
+        field.value = ""
+        field.display = False
+        back = self._asked_from
+        (back if back is not None and back.focusable and back.is_on_screen else self.query_one(LayerTree)).focus()
+
+    def action_fault(self, by: int) -> None:
+        """Go to the next fault, the first time to the earliest."""
+        faults = self.snapshot.faults
+        if not faults:
+            self.notify("Every value is finite.", timeout=2)
+            return
+        self._fault = 0 if self._fault < 0 else (self._fault + by) % len(faults)
+        fault = faults[self._fault]
+        self._remember()
+        if fault.step >= 0:
+            self.go_to_step(fault.step)
+        self.reveal(fault.site, self._step)
+        self.notify(f"fault {self._fault + 1} of {len(faults)}, causes first", timeout=2)
+
+    def action_extreme(self, order: str) -> None:
+        """Go to the layer that is first in an order: "largest" or "changed"."""
+        layers = [layer for layer in self.snapshot.layers.values() if layer.module and layer.module.site.stepped]
+        statistic = "abs_max" if order == "largest" else self._look.statistic
+        best = ranked(layers, self.snapshot, statistic, "largest" if order == "largest" else "changed")
+        if best:
+            self.go_to_layer(best[0][0].name)
+
+    async def action_last_place(self) -> None:
+        """Go back to where the last jump was made from."""
+        if not self._trail:
+            self.notify("Nowhere to go back to: places are kept when you jump by n, : or the palette.", timeout=3)
+            return
+        *rest, (tab, site, step) = self._trail
+        self._trail = tuple(rest)
+        await self.open_page(tab)
+        self.go_to_step(step)
+        self.reveal(site, self._step)
+
+    def _remember(self) -> None:
+        """Keep the place that is about to be left."""
+        self._trail = (*self._trail, (self._view.id, self._site, self._step))[-_MOST_PLACES:]

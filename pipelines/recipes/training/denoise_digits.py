@@ -150,7 +150,8 @@ def denoise_digits(
         "loss_and_psnr",
         figure,
         "The loss while it learns; and how near it comes to the clean digit at other noise levels, against a network "
-        "that was trained for all of them. Near its own level it is ahead, with less noise and with more it falls behind.",
+        "that was trained for all of them. Near its own level it is ahead; with less noise and with more it falls "
+        "behind.",
     )
 
 

@@ -21,6 +21,7 @@ from .options import described
 from .outcome import perform
 from .page import Entry, Page
 from .registry import Listed, chapter_summary, list_recipes, load_recipe
+from .sheet import contact_sheet
 
 __all__ = ["run_all"]
 
@@ -28,7 +29,8 @@ __all__ = ["run_all"]
 def run_all(options: argparse.Namespace, recipes: Sequence[Listed] | None = None) -> int:
     """Run recipes with their defaults and write the gallery; the exit code is 1 when one of them failed.
 
-    The page is there from the first recipe on, so that whatever ends the run leaves what was done.
+    The page is there from the first recipe on, so that whatever ends the run leaves what was done. A sheet of the first
+    figures comes last.
 
     Args:
         options: Options of every recipe.
@@ -41,7 +43,7 @@ def run_all(options: argparse.Namespace, recipes: Sequence[Listed] | None = None
     chapters = {listed.chapter: chapter_summary(listed.name) for listed in reversed(found)}
     page = Page(options.model, len(found), chapters)
     path: Path = options.out / "index.html"
-    _write(path, page.html())  # before hours of work: can it be written?
+    _write(path, page.html().encode())  # before hours of work: can it be written?
     started = time.monotonic()
     bar = tqdm(found, unit="recipe", disable=options.json)
     try:
@@ -49,12 +51,13 @@ def run_all(options: argparse.Namespace, recipes: Sequence[Listed] | None = None
             bar.set_description(listed.name)
             page.entries.append(_attempt(listed, options))
             page.seconds = time.monotonic() - started
-            _write(path, page.html())
+            _write(path, page.html().encode())
             for _ in range(2):  # traced modules and their hooks refer to one another; figures go in the second round
                 gc.collect()
     except KeyboardInterrupt:
         print(printable(f"dxray: {len(page.entries)} of {len(found)} recipes are in {path}"), file=sys.stderr)
         raise
+    _write(options.out / "gallery.png", contact_sheet(page.entries))
     failed = [entry for entry in page.entries if entry.outcome is None]
     if options.json:
         done = [entry.outcome.as_json() for entry in page.entries if entry.outcome]
@@ -81,12 +84,12 @@ def _attempt(listed: Listed, options: argparse.Namespace) -> Entry:
         return Entry(listed, text, error=f"{type(error).__name__} in {where}: {error}")
 
 
-def _write(path: Path, text: str) -> None:
-    """Write the page, whole or not at all."""
+def _write(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error

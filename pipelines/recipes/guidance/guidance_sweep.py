@@ -30,8 +30,8 @@ def guidance_sweep(
     *,
     scales: tuple[float, ...] = (0.0, 1.0, 1.5, 3.0, 5.0, 8.0, 15.0),
     prompt: str | None = None,
-    pictures: int = 20,
-    steps: int = 20,
+    pictures: int = 16,
+    steps: int = 16,
     seed: int = 0,
 ) -> None:
     """Guidance scale from 0 to 15: adherence first, saturation in the end.

@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusion_xray.tracer.commands.protocol import print_json
@@ -16,13 +15,13 @@ from diffusion_xray.tracer.info import printable
 from diffusion_xray.tracer.plugins import find
 
 from ..libraries import quieten
+from .options import add_common, parse
 from .registry import RECIPES, chapter_summary, list_recipes, load_recipe, option_names
 
 if TYPE_CHECKING:
     from .outcome import Outcome
-    from .registry import Recipe
 
-__all__ = ["Run", "parse"]
+__all__ = ["Run"]
 
 _VALUED = ("--device", "--model", "--out")
 """Options of every recipe that a value follows."""
@@ -41,7 +40,7 @@ class Run:
     """
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
-        _add_common(parser)
+        add_common(parser)
         parser.add_argument("--all", action="store_true", help="run every recipe and write a gallery")
         parser.add_argument("recipe", nargs="?", metavar="NAME", help="the recipe")
         parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -76,35 +75,6 @@ class Run:
         if name is not None:
             return [*option_names(name), *_VALUED, "--help", "--json"] if word.startswith("-") else []
         return None if word.startswith("-") else sorted(names)
-
-
-def _add_common(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
-    parser.add_argument("--model", metavar="ID", help="hub id or folder of a pipeline (the embedded model)")
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (cuda for --model where there is one)")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON, for programs")
-
-
-def parse(recipe: Recipe, common: argparse.Namespace, rest: Sequence[str]) -> argparse.Namespace:
-    """Read what stands after a recipe's name; options of every recipe that were given before it count as well.
-
-    Raises:
-        RecipeError: The recipe has an option that cannot be one.
-    """
-    from .options import add_options, described
-
-    parser = argparse.ArgumentParser(
-        prog=f"dxray run {recipe.name}",
-        description=described(recipe.function)[0],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    try:
-        _add_common(parser.add_argument_group("options of every recipe"))
-        add_options(parser, recipe.function)
-    except Exception as error:
-        raise RecipeError(f"recipe {recipe.name!r} cannot be run: {printable(error)}") from error
-    parser.set_defaults(out=common.out, model=common.model, device=common.device, json=common.json)
-    return parser.parse_args(rest)
 
 
 def _list(*, as_json: bool) -> int:

@@ -16,8 +16,7 @@ from diffusion_xray.tracer.commands.protocol import print_json
 from diffusion_xray.tracer.errors import DxrayError, StoreError
 from diffusion_xray.tracer.info import printable
 
-from .command import parse
-from .options import described
+from .options import described, parse
 from .outcome import perform
 from .page import Entry, Page
 from .registry import Listed, chapter_summary, list_recipes, load_recipe

@@ -7,15 +7,48 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["add_options", "described", "given", "written"]
+from diffusion_xray.tracer.errors import RecipeError
+from diffusion_xray.tracer.info import printable
+
+from .registry import Recipe
+
+__all__ = ["add_common", "add_options", "described", "given", "parse", "written"]
 
 _ENTRY = re.compile(r"^    (\w+): (.*(?:\n      .*)*)", re.MULTILINE)
 """An entry of "Args:" in a docstring, with its further lines."""
 _SINGLE = (int, float, str, Path)
+
+
+def add_common(parser: argparse._ActionsContainer) -> None:
+    """Add the options of every recipe."""
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
+    parser.add_argument("--model", metavar="ID", help="hub id or folder of a pipeline (the embedded model)")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (cuda for --model where there is one)")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON, for programs")
+
+
+def parse(recipe: Recipe, common: argparse.Namespace, rest: Sequence[str]) -> argparse.Namespace:
+    """Read what stands after a recipe's name; options of every recipe that were given before it count as well.
+
+    Raises:
+        RecipeError: The recipe has an option that cannot be one.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"dxray run {recipe.name}",
+        description=described(recipe.function)[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    try:
+        add_common(parser.add_argument_group("options of every recipe"))
+        add_options(parser, recipe.function)
+    except Exception as error:
+        raise RecipeError(f"recipe {recipe.name!r} cannot be run: {printable(error)}") from error
+    parser.set_defaults(out=common.out, model=common.model, device=common.device, json=common.json)
+    return parser.parse_args(rest)
 
 
 def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -> None:

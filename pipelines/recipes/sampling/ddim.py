@@ -66,7 +66,7 @@ def ddim(
         tracer.record_images(decode(pipe, latents))
 
     def theirs(count: int) -> torch.Tensor:
-        options = {"negative_prompt": "", "guidance_scale": guidance, "output_type": "latent"}
+        options = {"guidance_scale": guidance, "output_type": "latent"}
         found: torch.Tensor = pipe(prompt, num_inference_steps=count, latents=start, **options).images
         return found
 

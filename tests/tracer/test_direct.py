@@ -46,7 +46,7 @@ def test_where_there_is_no_direct_writing_nothing_is_opened(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("nbytes", "seconds", "slow"), [(0, 0, False), (1 << 20, 9, False), (1 << 30, 1, False), (1 << 30, 9, True)]
+    ("nbytes", "seconds", "slow"), [(0, 0, False), (1 << 20, 9, False), (1 << 30, 1, False), (1 << 30, 11, True)]
 )
 def test_a_slow_disk_shows_after_a_while(nbytes: int, seconds: int, slow: bool) -> None:
     """Only a disk that has been given enough to do, and took long for it, is left to the page cache."""

@@ -130,7 +130,8 @@ def test_the_example_package(install: Install, tmp_path: Path, capsys: pytest.Ca
     ((name, target),) = project["entry-points"]["diffusion_xray.recipes"].items()
     install({"one_word.py": (EXAMPLE / "one_word.py").read_text()}, **{name.replace("-", "_"): target})
     assert main(["run"]) == 0
-    assert "  one-word       One word: two prompts from the same noise" in capsys.readouterr().out
+    listed = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert ["one-word", "One word: two prompts from the same noise"] in listed
     assert main(["run", name, "--steps", "3", "--out", str(tmp_path), "--json"]) == 0
     outcome = json.loads(capsys.readouterr().out)
     assert 0 < outcome["findings"]["pixels that change visibly"] < 60

@@ -1,9 +1,10 @@
-"""What the browser knows of a trace: its layers as a tree, their statistics, the places that are not finite. No I/O."""
+"""What the browser knows of a trace: its layers as a tree, their statistics, where something is wrong. No I/O."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,15 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_xray.tracer.info import ModuleInfo, SiteInfo, TraceInfo
-from diffusion_xray.tracer.layout import HAS_TENSOR, PROMPTS, STATISTICS
+from diffusion_xray.tracer.layout import HAS_TENSOR, STATISTICS
 from diffusion_xray.tracer.trace import StatisticsTable
 
-__all__ = ["OUTSIDE", "Fault", "Layer", "Snapshot", "fault_text"]
+from .faults import FAULT_COLUMNS, Fault, find_faults, find_narrow
 
-OUTSIDE: Final = -1
-"""In place of a step, for what fired outside of the denoising loop."""
+__all__ = ["Layer", "Snapshot"]
 
-_FAULT_COLUMNS: Final = [STATISTICS.index(name) for name in ("nans", "positive_infs", "negative_infs")]
 _DEEPEST: Final = 60  # a trace is untrusted: a name of a million dots is no reason to run out of stack
 
 
@@ -38,21 +37,14 @@ class Layer:
     """First step at which a value of its own was not finite."""
     fault: int | None
     """The same, of itself and everything below."""
+    narrow: bool
+    """Whether float16 could hardly hold a value of its own or below, see `faults.NARROW`."""
 
     def walk(self) -> Iterator[Layer]:
         """Itself and everything below, in call order."""
         yield self
         for child in self.children:
             yield from child.walk()
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Where a site's values first are not finite."""
-
-    site: SiteInfo
-    step: int
-    """`OUTSIDE` for what fired outside of the loop."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +62,8 @@ class Snapshot:
     """Every layer by name, in call order."""
     faults: tuple[Fault, ...]
     """The first fault of each site, causes before their consequences."""
+    narrow: tuple[Fault, ...] = ()
+    """Likewise where float16 could first hardly hold a value."""
     prompts: tuple[str, ...] = ()
     has_previews: bool = False
     writer_gone: bool = False
@@ -93,11 +87,11 @@ class Snapshot:
         has_previews: bool = False,
     ) -> Snapshot:
         """Work out the tree and the faults from the tables; `modules` are in call order."""
-        faults = _faults(tables)
+        faults, narrow = find_faults(tables), find_narrow(tables)
         first: dict[str, int] = {}
         for fault in faults:
             first[fault.site.name] = min(first.get(fault.site.name, fault.step), fault.step)
-        roots = _tree(modules, first)
+        roots = _tree(modules, first, {fault.site.name for fault in narrow})
         return cls(
             title=title,
             info=info,
@@ -107,6 +101,7 @@ class Snapshot:
             roots=roots,
             layers={layer.name: layer for root in roots for layer in root.walk()},
             faults=faults,
+            narrow=narrow,
             prompts=tuple(prompts),
             has_previews=has_previews,
             _columns={site.key: (table, site.row) for table in tables for site in table.sites},
@@ -155,7 +150,7 @@ class Snapshot:
 
     def faulty(self, site: SiteInfo) -> NDArray[np.bool_]:
         """At which steps a site holds values that are not finite."""
-        bad: NDArray[np.bool_] = np.nan_to_num(self.rows(site)[:, _FAULT_COLUMNS]).sum(axis=1) > 0
+        bad: NDArray[np.bool_] = np.nan_to_num(self.rows(site)[:, FAULT_COLUMNS]).sum(axis=1) > 0
         return bad
 
     def at(self, site: SiteInfo, step: int) -> Mapping[str, float]:
@@ -169,6 +164,11 @@ class Snapshot:
         table, row = self._columns[site.key]
         at = step if site.stepped else 0
         return at >= len(table.captured) or bool(table.captured[at, row] == HAS_TENSOR)
+
+    def before(self, site: SiteInfo) -> SiteInfo | None:
+        """The tensor of its component that came into being right before a site's."""
+        table, row = self._columns[site.key]
+        return table.sites[row - 1] if row else None
 
     def kept_beside(self, site: SiteInfo) -> tuple[str, ...]:
         """Names of the other tensors of a site's layer that were kept."""
@@ -206,55 +206,37 @@ class Snapshot:
         return self._searchable
 
 
-def fault_text(step: int | None) -> str:
-    """A layer's first fault as the tree shows it."""
-    return "" if step is None else "✗" if step == OUTSIDE else f"✗{step}"
-
-
-def _faults(tables: Iterable[StatisticsTable]) -> tuple[Fault, ...]:
-    """First fault of every site: by step, then in the order in which tensors came into being."""
-    found = []
-    tables = list(tables)
-    loop = min((site.order for table in tables if table.stepped for site in table.sites), default=0)
-    for table in tables:
-        bad = np.nan_to_num(table.values[:, :, _FAULT_COLUMNS]).sum(axis=2) > 0
-        start = min((site.order for site in table.sites), default=0)
-        before = table.component == PROMPTS or start < loop
-        phase = 1 if table.stepped else 0 if before else 2
-        for row in np.flatnonzero(bad.any(axis=0)):
-            step = int(np.argmax(bad[:, row])) if table.stepped else OUTSIDE
-            found.append(((phase, step, start, int(row)), Fault(table.sites[row], step)))
-    return tuple(fault for _, fault in sorted(found, key=lambda entry: entry[0]))
-
-
 @dataclass(slots=True, eq=False)
 class _Draft:
     module: ModuleInfo | None = None
     children: dict[str, _Draft] = field(default_factory=dict)
 
 
-def _tree(modules: Mapping[str, ModuleInfo], faults: Mapping[str, int]) -> tuple[Layer, ...]:
+def _tree(modules: Mapping[str, ModuleInfo], faults: Mapping[str, int], narrow: AbstractSet[str]) -> tuple[Layer, ...]:
     top = _Draft()
     for name, module in modules.items():
         node = top
         for segment in name.split(".", _DEEPEST):
             node = node.children.setdefault(segment, _Draft())
         node.module = module
-    return tuple(_layer(draft, label, label, faults) for label, draft in top.children.items())
+    return tuple(_layer(draft, label, label, faults, narrow) for label, draft in top.children.items())
 
 
-def _layer(draft: _Draft, name: str, label: str, faults: Mapping[str, int]) -> Layer:
-    children = tuple(_children(draft, name, "", faults))
+def _layer(draft: _Draft, name: str, label: str, faults: Mapping[str, int], narrow: AbstractSet[str]) -> Layer:
+    children = tuple(_children(draft, name, "", faults, narrow))
     own = faults.get(name)
     known = [step for step in (own, *(child.fault for child in children)) if step is not None]
-    return Layer(name, label, draft.module, children, own, min(known, default=None))
+    is_narrow = name in narrow or any(child.narrow for child in children)
+    return Layer(name, label, draft.module, children, own, min(known, default=None), is_narrow)
 
 
-def _children(draft: _Draft, name: str, prefix: str, faults: Mapping[str, int]) -> Iterator[Layer]:
+def _children(
+    draft: _Draft, name: str, prefix: str, faults: Mapping[str, int], narrow: AbstractSet[str]
+) -> Iterator[Layer]:
     """Children of a node; a container that never fired, such as a `ModuleList`, gives way to its own children."""
     for segment, child in draft.children.items():
         path = f"{name}.{segment}"
         if child.module is None and child.children:
-            yield from _children(child, path, f"{prefix}{segment}.", faults)
+            yield from _children(child, path, f"{prefix}{segment}.", faults, narrow)
         else:
-            yield _layer(child, path, prefix + segment, faults)
+            yield _layer(child, path, prefix + segment, faults, narrow)

@@ -16,6 +16,7 @@ from .palette import FAULT, colour_map, luminance
 
 __all__ = [
     "FAULT_SIGN",
+    "NARROW_SIGN",
     "Cells",
     "bars",
     "braille_line",
@@ -33,6 +34,7 @@ Glyphs = NDArray[np.str_]
 """Characters of a rectangle of cells, shape (rows, columns), dtype "<U1"."""
 
 FAULT_SIGN: Final = "✗"
+NARROW_SIGN: Final = "▲"
 _SHADES: Final = np.array(list(" ░▒▓█"))
 _EIGHTHS: Final = np.array(list(" ▁▂▃▄▅▆▇█"))
 _DOTS: Final = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])

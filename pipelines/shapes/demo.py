@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from diffusion_xray.tracer.commands.info import facts
 from diffusion_xray.tracer.commands.protocol import print_json
+from diffusion_xray.tracer.description import describe
 from diffusion_xray.tracer.plugins import COMMANDS, find
 
 __all__ = ["Demo"]
@@ -71,7 +71,7 @@ class Demo:
         if options.image:
             result.images[0].resize((256, 256), 0).save(options.image)
         if options.json:
-            print_json(facts(tracer.trace))
+            print_json(describe(tracer.trace))
             return 0
         view = find(COMMANDS).get("view")
         if view is not None and not options.no_view and sys.stdout.isatty():

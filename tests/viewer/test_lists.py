@@ -179,22 +179,21 @@ async def test_go_to_nowhere(browser: Make, words: str, told: str) -> None:
         assert not screen(pilot).query_one("#goto").display
 
 
-@pytest.mark.parametrize("key", ["minus", "ctrl+o"])
-async def test_last_place(browser: Make, key: str) -> None:
+async def test_last_place(browser: Make) -> None:
     """`-` goes back over the jumps, with their view and step."""
     async with browser("faulty", layer="unet.conv_in", step=1, tab="stats").run_test(size=SIZE) as pilot:
         await settle(pilot)
-        await pilot.press("n", "4", "n", key)
+        await pilot.press("n", "4", "n", "minus")
         await settle(pilot)
         shown = screen(pilot).scene
         assert shown.site is not None
         assert (shown.site.name, shown.step, shown.view.id) == ("unet.down_blocks.1", 4, "image")
-        await pilot.press(key)
+        await pilot.press("minus")
         await settle(pilot)
         shown = screen(pilot).scene
         assert shown.site is not None
         assert (shown.site.name, shown.step, shown.view.id) == ("unet.conv_in", 1, "stats")
-        await pilot.press(key)
+        await pilot.press("minus")
         assert screen(pilot).scene.step == 1
 
 

@@ -9,7 +9,7 @@ from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.errors import SiteNotFoundError
 from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.viewer.loader import Loader
-from diffusion_xray.viewer.model import OUTSIDE, Snapshot, fault_text
+from diffusion_xray.viewer.model import Snapshot
 from diffusion_xray.viewer.opening import find_opening
 
 
@@ -52,12 +52,6 @@ def test_no_faults(traces: dict[str, Path]) -> None:
     snapshot = Loader(open_trace(traces["normal"])).snapshot()
     assert not snapshot.faults
     assert all(layer.fault is None for layer in snapshot.layers.values())
-
-
-@pytest.mark.parametrize(("step", "text"), [(None, ""), (OUTSIDE, "✗"), (31, "✗31")])
-def test_fault_text(step: int | None, text: str) -> None:
-    """The mark carries the step, where there is one."""
-    assert fault_text(step) == text
 
 
 def test_matching_takes_all_words(faulty: Snapshot) -> None:

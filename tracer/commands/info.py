@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
+from ..description import describe, describe_in_lines
 from ..info import printable
-from ..trace import Trace, open_trace
+from ..trace import open_trace
 from .protocol import add_trace_argument, print_json
 
-__all__ = ["Info", "facts"]
+__all__ = ["Info"]
 
 
 class Info:
@@ -27,96 +24,9 @@ class Info:
 
     def run(self, options: argparse.Namespace) -> int:
         trace = open_trace(options.trace)
-        known = facts(trace)
         if options.json:
-            print_json(known)
+            print_json(describe(trace))
         else:
-            _print(trace, known)
+            for label, text in describe_in_lines(trace):
+                print(printable(f"{label:12} {text}"))
         return 0
-
-
-def facts(trace: Trace) -> dict[str, Any]:
-    """What a trace holds, as JSON."""
-    info = dataclasses.asdict(trace.info)
-    return {
-        "path": str(trace.path),
-        **info,
-        "steps": len(trace),
-        "modules": len(trace.modules),
-        "modules_with_tensors": sum(module.stored for module in trace.modules.values()),
-        "attention": Counter(call.kind for calls in trace.attention_modules.values() for call in calls),
-        "bytes": trace.nbytes,
-        "prompts": [
-            {"encoder": prompt.encoder, "call": prompt.call, "text": list(prompt.text)} for prompt in trace.prompts
-        ],
-        "first_fault": _fault_facts(trace),
-    }
-
-
-def _fault_facts(trace: Trace) -> dict[str, Any] | None:
-    fault = trace.first_fault()
-    return None if fault is None else {"site": fault[0].key, "step": fault[1]}
-
-
-def _print(trace: Trace, known: dict[str, Any]) -> None:
-    info = trace.info
-    lines = [
-        ("trace", f"{trace.path}  {_megabytes(known['bytes'])}format {info.format_version}"),
-        ("status", info.status + (f", {info.seconds:.1f} s" if info.seconds is not None else "")),
-        ("pipeline", info.pipeline or "modules"),
-        *((f"  {name}", kind) for name, kind in info.components.items()),
-        ("steps", f"{len(trace)}" + (f" of {info.planned_steps}" if info.planned_steps > len(trace) else "")),
-        ("modules", f"{known['modules']} fired, tensors of {known['modules_with_tensors']} stored"),
-        (
-            "attention",
-            ", ".join(
-                f"{count} {'without a map' if kind == 'none' else kind}" for kind, count in known["attention"].items()
-            ),
-        ),
-        ("call", ", ".join(f"{name}={value!r}" for name, value in info.call.items())),
-        *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}") for prompt in trace.prompts),
-        *(("guidance", f"{name}: {_guidance(layout)}") for name, layout in info.guidance.items()),
-        ("preview", _preview(info.preview)),
-        *(("gap", _gap(gap)) for gap in info.gaps),
-        *(("tap failed", f"{entry.get('tap')}: {entry.get('error')}") for entry in info.tap_failures),
-        ("error", _error(info.error)),
-        ("first fault", _fault(known["first_fault"])),
-        ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
-    ]
-    for label, text in lines:
-        if text:
-            print(printable(f"{label:12} {text}"))
-
-
-def _gap(gap: Mapping[str, Any]) -> str:
-    step = "" if gap.get("step") is None else f"step {gap['step']}"
-    where = " ".join(part for part in (str(gap.get("site", "")), step) if part)
-    return f"{where}: {gap.get('reason')}" if where else str(gap.get("reason"))
-
-
-def _megabytes(size: int | None) -> str:
-    return "" if size is None else f"{size / 1e6:.1f} MB, "
-
-
-def _guidance(layout: Any) -> str:
-    parts = layout.items() if isinstance(layout, dict) else ()
-    return "; ".join(f"{' | '.join(map(str, branches))} ({kind})" for kind, branches in parts)
-
-
-def _preview(preview: Any) -> str:
-    r2 = preview.get("r2")
-    return str(preview.get("method", "")) + (f", R² {r2:.3f}" if isinstance(r2, float) else "")
-
-
-def _error(error: Any) -> str:
-    if not error:
-        return ""
-    where = f" in {error['module']}" if error.get("module") else ""
-    step = f" at step {error['step']}" if error.get("step") is not None else ""
-    return f"{error.get('type')}: {error.get('message')}{where}{step}"
-
-
-def _fault(fault: dict[str, Any] | None) -> str:
-    if fault is None:
-        return "none, every value is finite"
-    return f"{fault['site']}" + (f" at step {fault['step']}" if fault["step"] is not None else "")

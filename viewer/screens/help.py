@@ -29,7 +29,7 @@ _TOPICS: Final = {
     "tab": "Views",
     "view": "Screen",
     "look": "How to draw",
-    "trace": "Comparing",
+    "trace": "Traces",
     "act": "Taking it with you",
     "app": "Browser",
 }

@@ -14,6 +14,7 @@ from diffusion_xray.tracer.info import SiteInfo, printable
 from ..goto import find_place
 from ..order import ranked
 from ..widgets.layer_tree import LayerTree
+from .trail import Spot, TrailMenu
 from .walk import WalkScreen
 
 __all__ = ["JumpScreen"]
@@ -26,8 +27,8 @@ class JumpScreen(WalkScreen):
 
     _fault = -1
     """Which fault was gone to last."""
-    _trail: tuple[tuple[str, SiteInfo | None, int], ...] = ()
-    """Places that were left: view, site and step of each."""
+    _trail: tuple[Spot, ...] = ()
+    """Places that were left, the latest last."""
     _asked_from: Widget | None = None
     """What had the focus before the field to go somewhere."""
 
@@ -101,12 +102,24 @@ class JumpScreen(WalkScreen):
         if not self._trail:
             self.notify("Nowhere to go back to: places are kept when you jump by n, : or the palette.", timeout=3)
             return
-        *rest, (tab, site, step) = self._trail
+        *rest, spot = self._trail
         self._trail = tuple(rest)
-        await self.open_page(tab)
-        self.go_to_step(step)
-        self.reveal(site, self._step)
+        await self._return_to(spot)
+
+    def action_trail(self) -> None:
+        """Choose one of the places that were left."""
+        self.app.push_screen(TrailMenu(self._trail), self._chosen)
+
+    async def _chosen(self, spot: Spot | None) -> None:
+        if spot is not None:
+            self._remember()
+            await self._return_to(spot)
+
+    async def _return_to(self, spot: Spot) -> None:
+        await self.open_page(spot.tab)
+        self.go_to_step(spot.step)
+        self.reveal(spot.site, self._step)
 
     def _remember(self) -> None:
         """Keep the place that is about to be left."""
-        self._trail = (*self._trail, (self._view.id, self._site, self._step))[-_MOST_PLACES:]
+        self._trail = (*self._trail, Spot(self._view.id, self._site, self._step))[-_MOST_PLACES:]

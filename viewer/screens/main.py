@@ -1,9 +1,8 @@
-"""The main screen: its widgets, how the layers are listed, and what its other keys do."""
+"""The main screen: its widgets, and what its keys do that have no other part of it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -11,25 +10,21 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import ContentSwitcher, Input, Static
 
-from diffusion_xray.tracer.info import SiteInfo
-
-from ..arrangement import Arrangement
 from ..export.selection import Selection
 from ..export.text import full_path
 from ..look import CHANGES
-from ..order import ORDERS
-from ..pins import Pins
 from ..widgets.explanation import Explanation
 from ..widgets.header import TraceHeader
 from ..widgets.key_line import KeyLine
 from ..widgets.layer_tree import LayerTree
 from ..widgets.preview import Preview
+from ..widgets.side import Side
 from ..widgets.step_strip import StepStrip
 from ..widgets.tab_bar import TabBar
 from .export import CopyMenu, ExportMenu
 from .help import KeyHelp, by_topic
-from .jumps import JumpScreen
 from .keys import KEYS, page_keys
+from .listing import ListScreen
 
 if TYPE_CHECKING:
     from ..compare.screen import CompareScreen
@@ -37,23 +32,23 @@ if TYPE_CHECKING:
 __all__ = ["MainScreen"]
 
 
-class MainScreen(JumpScreen):
+class MainScreen(ListScreen):
     """Layers on the left, the view in the middle, what the step looks like beside it, the steps below."""
 
     BINDINGS: ClassVar[list[BindingType]] = list(KEYS)
     HORIZONTAL_BREAKPOINTS = [(0, "-slim"), (60, "-narrow"), (100, "-wide"), (150, "-broad")]  # noqa: RUF012 - as the base class declares it
     VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high")]  # noqa: RUF012 - likewise
     AUTO_FOCUS = ""  # coming back from a menu, Textual would choose the first field, also where it is hidden
-    HELP = "Left the layers, below the steps. A mark `✗31` says: not finite from step 31."
-
-    pins = Pins()
-    """Where pinned layers are kept."""
+    HELP = (
+        "Left the layers, below the steps. A mark `✗31` says: not finite from step 31; `▲`: a value from 8188 on, an "
+        "eighth of what float16 can hold."
+    )
 
     def compose(self) -> ComposeResult:
         """Lay out the widgets."""
         yield TraceHeader(id="header")
         with Horizontal(id="body"):
-            with Vertical(id="side"):
+            with Side(id="side"):
                 yield Input(placeholder="words of a layer's name", id="filter", compact=True)
                 yield LayerTree(id="tree")
             with Vertical(id="centre"):
@@ -90,75 +85,9 @@ class MainScreen(JumpScreen):
         ) != titles:  # setting them draws the box, whether they change or not
             side.border_title, side.border_subtitle = titles
 
-    def reveal(self, site: SiteInfo | None, step: int) -> None:
-        """Select a tensor, and its layer in the tree, where filters may hide it."""
-        tree = self.query_one(LayerTree)
-        self.select(site, step)
-        if site is not None and not tree.lists(site.name):
-            tree.arrangement = Arrangement()
-            self._clear_filter()
-        tree.choose(self._layer)
-
-    @on(LayerTree.Highlighted)
-    def _layer_highlighted(self, message: LayerTree.Highlighted) -> None:
-        layer = message.layer if message.layer.module else next((c for c in message.layer.walk() if c.module), None)
-        self.select(layer.module.site if layer and layer.module else None, self._step)
-
-    @on(LayerTree.Opened)
-    def _layer_opened(self) -> None:
-        if self.has_class("-narrow"):
-            self.remove_class("-flip")
-
     @on(TabBar.Chosen)
     async def _tab_chosen(self, message: TabBar.Chosen) -> None:
         await self.action_tab(message.tab)
-
-    @on(Input.Changed, "#filter")
-    def _filter_changed(self, event: Input.Changed) -> None:
-        event.stop()
-        self._arrange(query=event.value.strip())
-
-    @on(Input.Submitted, "#filter")
-    def _filter_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.query_one(LayerTree).focus()
-
-    def action_filter(self) -> None:
-        """Ask for words of layers' names."""
-        self.maximized = None
-        if self.has_class("-narrow"):
-            self.add_class("-flip")
-        else:
-            self.remove_class("-flip")
-        field = self.query_one("#filter", Input)
-        field.display = True
-        self.set_focus(field)
-
-    def action_sort(self) -> None:
-        """Another order of the layers."""
-        tree = self.query_one(LayerTree)
-        order = ORDERS[(ORDERS.index(tree.arrangement.order) + 1) % len(ORDERS)]
-        self._arrange(order=order)
-        if order != "called":
-            self._remember()
-            tree.choose_first()
-
-    def action_only(self, what: str) -> None:
-        """Show some layers only, or all again: "faults" or "pinned"; or a list rather than a tree: "flat"."""
-        self._arrange(**{what: not getattr(self.query_one(LayerTree).arrangement, what)})
-
-    def action_pin(self) -> None:
-        """Pin the layer, or let go of it."""
-        tree = self.query_one(LayerTree)
-        tree.pin()
-        if error := self.pins.write(tree.pins):
-            self.tell(error, title="Pins are not kept")
-
-    def action_tree(self) -> None:
-        """Show or hide the layers."""
-        self.toggle_class("-flip")
-        if self.query_one("#side").display:
-            self.query_one(LayerTree).focus()
 
     async def action_tab(self, tab: str) -> None:
         """Show another view."""
@@ -166,6 +95,14 @@ class MainScreen(JumpScreen):
             self.select(self._site, self._step)
             if self.focused is None:
                 self.query_one(LayerTree).focus()
+
+    def action_widen(self, by: int) -> None:
+        """Give the layers more room, or less."""
+        self.query_one(Side).widen(by)
+
+    def on_resize(self) -> None:
+        """Keep the width that was given to the layers where it fits."""
+        self.query_one(Side).fit()
 
     def action_next_tensor(self) -> None:
         """Choose the next tensor of the layer."""
@@ -206,6 +143,12 @@ class MainScreen(JumpScreen):
                 screen.draw_in_shades()
             self.app.push_screen(screen)
 
+    def action_about(self) -> None:
+        """Show what the trace says of itself."""
+        from .about import About
+
+        self.app.push_screen(About(self._loader.trace))
+
     def action_export(self) -> None:
         """Write what is chosen into a file."""
         self.app.push_screen(ExportMenu(self._selection()))
@@ -245,17 +188,3 @@ class MainScreen(JumpScreen):
             self.maximized = None
         elif str(self.query_one(LayerTree).arrangement):
             self._arrange(order="called", flat=False, faults=False, pinned=False)
-
-    def _arrange(self, **changes: Any) -> None:
-        tree = self.query_one(LayerTree)
-        tree.arrangement = replace(tree.arrangement, **changes)
-        self.show()
-
-    def _clear_filter(self) -> None:
-        field = self.query_one("#filter", Input)
-        field.value = ""
-        field.display = False
-        self._arrange(query="")
-        tree = self.query_one(LayerTree)
-        tree.choose(self._layer)
-        tree.focus()

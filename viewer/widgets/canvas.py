@@ -26,7 +26,7 @@ from ..scene import Scene
 
 __all__ = ["Canvas", "Part", "Tone", "beside", "centred", "to_strips"]
 
-Tone = Literal["plain", "muted", "accent", "fault", "good", "strong", "cursor"]
+Tone = Literal["plain", "muted", "accent", "fault", "warning", "good", "strong", "cursor"]
 Part = str | tuple[str, Tone]
 """Text, or text and its tone. Control characters are shown as escapes, markup means nothing."""
 
@@ -38,13 +38,14 @@ class Canvas(Widget):
     """Draws what `paint` returns. Subclasses draw from `scene` alone, so that a change of it is a repaint."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        f"{_PREFIX}{tone}" for tone in ("accent", "fault", "good", "strong", "cursor")
+        f"{_PREFIX}{tone}" for tone in ("accent", "fault", "warning", "good", "strong", "cursor")
     }
     DEFAULT_CSS = """
     Canvas {
         height: 1fr;
         & > .canvas--accent { color: $text-accent; }
         & > .canvas--fault { color: $text-error; text-style: bold; }
+        & > .canvas--warning { color: $text-warning; }
         & > .canvas--good { color: $text-success; }
         & > .canvas--strong { text-style: bold; }
         & > .canvas--cursor { background: $block-cursor-background; color: $block-cursor-foreground; }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from textual.strip import Strip
 
+from ..render import FAULT_SIGN, NARROW_SIGN
 from ..scene import Scene
 from .canvas import Canvas, Part
 
@@ -44,5 +45,6 @@ class TraceHeader(Canvas):
 
     def _faults(self) -> list[Part]:
         assert self.scene is not None
-        count = len(self.scene.snapshot.faults)
-        return [(f"  ✗ {count} non-finite", "fault")] if count else []
+        faults, narrow = len(self.scene.snapshot.faults), len(self.scene.snapshot.narrow)
+        parts: list[Part] = [(f"  {FAULT_SIGN} {faults} non-finite", "fault")] if faults else []
+        return [*parts, (f"  {NARROW_SIGN} {narrow} near float16's end", "warning")] if narrow else parts

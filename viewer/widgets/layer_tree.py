@@ -18,8 +18,9 @@ from textual.strip import Strip
 from diffusion_xray.tracer.summary import number
 
 from ..arrangement import Arrangement, Row
-from ..model import Layer, Snapshot, fault_text
-from ..render import FAULT_SIGN, sparkline
+from ..faults import fault_text
+from ..model import Layer, Snapshot
+from ..render import FAULT_SIGN, NARROW_SIGN, sparkline
 from ..scene import Scene
 from .canvas import Canvas, Part
 
@@ -45,7 +46,10 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         Binding("g", "move(-1000000)", "First layer", id="tree.first", show=False),
         Binding("G", "move(1000000)", "Last layer", id="tree.last", show=False),
     ]
-    HELP = "Layers in call order. A mark `✗31` says: not finite from step 31, here or further down."
+    HELP = (
+        "Layers in call order. A mark `✗31` says: not finite from step 31, here or further down; `▲`: a value from "
+        "8188 on, an eighth of what float16 can hold, at some step."
+    )
     DEFAULT_CSS = "LayerTree { overflow-y: auto; overflow-x: hidden; scrollbar-size-vertical: 1; }"
 
     arrangement: reactive[Arrangement] = reactive(Arrangement(), init=False, repaint=False)
@@ -212,7 +216,10 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
             value = f"Δ{row.score:.2g}" if self.arrangement.order == "changed" else number(row.score)
         fault = fault_text(layer.fault)
         right: list[Part] = [(sign, "fault" if sign == FAULT_SIGN else "muted") for sign in f"{spark:<{_SPARK}}"]
-        right.append((f"{fault or value:>{_VALUE + 1}}", "fault" if fault else "muted"))
+        if fault:
+            right.append((f"{fault:>{_VALUE + 1}}", "fault"))
+        else:
+            right += [(NARROW_SIGN, "warning") if layer.narrow else " ", (f"{value:>{_VALUE}}", "muted")]
         if layer.name == self._chosen:
             return self.spread(_plain(left), _plain(right), width).apply_style(self.tone("cursor"))
         return self.spread(left, right, width)

@@ -14,6 +14,7 @@ from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.tracer.layout import item_size
 from diffusion_xray.tracer.summary import number
 
+from ..model import Snapshot
 from ..render import FAULT_SIGN, braille_line, sample_series
 from ..scene import Scene
 from .canvas import Canvas, Part, Tone
@@ -65,12 +66,24 @@ class Overview(Canvas):
             self.line(f" {size} {site.torch_dtype}", (f"  {_size(site)}  {kept}", "muted")),
             *self._numbers(pairs, 3 if width >= _WIDE else 2),
             self.line(" ", *bad),
+            *self._cause(scene, site),
         ]
         headroom = histogram.headroom("float16") if histogram else math.nan
         if math.isfinite(headroom) and headroom < 3:
             limit = number(DTYPE_LIMITS["float16"][0])
             lines.append(self.line((f" float16 ends at {limit}: 2^{headroom:.1f} times the largest value", "fault")))
         return lines
+
+    def _cause(self, scene: Scene, site: SiteInfo) -> list[Strip]:
+        """Where values are not finite: what came right before."""
+        snapshot, before = scene.snapshot, scene.snapshot.before(site)
+        if before is None or not _is_faulty(snapshot, site, scene.step):
+            return []
+        if _is_faulty(snapshot, before, scene.step):
+            return [self.line((f" not finite before it either: {before.name}", "fault"))]
+        extreme, (limit, _) = snapshot.at(before, scene.step)["abs_max"], DTYPE_LIMITS["float16"]
+        share = f", {extreme / limit:.0%} of float16's largest" if extreme > limit / 1000 else ""
+        return [self.line((f" before it: {before.name}  |x|max {number(extreme)}{share}", "fault"))]
 
     def _numbers(self, pairs: Sequence[tuple[str, float]], columns: int) -> list[Strip]:
         cells: list[list[Part]] = [[(f" {name:<7}", "muted"), f"{number(value):<8}"] for name, value in pairs]
@@ -101,6 +114,11 @@ class Overview(Canvas):
         ]
         axis = Strip.join([self.line((" " * (_LABEL - 1) + "└", "muted")), self.signs(marks, tones)])
         return [title, *body, axis, self.line()]
+
+
+def _is_faulty(snapshot: Snapshot, site: SiteInfo, step: int) -> bool:
+    faulty = snapshot.faulty(site)
+    return bool(len(faulty) and faulty[min(step if site.stepped else 0, len(faulty) - 1)])
 
 
 def _histogram(scene: Scene) -> Histogram | None:

@@ -12,7 +12,8 @@ from textual.strip import Strip
 
 from diffusion_xray.tracer.summary import number
 
-from ..model import OUTSIDE, Snapshot
+from ..faults import OUTSIDE
+from ..model import Snapshot
 from ..palette import DIVERGING
 from ..render import FAULT_SIGN, heat_map
 from ..scene import Scene

@@ -6,30 +6,53 @@ every step: a buffer that comes back from the writer fits the same module's next
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .direct import LARGE, aligned_memory
 
-__all__ = ["BufferPool", "Kind", "kind_of"]
+__all__ = ["Buffer", "BufferPool", "Kind", "kind_of"]
 
 Kind = tuple[torch.dtype, torch.Size, tuple[int, ...], bool]
 """What buffers have in common: dtype, shape, strides, and whether they are pinned."""
 
+_IN_NUMPY = frozenset(
+    dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype) and hasattr(np, name)
+)
+
+
+class Buffer:
+    """Host memory for one tensor. What is asked of it for every copy is looked up once.
+
+    Args:
+        tensor: The memory as a tensor like the one that is to be copied.
+        key: What it serves, see `_serves`.
+    """
+
+    __slots__ = ("address", "array", "key", "nbytes", "tensor")
+
+    def __init__(self, tensor: Tensor, key: Kind | int) -> None:
+        self.tensor, self.key = tensor, key
+        self.address, self.nbytes = tensor.data_ptr(), tensor.nbytes
+        self.array: NDArray[Any] | None = tensor.numpy() if tensor.dtype in _IN_NUMPY else None
+        """The same memory for numpy, where numpy has the dtype."""
+
 
 class BufferPool:
-    """Hands out tensors to copy into, and counts every byte that is in flight. Thread-safe.
+    """Hands out buffers to copy into, and counts every byte that is in flight. Thread-safe.
 
     A request larger than the whole budget is granted once nothing else is in flight, so that no run gets stuck.
     """
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._idle: dict[Kind | int, list[Tensor]] = {}
+        self._idle: dict[Kind | int, list[Buffer]] = {}
         self._idle_bytes = 0
         self._in_flight = 0
         self._closed = False
@@ -46,28 +69,30 @@ class BufferPool:
             self._in_flight -= nbytes
             self._changed.notify_all()
 
-    def take(self, kind: Kind, nbytes: int, *, wait: bool) -> Tensor | None:
+    def take(self, kind: Kind, nbytes: int, *, wait: bool) -> Buffer | None:
         """A buffer of `nbytes` in host memory, its contents undefined; None when none is to be had."""
+        key = _serves(kind, nbytes)
         with self._changed:
             if self._closed:
                 return None
             known = None
-            if idle := self._idle.get(_serves(kind, nbytes)):
+            if idle := self._idle.get(key):
                 self._idle_bytes -= nbytes
                 self._in_flight += nbytes
                 known = idle.pop()
+                if key is kind:
+                    return known
             elif not self._claim(nbytes, wait=wait):
                 return None
-        return _buffer(kind, nbytes, known)
+        return Buffer(_memory(kind, nbytes, known), key)
 
-    def give(self, buffers: Sequence[Tensor]) -> None:
+    def give(self, buffers: Sequence[Buffer]) -> None:
         """Return buffers that `take` handed out."""
         with self._changed:
             for buffer in buffers:
                 self._in_flight -= buffer.nbytes
                 self._idle_bytes += buffer.nbytes
-                kind = (buffer.dtype, buffer.shape, buffer.stride(), _has_cuda() and buffer.is_pinned())
-                self._idle.setdefault(_serves(kind, buffer.nbytes), []).append(buffer)
+                self._idle.setdefault(buffer.key, []).append(buffer)
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -105,21 +130,14 @@ def _serves(kind: Kind, nbytes: int) -> Kind | int:
     return nbytes if nbytes >= LARGE and not kind[3] else kind
 
 
-def _buffer(kind: Kind, nbytes: int, known: Tensor | None) -> Tensor:
-    """An idle buffer, made into one of this kind where it is large, or a new one."""
+def _memory(kind: Kind, nbytes: int, known: Buffer | None) -> Tensor:
+    """New memory, or that of an idle large buffer, as a tensor of this kind."""
     dtype, size, stride, pinned = kind
-    if known is not None and (nbytes < LARGE or pinned):
-        return known
     with torch.inference_mode(mode=False):  # the writer could not change a tensor of inference mode
         if nbytes < LARGE or pinned:
             return torch.empty_strided(size, stride, dtype=dtype, device="cpu", pin_memory=pinned)
-        memory = torch.from_numpy(aligned_memory(nbytes)) if known is None else known
+        memory = torch.from_numpy(aligned_memory(nbytes)) if known is None else known.tensor
         return torch.empty(0, dtype=dtype).set_(memory.untyped_storage(), 0, size, stride)
-
-
-@functools.cache
-def _has_cuda() -> bool:
-    return torch.cuda.is_available()
 
 
 def kind_of(tensor: Tensor) -> Kind:

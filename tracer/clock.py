@@ -41,6 +41,8 @@ class Clock:
     """Guidance branch of the denoiser call in progress."""
     stepping: int | None = None
     """Identity of the scheduler of this run that is stepping right now."""
+    in_denoiser: bool = False
+    """Whether a denoiser is running, or the user says where the loop is: all that fires then is in the loop."""
     _depth: int = 0
     _stepped: list[int] = field(default_factory=list)
     _driven: bool = False
@@ -51,11 +53,6 @@ class Clock:
     def last_step(self) -> int | None:
         """Index of the current or last step, None before the first."""
         return self.log.step if self.log else None
-
-    @property
-    def in_denoiser(self) -> bool:
-        """Whether a denoiser is running, or the user says where the loop is: all that fires then is in the loop."""
-        return self.log is not None and (self._driven or self._depth > 0)
 
     def step_now(self) -> int | None:
         """Index of the step that a module firing now belongs to; None outside of the loop."""
@@ -78,6 +75,7 @@ class Clock:
         """The pipeline returned or raised: what follows is outside of the loop."""
         self._over, self._driven = True, False
         self._depth = 0
+        self._moved()
 
     def set_step(self, step: int, timestep: float = math.nan, sigma: float = math.nan) -> None:
         """The user's own loop says where it is."""
@@ -86,6 +84,7 @@ class Clock:
             self._begin(step)
         assert self.log is not None
         self.log.timestep, self.log.sigma = timestep, sigma
+        self._moved()
 
     def denoiser_starts(self, name: str, timestep: float) -> None:
         """A denoiser is about to be called."""
@@ -97,10 +96,12 @@ class Clock:
         self._calls.add(name)
         if self.log and math.isnan(self.log.timestep):
             self.log.timestep = timestep
+        self._moved()
 
     def denoiser_ends(self) -> None:
         """A denoiser returned."""
         self._depth = max(0, self._depth - 1)
+        self._moved()
 
     def scheduler_steps(self, scheduler: int, *, own: bool, timestep: float, sigma: float, stage: int) -> bool:
         """A scheduler object is about to step; `own` tells whether it is a part of the traced pipeline.
@@ -127,6 +128,7 @@ class Clock:
         if self.log is not None and (complete or self._stepped):
             self.on_step_end(self.log)
         self.log = None
+        self._moved()
 
     def _is_new_step(self, name: str, timestep: float) -> bool:
         if self.log is None or self._stepped:
@@ -142,3 +144,8 @@ class Clock:
         self.log = StepLog(step)
         self._stepped.clear()
         self._calls.clear()
+        self._moved()
+
+    def _moved(self) -> None:
+        """Keep what every module asks as a plain attribute: a property would be a call more for each of them."""
+        self.in_denoiser = self.log is not None and (self._driven or self._depth > 0)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from .statistics import Place, measure_on_device
 
-__all__ = ["Results", "copy_to_host"]
+__all__ = ["SMALL", "Results", "copy_to_host"]
 
 Wait = Callable[[], None]
 
-_SMALL = 1 << 19
+SMALL = 1 << 19
 """Bytes up to which it takes longer to get the interpreter's lock back than to copy without giving it away."""
 
 
@@ -34,7 +34,7 @@ def copy_to_host(tensor: Tensor, buffer: Tensor) -> Wait | None:
         A function that waits until the buffer is filled, or None when it already is.
     """
     plain = tensor.is_contiguous() and buffer.is_contiguous() and not tensor.is_neg()
-    if tensor.is_cpu and tensor.nbytes <= _SMALL and plain:
+    if tensor.is_cpu and tensor.nbytes <= SMALL and plain:
         ctypes.memmove(buffer.data_ptr(), tensor.data_ptr(), tensor.nbytes)  # keeps the interpreter's lock
         return None
     if tensor.requires_grad:

@@ -20,17 +20,17 @@ from .sites import Known, Port, Sites, Source
 from .statistics import Place, can_summarise, dense_kernel, measure
 from .tables import Table
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "Seen"]
 
 
-class _Seen:
+class Seen:
     """A tensor object of this step, so that the same tensor under another name is not measured and stored again."""
 
     __slots__ = ("array", "row", "table", "tensor", "version")
 
-    def __init__(self, tensor: Tensor, version: int, table: Table, row: int) -> None:
+    def __init__(self, tensor: Tensor, version: int, table: Table, row: int, array: str = "") -> None:
         self.tensor, self.version, self.table, self.row = weakref.ref(tensor), version, table, row
-        self.array = ""
+        self.array = array
 
 
 class Intake:
@@ -60,19 +60,18 @@ class Intake:
         self.shed = 0
         """Tensors of this step of which only the statistics could be kept."""
         self._capture = capture
-        self._clock = clock
-        self._copies = copies
+        self.clock = clock
+        self.copies = copies
         self._wait = wait
         self._on_array = on_array
         self._on_gap = on_gap
-        self._seen: dict[int, _Seen] = {}
-        self._repeating: dict[str, Port] = {}
+        self.seen: dict[int, Seen] = {}
         self._wanted: tuple[int | None, bool] = (None, True)
 
     def next_step(self) -> None:
         """What comes from now on belongs to another step."""
         self.sites.next_step()
-        self._seen.clear()
+        self.seen.clear()
         self.shed = 0
 
     def take(
@@ -89,7 +88,7 @@ class Intake:
 
         What is not copied is measured here, where the processor's caches still hold it; what is, by the writer.
         """
-        step = self._clock.last_step if in_last_step else self._clock.step_now()
+        step = self.clock.last_step if in_last_step else self.clock.step_now()
         place, call = self.sites.fire(source, port, stepped=step is not None)
         if not can_summarise(tensor):
             self._on_gap(source.name, step, f"a {tensor.layout} {tensor.dtype} tensor has no numbers to look at")
@@ -99,9 +98,9 @@ class Intake:
             row = self.sites.add(place, source, port, call, tensor=tensor, dims=dims)
         seen = self._look(tensor, table, row)
         is_new, on_host = seen.row == row, tensor.is_cpu
-        unmeasured = table.rows.at(row) if is_new else None
+        unmeasured = table.rows.places[row] if is_new else None
         captured = HAS_STATISTICS
-        if keep and self._wants(step):
+        if keep and self.wants(step):
             later = unmeasured if on_host else None
             if self._share(table, row, source, seen):
                 captured = HAS_TENSOR
@@ -113,46 +112,12 @@ class Intake:
             table.rows.alias(row, seen.row)
         elif unmeasured is not None:
             (measure if on_host else self.results.measure)(tensor, unmeasured)
-        table.rows.mark(row, captured)
+        table.rows.marks[row] = captured
         if port == "output" and step is not None and source.order is not None:
-            self._expect(source, place, call, tensor)
+            self._expect(place, call, tensor)
 
-    def take_again(self, source: Source, tensor: Tensor, *, keep: bool) -> bool:
-        """`take` the output of a module that is as it was in the step before, with as few instructions as can be.
-
-        On a small network the interpreter's own time is most of what recording costs.
-
-        Returns:
-            False where anything is new, which then takes the long way.
-        """
-        port = self._repeating.get(source.name)
-        if port is None or not (self._clock.in_denoiser and (known := port.known.get(port.calls))):
-            return False
-        if tensor.dtype is not known.dtype or tensor.shape != known.shape:
-            return False
-        if not tensor.is_contiguous() or tensor.is_neg():
-            return False
-        key = id(tensor)
-        if tensor.is_inference() or ((before := self._seen.get(key)) is not None and before.tensor() is tensor):
-            return False
-        step, rows, row = self._clock.last_step, port.table.rows, known.row
-        place, seen = rows.at(row), _Seen(tensor, tensor._version, port.table, row)
-        if keep and self._wants(step):
-            buffer = self._copies.buffer(known.buffers, known.nbytes, wait=False) if known.array else None
-            if buffer is None:
-                return False
-            seen.array = known.array
-            self._copies.add(tensor, buffer, array=known.array, step=step, dtype=known.stored_dtype, place=place)
-            rows.mark(row, HAS_TENSOR)
-        else:
-            known.measure(tensor.data_ptr(), place)
-            rows.mark(row, HAS_STATISTICS)
-        self._seen[key] = seen
-        self.sites.count(port)
-        return True
-
-    def _expect(self, source: Source, place: Port, call: int, tensor: Tensor) -> None:
-        """Remember what a tensor was like, for `take_again`."""
+    def _expect(self, place: Port, call: int, tensor: Tensor) -> None:
+        """Remember what a tensor was like, see `again`."""
         dense = dense_kernel(tensor) if tensor.is_contiguous() else None
         if dense is None:
             place.known.pop(call, None)
@@ -160,25 +125,25 @@ class Intake:
         row = place.rows[call]
         site, own = place.table.sites[row], place.arrays[call]
         own = own if site.array == own and site.shape == tensor.shape else ""
-        stored, buffers = self._stored_dtype(tensor), kind_of(tensor)
-        place.known[call] = Known(row, tensor.dtype, tensor.shape, tensor.nbytes, dense, own, stored, buffers)
-        self._repeating[source.name] = place
+        like = tensor.dtype, tensor.shape, tensor.stride(), tensor.nbytes
+        place.known[call] = Known(row, *like, dense, own, self._stored_dtype(tensor), kind_of(tensor))
 
-    def _wants(self, step: int | None) -> bool:
+    def wants(self, step: int | None) -> bool:
+        """Whether tensors of a step are to be kept."""
         if self._wanted[0] != step:
             self._wanted = step, self._capture.wants_step(step)
         return self._wanted[1]
 
-    def _look(self, tensor: Tensor, table: Table, row: int) -> _Seen:
+    def _look(self, tensor: Tensor, table: Table, row: int) -> Seen:
         """Where this very tensor object, not written to since, was seen before in this step; else here."""
         if tensor.is_inference():  # such tensors do not count their versions
-            return _Seen(tensor, -1, table, row)
-        version, known = tensor._version, self._seen.get(id(tensor))
+            return Seen(tensor, -1, table, row)
+        version, known = tensor._version, self.seen.get(id(tensor))
         if known is None or known.version != version or known.table is not table or known.tensor() is not tensor:
-            known = self._seen[id(tensor)] = _Seen(tensor, version, table, row)
+            known = self.seen[id(tensor)] = Seen(tensor, version, table, row)
         return known
 
-    def _share(self, table: Table, row: int, source: Source, seen: _Seen) -> bool:
+    def _share(self, table: Table, row: int, source: Source, seen: Seen) -> bool:
         """Let a module's tensor be read from the array of another module that has stored this very tensor.
 
         Only modules share: latents and records are looked for under their own names.
@@ -200,7 +165,7 @@ class Intake:
         if tensor.shape != site.shape:
             self._on_gap(site.key, step, f"shape {tuple(tensor.shape)} differs from the first, {site.shape}")
             return False
-        buffer = self._copies.buffer(kind_of(tensor), tensor.nbytes, wait=self._wait)
+        buffer = self.copies.buffer(kind_of(tensor), tensor.nbytes, wait=self._wait)
         if buffer is None:
             self.shed += 1
             return False
@@ -211,7 +176,7 @@ class Intake:
             site = replace(site, array=own)
             self._on_array(site, dtype)
             table.replace(site)
-        self._copies.add(tensor, buffer, array=own, step=step, dtype=dtype, place=unmeasured)
+        self.copies.add(tensor, buffer, array=own, step=step, dtype=dtype, place=unmeasured)
         return True
 
     def _stored_dtype(self, tensor: Tensor) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .again import output_taker
 from .capture import Capture
 from .clock import Clock, StepLog
 from .copies import Copies
@@ -85,11 +86,9 @@ class Recorder:
         with self._lock:
             self._intake.take(source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step)
 
-    def record_output(self, source: Source, tensor: Tensor, *, keep: bool) -> None:
-        """`record` what comes out of a module, faster where it does in every step alike."""
-        with self._lock:
-            if not self._intake.take_again(source, tensor, keep=keep):
-                self._intake.take(source, tensor, port="output", keep=keep, dims=None, in_last_step=False)
+    def output_taker(self, source: Source, *, keep: bool) -> Callable[[Tensor], None]:
+        """A function that does `record` with the first output of a module, faster where it is as in the step before."""
+        return output_taker(self._intake, source, keep=keep, lock=self._lock)
 
     def write_array(self, path: str, array: NDArray[Any], dims: Sequence[str]) -> None:
         """Store an array that belongs to no step and needs no statistics, such as tokens and pictures."""

@@ -40,6 +40,8 @@ class Shard:
         self.state[FILE] = self.state[DIRECT] = self.state[LENGTH] = -1
         self.state[STRIDE] = PAGE if large else 1
         self.state_address = self.state.ctypes.data
+        self.is_large = large
+        self.is_open = False
         self._slots = slots
         self._head = self.state[HEAD:].view(np.uint8)
 
@@ -58,6 +60,7 @@ class Shard:
             self.state[FILE] = os.open(self.file, os.O_RDWR | (os.O_CREAT if self.is_new else 0), 0o644)
         if self.is_new:
             self.state[END] = write_at(int(self.state[FILE]), _NO_CHUNK * self._slots, 0)
+        self.is_open = True
         if not direct:
             self._close(DIRECT)
         elif self.state[STRIDE] == PAGE and self.state[DIRECT] < 0:
@@ -83,6 +86,7 @@ class Shard:
 
     def close(self) -> None:
         """Close the file; all of it is written."""
+        self.is_open = False
         self._close(FILE)
         self._close(DIRECT)
 

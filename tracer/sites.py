@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +12,7 @@ from .buffers import Kind
 from .clock import Clock
 from .info import SiteInfo
 from .layout import array_name, dimension_names, encode_segment, module_group
-from .statistics import Place
+from .statistics import Dense
 from .tables import Table
 
 __all__ = ["Known", "Port", "Sites", "Source"]
@@ -44,8 +44,10 @@ class Known:
     row: int
     dtype: torch.dtype
     shape: Size
+    stride: tuple[int, ...]
+    """Without holes."""
     nbytes: int
-    measure: Callable[[int, Place], None]
+    dense: Dense
     """Measures it from its address."""
     array: str
     """The array its tensors are kept in, if they are and have it to themselves."""
@@ -76,7 +78,8 @@ class Sites:
         self._clock = clock
         self._tables: dict[tuple[str, bool], Table] = {}
         self._ports: dict[tuple[str, str, bool], Port] = {}
-        self._fired: list[Port] = []
+        self.fired: list[Port] = []
+        """Ports of the loop that have fired in this step, once each."""
         self._dims: dict[str, dict[str, int]] = {}
         self._latest = -1
 
@@ -87,28 +90,25 @@ class Sites:
 
     def fire(self, source: Source, port: str, *, stepped: bool) -> tuple[Port, int]:
         """The port a tensor comes out of, and the number of this call within the step."""
-        place = self._ports.get((source.name, port, stepped))
+        place = self.port(source, port, stepped=stepped)
         if place is None:
             table = self._table(source.name.split(".", 1)[0], stepped=stepped)
             place = self._ports[source.name, port, stepped] = Port(table)
         call = place.calls
-        if stepped:
-            self.count(place)
-        else:
-            place.calls += 1
+        if stepped and not call:
+            self.fired.append(place)
+        place.calls += 1
         return place, call
 
-    def count(self, place: Port) -> None:
-        """A port of the loop fires."""
-        if not place.calls:
-            self._fired.append(place)
-        place.calls += 1
+    def port(self, source: Source, port: str, *, stepped: bool) -> Port | None:
+        """A port that has fired before."""
+        return self._ports.get((source.name, port, stepped))
 
     def next_step(self) -> None:
         """Calls are counted anew."""
-        for place in self._fired:
+        for place in self.fired:
             place.calls = 0
-        self._fired.clear()
+        self.fired.clear()
 
     def add(
         self, place: Port, source: Source, port: str, call: int, *, tensor: Tensor, dims: Sequence[str] | None

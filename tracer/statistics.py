@@ -20,12 +20,13 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from .layout import HISTOGRAM_BINS, STATISTICS
 
 __all__ = [
+    "Dense",
     "Place",
     "Statistics",
     "can_summarise",
     "dense_kernel",
     "measure",
-    "measure_all",
+    "measure_many",
     "measure_on_device",
     "summarise",
     "warm_up",
@@ -105,7 +106,7 @@ def measure(tensor: Tensor, place: Place) -> None:
     """Put the statistics of a tensor where they belong."""
     dense, kernel = dense_kernel(tensor), _kernel()
     if dense is not None and tensor.is_contiguous():
-        dense(tensor.data_ptr(), place)
+        dense.measure(tensor.data_ptr(), dense.kind, dense.count, place.row_address, place.histogram_address)
         return
     if dense is not None and kernel is not None:
         sizes, strides = _joined(tensor)
@@ -116,31 +117,29 @@ def measure(tensor: Tensor, place: Place) -> None:
     place.row[:], place.histogram[:] = values.cpu().numpy(), bins.cpu().numpy()
 
 
-def dense_kernel(tensor: Tensor) -> Callable[[int, Place], None] | None:
-    """What measures tensors like this one from their address, if they all lie in host memory without holes."""
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """What measures tensors of one dtype and size from their address, where they lie in host memory without holes."""
+
+    measure: Callable[[int, int, int, int, int], None]
+    """Called with the address, `kind`, `count`, and the two addresses of a `Place`."""
+    kind: int
+    count: int
+
+
+def dense_kernel(tensor: Tensor) -> Dense | None:
+    """What measures tensors like this one, if they all lie in host memory without holes."""
     kernel, kind, count = _kernel(), _kind(tensor), tensor.numel()
     if kernel is None or kind is None:
         return None
-    function = kernel.measure_small if count <= _SMALL else kernel.measure_dense
-
-    def measure_at(address: int, place: Place) -> None:
-        function(address, kind, count, place.row_address, place.histogram_address)
-
-    return measure_at
+    return Dense(kernel.measure_small if count <= _SMALL else kernel.measure_dense, kind, count)
 
 
-def measure_all(tensors: Sequence[tuple[Tensor, Place]]) -> None:
-    """`measure` for several tensors, those without holes in one call."""
+def measure_many(tensors: Sequence[tuple[int, int, int, int, int]]) -> None:
+    """Measure several tensors in one call, each given by what `Dense.measure` is called with."""
     kernel = _kernel()
-    dense = []
-    for tensor, place in tensors:
-        kind = _kind(tensor)
-        if kernel is not None and kind is not None and tensor.is_contiguous():
-            dense.append((tensor.data_ptr(), kind, tensor.numel(), place.row_address, place.histogram_address))
-        else:
-            measure(tensor, place)
-    if kernel is not None and dense:
-        kernel.measure_many(np.array(dense, np.int64))
+    assert kernel is not None
+    kernel.measure_many(np.array(tensors, np.int64))
 
 
 def measure_on_device(tensor: Tensor) -> tuple[Tensor, Tensor]:

@@ -109,38 +109,37 @@ class StoreWriter:
             _sync_folder(shard.file.parent)
         self._close_or_keep(shard)
 
-    def append_all(self, chunks: Sequence[tuple[str, int, NDArray[Any]]]) -> None:
+    def append_all(self, chunks: Sequence[tuple[str, int, NDArray[Any], int]]) -> None:
         """`append` a step of several arrays, in one call without the interpreter's lock where that can be.
 
         Args:
-            chunks: Array, step, and contents.
+            chunks: Array, step, contents, and the address of these where it is known, else 0.
         """
         bulk = None if self._durable or type(self).append is not StoreWriter.append else bulk_calls()
         if bulk is None:
-            for path, step, chunk in chunks:
+            for path, step, chunk, _ in chunks:
                 self.append(path, (step,), chunk[None])
             return
         ready, given, shards = [], [], []
-        for path, step, chunk in chunks:
+        for path, step, chunk, address in chunks:
             lane = self._lanes.get(path) or self._lanes.setdefault(path, _Lane(self._arrays[path]))
             if chunk.shape != lane.shape or chunk.dtype != lane.dtype or not chunk.flags.c_contiguous:
                 self.append(path, (step,), chunk[None])
                 continue
-            outer, slot = divmod(step, lane.steps)
-            if lane.shard is None or lane.outer != outer:
-                lane.outer, (lane.shard, _) = outer, self._shard(path, self._arrays[path], (step,))
-            lane.shard.open(direct=not self._pace.is_slow)
-            address = chunk.__array_interface__["data"][0]
-            ready.append((address, chunk.nbytes, *lane.blosc, lane.shard.state_address, slot))
-            given.append((path, (step,), chunk[None]))
-            shards.append(lane.shard)
+            shard = self._lane_shard(path, lane, step)
+            place = address or chunk.__array_interface__["data"][0]
+            ready.append((place, chunk.nbytes, *lane.blosc, shard.state_address, step % lane.steps))
+            given.append((path, step, chunk))
+            if shard not in self._open:
+                shards.append(shard)
         try:
             while ready:
                 self._scratch = bulk.scratch_for(ready, self._scratch)
                 done = bulk.append_all(ready, self._scratch, self._pace)
                 ready, given = ready[done:], given[done:]
                 if given:  # the system did not take it: try once more, in a way that tells why
-                    self.append(*given.pop(0))
+                    path, step, chunk = given.pop(0)
+                    self.append(path, (step,), chunk[None])
                     ready.pop(0)
         finally:
             for shard in shards:
@@ -217,6 +216,15 @@ class StoreWriter:
                 self._open.remove(before)
                 before.close()
         return shard, slot
+
+    def _lane_shard(self, path: str, lane: _Lane, step: int) -> Shard:
+        """The file that a step of an array belongs into, open."""
+        outer = step // lane.steps
+        if lane.shard is None or lane.outer != outer:
+            lane.outer, (lane.shard, _) = outer, self._shard(path, self._arrays[path], (step,))
+        if not lane.shard.is_open or lane.shard.is_large:
+            lane.shard.open(direct=not self._pace.is_slow)
+        return lane.shard
 
     def _make_parents(self, path: str) -> None:
         segments = path.split("/") if path else []

@@ -36,9 +36,11 @@ class Rows:
 
     def __init__(self) -> None:
         self._blocks: list[_Block] = []
-        self._places: list[Place] = []
+        self.places: list[Place] = []
+        """Where the statistics of each site belong."""
+        self.marks: dict[int, int] = {}
+        """What is kept of each site in this step."""
         self._aliases: list[tuple[int, int]] = []
-        self._marks: dict[int, int] = {}
         self._stale: list[NDArray[np.bool_]] = []
 
     def make_room(self, sites: int) -> None:
@@ -47,15 +49,7 @@ class Rows:
             statistics = np.full((SITE_BLOCK, len(STATISTICS)), np.nan)
             histogram = np.zeros((SITE_BLOCK, HISTOGRAM_BINS), np.uint32)
             self._blocks.append(_Block(statistics, histogram, np.zeros(SITE_BLOCK, np.uint8)))
-            self._places += map(Place, statistics, histogram)
-
-    def at(self, row: int) -> Place:
-        """Where a site's statistics belong."""
-        return self._places[row]
-
-    def mark(self, row: int, captured: int) -> None:
-        """Say what is kept of a site in this step."""
-        self._marks[row] = captured
+            self.places += map(Place, statistics, histogram)
 
     def alias(self, row: int, same: int) -> None:
         """The tensor of `row` is that of the row `same`, whose statistics may not be there yet."""
@@ -63,30 +57,30 @@ class Rows:
 
     def settle(self) -> None:
         """Fill in marks and aliases, and empty what an earlier step left. Everything else must have been filled."""
-        for row, captured in self._marks.items():
+        for row, captured in self.marks.items():
             self._blocks[row // SITE_BLOCK].captured[row % SITE_BLOCK] = captured
         for block, marked in zip(self._blocks, self._stale, strict=False):
             left = marked & (block.captured == NOT_CAPTURED)
             block.statistics[left], block.histogram[left] = np.nan, 0
         self._stale = []
         for row, same in self._aliases:
-            place, known = self._places[row], self._places[same]
+            place, known = self.places[row], self.places[same]
             place.row[:], place.histogram[:] = known.row, known.histogram
         self._aliases.clear()
 
     def snapshot(self) -> Rows:
         """The rows marked so far, in the same memory; what is marked later does not count."""
         other = Rows()
-        other._places = self._places
+        other.places = self.places
         other._blocks = [block._replace(captured=block.captured.copy()) for block in self._blocks]
         other._aliases = self._aliases.copy()
-        other._marks = self._marks.copy()
+        other.marks = self.marks.copy()
         return other
 
     def clear(self) -> None:
         """Be ready for another step in the same memory, which is warm."""
         self._stale = [block.captured != NOT_CAPTURED for block in self._blocks]
-        self._marks.clear()
+        self.marks.clear()
         for block in self._blocks:
             block.captured.fill(NOT_CAPTURED)
 

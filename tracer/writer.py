@@ -6,15 +6,13 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
-from torch import Tensor
-
-from .buffers import BufferPool
+from .buffers import Buffer, BufferPool
 from .store import StoreWriter
 
 __all__ = ["DEFAULT_BUDGET", "BackgroundWriter", "Job"]
 
 Job = Callable[[StoreWriter], None]
-_Entry = tuple[Job, int, Sequence[Tensor]]
+_Entry = tuple[Job, int, Sequence[Buffer]]
 
 DEFAULT_BUDGET = 256 << 20
 """Bytes that may be on their way to the disk, spare buffers included."""
@@ -41,7 +39,7 @@ class BackgroundWriter:
         self._thread = threading.Thread(target=self._work, name="dxray-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job, nbytes: int = 0, *, buffers: Sequence[Tensor] = ()) -> None:
+    def submit(self, job: Job, nbytes: int = 0, *, buffers: Sequence[Buffer] = ()) -> None:
         """Queue a job. It may wait for others: a thread woken for every tensor would disturb the run.
 
         Args:

@@ -51,7 +51,8 @@ def find_narrow(tables: Sequence[StatisticsTable]) -> tuple[Fault, ...]:
 
     def holds(table: StatisticsTable) -> NDArray[np.bool_]:
         counts = [site.port != "mask" and "float" in site.torch_dtype for site in table.sites]
-        return (np.nan_to_num(table.values[:, :, largest]) >= NARROW) & np.array(counts, dtype=bool)
+        found: NDArray[np.bool_] = (np.nan_to_num(table.values[:, :, largest]) >= NARROW) & np.array(counts, dtype=bool)
+        return found
 
     return _first(tables, holds)
 

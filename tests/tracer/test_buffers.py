@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_xray.tracer.buffers import BufferPool, kind_of
+from diffusion_xray.tracer.buffers import Buffer, BufferPool, kind_of
 
 
-def _take(pool: BufferPool, tensor: torch.Tensor, *, wait: bool) -> torch.Tensor | None:
+def _take(pool: BufferPool, tensor: torch.Tensor, *, wait: bool) -> Buffer | None:
     return pool.take(kind_of(tensor), tensor.nbytes, wait=wait)
 
 
@@ -31,18 +31,18 @@ def test_a_large_buffer_serves_any_tensor_of_its_size() -> None:
     """What held a large tensor is made into memory for another one of as many bytes, on a page boundary."""
     pool = BufferPool(1 << 22)
     first = _take(pool, torch.zeros(2, 3, 256, 256), wait=True)
-    assert first is not None and first.data_ptr() % 4096 == 0
+    assert first is not None and first.address % 4096 == 0
     pool.give([first])
     other = torch.zeros(6, 512, 256, dtype=torch.float16)
     second = _take(pool, other, wait=False)
-    assert second is not None and second.data_ptr() == first.data_ptr()
-    assert (second.dtype, second.shape, second.is_contiguous()) == (other.dtype, other.shape, True)
-    second.copy_(torch.ones_like(other))
+    assert second is not None and second.address == first.address
+    assert (second.tensor.dtype, second.tensor.shape, second.tensor.is_contiguous()) == (other.dtype, other.shape, True)
+    second.tensor.copy_(torch.ones_like(other))
     pool.give([second])
     assert _take(pool, torch.zeros(4, 256, 256).to(memory_format=torch.preserve_format), wait=False) is not None
     image = torch.zeros(2, 3, 256, 256).to(memory_format=torch.channels_last)
     third = _take(pool, image, wait=False)
-    assert third is not None and third.stride() == image.stride() and third.data_ptr() == first.data_ptr()
+    assert third is not None and third.tensor.stride() == image.stride() and third.address == first.address
 
 
 def test_a_buffer_keeps_the_usual_memory_orders() -> None:
@@ -51,10 +51,10 @@ def test_a_buffer_keeps_the_usual_memory_orders() -> None:
     image = torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)
     buffer = _take(pool, image, wait=True)
     assert buffer is not None
-    assert buffer.stride() == image.stride()
+    assert buffer.tensor.stride() == image.stride()
     part = _take(pool, image[:, :, ::2], wait=True)
     assert part is not None
-    assert part.is_contiguous()
+    assert part.tensor.is_contiguous()
 
 
 def test_buffers_of_inference_mode_are_ordinary_ones() -> None:
@@ -63,7 +63,7 @@ def test_buffers_of_inference_mode_are_ordinary_ones() -> None:
     with torch.inference_mode():
         buffer = _take(pool, torch.zeros(3), wait=True)
     assert buffer is not None
-    buffer.fill_(1.0)
+    buffer.tensor.fill_(1.0)
 
 
 def test_without_waiting_a_spent_budget_gives_none() -> None:

@@ -109,7 +109,7 @@ def test_appending_in_bulk_writes_the_same_bytes(several: list[tuple[ArraySpec, 
                 store.add_array(spec)
         for path, step, chunk in chunks:
             one.append(path, (step,), chunk[None])
-        two.append_all(chunks)
+        two.append_all([(*chunk, 0) for chunk in chunks])
         files = [file for file in one.path.rglob("c.*") if file.is_file()]
         assert files
         for file in files:
@@ -131,7 +131,7 @@ def test_large_chunks_begin_on_pages(tmp_path: Path, codec: Codec) -> None:
         store.publish()
     for step, chunk in enumerate(chunks):
         one.append("x", (step,), chunk[None])
-        two.append_all([("x", step, in_pages(chunk))])
+        two.append_all([("x", step, in_pages(chunk), 0)])
         assert same(by_zarr(two.path, "x")[step], chunk) and same(by_tensorstore(two.path, "x")[step], chunk)
     shard = (two.path / "x" / "c.0.0").read_bytes()
     assert shard == (one.path / "x" / "c.0.0").read_bytes()
@@ -161,7 +161,7 @@ def test_a_refused_write_in_bulk_tells_the_reason_and_keeps_the_rest(tmp_path: P
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            store.append_all([(path, 0, in_pages(np.ones(size, np.float32))) for path, size in sizes.items()])
+            store.append_all([(path, 0, in_pages(np.ones(size, np.float32)), 0) for path, size in sizes.items()])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         store.close()

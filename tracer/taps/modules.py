@@ -33,13 +33,13 @@ class ModulesTap:
                     undo.callback(module.register_forward_hook(hooks.of_leaf(name, keep=keep), always_call=True).remove)
                     continue
                 before = hooks.before(name, inputs=name in inputs)
-                undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+                undo.callback(module.register_forward_pre_hook(before, with_kwargs=name in inputs).remove)
                 undo.callback(module.register_forward_hook(hooks.after(name, keep=keep)).remove)
             return undo.pop_all().close
 
 
 class _Hooks:
-    """Makes the hooks. They run for every module of every step, so each is one function that has all it needs.
+    """Makes the hooks. They run for every module of every step, so each has all it needs, and guards itself.
 
     Sources are numbered in the order in which modules are first called.
     """
@@ -52,12 +52,12 @@ class _Hooks:
         """Push a module on the stack, and record what goes into it if `inputs`."""
         push, sources, emit = self._emit.stack.push, self._sources, self._emit
 
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
             push(name)
             if name not in sources:
                 self._add(name, module)
             if inputs:
-                arguments = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
+                arguments = {**{str(i): value for i, value in enumerate(args)}, **(kwargs or {})}
                 for index, (path, tensor) in enumerate(tensors_in(arguments)):
                     emit(sources[name], tensor, port=f"input_{path}" if index else "input")
 
@@ -65,42 +65,65 @@ class _Hooks:
 
     def after(self, name: str, *, keep: bool) -> Callable[..., None]:
         """Pop a module off the stack and record what comes out of it."""
-        pop, emit, sources = self._emit.stack.pop, self._emit.output, self._sources
+        pop, take, emit = self._emit.stack.pop, None, self._emit
 
         def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-            pop(name)
-            if type(output) is Tensor:  # nearly always
-                emit(sources[name], output, keep=keep)
-            else:
-                self._record_all(sources[name], output, keep=keep)
+            nonlocal take
+            if emit.failed:
+                return
+            try:
+                pop(name)
+                if type(output) is Tensor and take is not None:  # nearly always
+                    take(output)
+                else:
+                    take = take or emit.output_taker(self._sources[name], keep=keep)
+                    self._record(name, take, output, keep=keep)
+            except Exception as error:  # noqa: BLE001 — a tap's errors never reach the run
+                emit.fail(error)
 
-        return after
+        return _guarded(after)
 
     def of_leaf(self, name: str, *, keep: bool) -> Callable[..., None]:
         """Record what comes out of a module that calls no other; one that raises is left on the stack."""
-        push, emit, sources = self._emit.stack.push, self._emit.output, self._sources
+        push, take, emit = self._emit.stack.push, None, self._emit
 
         def after(module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
-            if output is None and sys.exc_info()[0] is not None:
-                push(name)
+            nonlocal take
+            if emit.failed:
                 return
-            if name not in sources:
-                self._add(name, module)
-            if type(output) is Tensor:
-                emit(sources[name], output, keep=keep)
-            else:
-                self._record_all(sources[name], output, keep=keep)
+            try:
+                if type(output) is Tensor and take is not None:
+                    take(output)
+                elif output is None and sys.exc_info()[0] is not None:
+                    push(name)
+                else:
+                    if take is None:
+                        self._add(name, module)
+                        take = emit.output_taker(self._sources[name], keep=keep)
+                    self._record(name, take, output, keep=keep)
+            except Exception as error:  # noqa: BLE001 — a tap's errors never reach the run
+                emit.fail(error)
 
-        return after
+        return _guarded(after)
 
     def _add(self, name: str, module: nn.Module) -> None:
         leaf = next(module.children(), None) is None
         self._sources[name] = Source(name, type(module).__name__, len(self._sources), leaf)
 
-    def _record_all(self, source: Source, output: Any, *, keep: bool) -> None:
+    def _record(self, name: str, take: Callable[[Tensor], None], output: Any, *, keep: bool) -> None:
+        if type(output) is Tensor:
+            take(output)
+            return
         for index, (path, tensor) in enumerate(tensors_in(output)):
             # further outputs (skip connections, caches) are stored where they were made
-            self._emit(source, tensor, port=f"output_{path}" if index else "output", keep=keep and not index)
+            port = f"output_{path}" if index else "output"
+            self._emit(self._sources[name], tensor, port=port, keep=keep and not index)
+
+
+def _guarded(hook: Callable[..., None]) -> Callable[..., None]:
+    """Say of a hook that no error leaves it, see `protocol.shield`."""
+    hook.is_guarded = True  # type: ignore[attr-defined]
+    return hook
 
 
 def _calls_nothing(module: nn.Module) -> bool:

@@ -87,8 +87,8 @@ class Emit:
         self.selection = selection
         self.stack = stack
         self.failed = False
-        self.output = recorder.record_output
-        """Emit what comes out of a module; faster where it does in every step alike."""
+        self.output_taker = recorder.output_taker
+        """Makes a function that emits what comes out of a module; faster where it does in every step alike."""
         self._tap = tap
         self._recorder = recorder
         self._on_failure = on_failure
@@ -143,10 +143,14 @@ class Emit:
             try:
                 function(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 — a tap's errors never reach the run
-                self.failed = True
-                self._on_failure(self._tap, error)
+                self.fail(error)
 
         return guarded
+
+    def fail(self, error: Exception) -> None:
+        """Silence the tap, and report why."""
+        self.failed = True
+        self._on_failure(self._tap, error)
 
 
 def shield(modules: Mapping[str, nn.Module], emit: Emit, attach: Callable[[], Undo]) -> Undo:
@@ -165,5 +169,6 @@ def shield(modules: Mapping[str, nn.Module], emit: Emit, attach: Callable[[], Un
         raise
     for hooks, known in zip(registries, before, strict=True):
         for key in hooks.keys() - known:
-            hooks[key] = emit.guard(hooks[key])
+            if not getattr(hooks[key], "is_guarded", False):  # a tap that guards its hooks itself saves a call
+                hooks[key] = emit.guard(hooks[key])
     return undo

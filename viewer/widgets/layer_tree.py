@@ -216,10 +216,10 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
             value = f"Δ{row.score:.2g}" if self.arrangement.order == "changed" else number(row.score)
         fault = fault_text(layer.fault)
         right: list[Part] = [(sign, "fault" if sign == FAULT_SIGN else "muted") for sign in f"{spark:<{_SPARK}}"]
-        if fault:
-            right.append((f"{fault:>{_VALUE + 1}}", "fault"))
+        if layer.narrow and not fault:
+            right += [(NARROW_SIGN, "warning"), (f"{value:>{_VALUE}}", "muted")]
         else:
-            right += [(NARROW_SIGN, "warning") if layer.narrow else " ", (f"{value:>{_VALUE}}", "muted")]
+            right.append((f"{fault or value:>{_VALUE + 1}}", "fault" if fault else "muted"))
         if layer.name == self._chosen:
             return self.spread(_plain(left), _plain(right), width).apply_style(self.tone("cursor"))
         return self.spread(left, right, width)

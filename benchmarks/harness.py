@@ -154,23 +154,31 @@ def report(options: argparse.Namespace, script: str, table: str, found: Mapping[
         ValueError: README.md has no markers for the script.
     """
     print(table)
-    name = Path(script).name
     if not options.print_only:
-        begin, end = f"<!-- {name} writes from here -->", "<!-- to here -->"
-        between = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        page, count = between.subn(lambda _: f"{begin}\n\n{table}\n\n{end}", PAGE.read_text(encoding="utf-8"))
-        if not count:
-            raise ValueError(f"{PAGE} has no place for the table; add the lines {begin!r} and {end!r}")
-        PAGE.write_text(page, encoding="utf-8")
+        write_page(script, table)
     if options.json:
         document = {
-            "benchmark": name,
+            "benchmark": Path(script).name,
             "machine": machine(),
             "versions": versions(),
             "options": {key: str(value) for key, value in vars(options).items()},
             "variants": {variant: asdict(measured) for variant, measured in found.items()},
         }
         options.json.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def write_page(script: str, table: str) -> None:
+    """Put a table into README.md, between the markers of its script.
+
+    Raises:
+        ValueError: README.md has no markers for the script.
+    """
+    begin, end = f"<!-- {Path(script).name} writes from here -->", "<!-- to here -->"
+    between = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    page, count = between.subn(lambda _: f"{begin}\n\n{table}\n\n{end}", PAGE.read_text(encoding="utf-8"))
+    if not count:
+        raise ValueError(f"{PAGE} has no place for the table; add the lines {begin!r} and {end!r}")
+    PAGE.write_text(page, encoding="utf-8")
 
 
 def machine() -> str:

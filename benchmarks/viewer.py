@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """How fast the browser is, through a real pseudo-terminal: first paint, and from a key to what it paints.
 
-python benchmarks/viewer.py [TRACE] [--modules 1000] [--steps 50] [--keys 60] [--out result.json]
+python benchmarks/viewer.py                       # on a trace that it records
+python benchmarks/viewer.py TRACE --layer LAYER   # on one of yours
 
 First paint is compared with an empty Textual application, so that what is left is ours. A key's time ends when the
 terminal shows what belongs to the new step. Without a TRACE one is recorded, of as many modules and steps as given.
@@ -17,13 +18,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pexpect
 import pyte
+from harness import markdown, write_page
 
 COLUMNS, ROWS = 120, 40
 EMPTY = """
@@ -35,7 +38,6 @@ class Empty(App):
 Empty().run()
 """
 IMPORTS = "import diffusion_xray.viewer.app, diffusion_xray.viewer.loader, diffusion_xray.tracer.trace"
-TARGETS = {"first_paint_beyond_textual_s": 0.5, "statistics_p95_s": 0.05, "picture_p95_s": 0.2}
 
 
 class Terminal:
@@ -160,17 +162,49 @@ def record(path: Path, modules: int, steps: int) -> None:
             denoiser(x + 0.1 * step * torch.randn_like(x))
 
 
+def render(options: argparse.Namespace, found: Mapping[str, Any]) -> str:
+    """The results as Markdown."""
+    rows = [
+        ["first paint, an empty Textual application", seconds(found["empty_s"]), seconds(found["empty_cpu_s"]), ""],
+        ["first paint, the browser", seconds(found["paint_s"]), seconds(found["paint_cpu_s"]), ""],
+        [
+            "the browser's own share",
+            seconds(found["paint_s"] - found["empty_s"]),
+            seconds(found["paint_cpu_s"] - found["empty_cpu_s"]),
+            "500 ms",
+        ],
+    ]
+    for name, target in (("statistics", "50 ms"), ("picture", "200 ms")):
+        times = found[f"{name}_s"]
+        rows += [
+            [f"key to {name}, median", seconds(np.median(times)), seconds(found[f"{name}_cpu_s"]), ""],
+            [f"key to {name}, 95th percentile", seconds(np.percentile(times, 95)), "", target],
+        ]
+    what = options.trace or f"{options.modules} modules, {options.steps} steps"
+    first = f"{what}; {COLUMNS}×{ROWS} characters, {options.keys} keys; {os.cpu_count()} cores, textual "
+    imports = ", ".join(f"`{name}` {seconds(own)}" for name, own in found["imports_s"].items())
+    table = markdown(["", "wall", "CPU", "target"], rows)
+    return f"{first}{version('textual')}.\n\n{table}\n\nImports, by their own time: {imports}."
+
+
+def seconds(value: float) -> str:
+    """Seconds as milliseconds."""
+    return f"{1000 * value:.0f} ms"
+
+
 def main() -> None:
-    """Measure, print, and write the result where it is asked for."""
+    """Measure, print, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trace", nargs="?")
+    parser.add_argument("trace", nargs="?", help="a trace to look at; without one, one is recorded")
     parser.add_argument("--layer", default="", help="layer to look at; one with stored tensors")
-    parser.add_argument("--modules", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--keys", type=int, default=60)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--modules", type=int, default=1000, metavar="N", help="of the trace recorded (%(default)s)")
+    parser.add_argument("--steps", type=int, default=50, metavar="N", help="of the trace recorded (%(default)s)")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="starts of each program (%(default)s)")
+    parser.add_argument("--keys", type=int, default=60, metavar="N", help="keys that are timed (%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there, too")
+    parser.add_argument("--print-only", action="store_true", help="leave the table in README.md as it is")
     options = parser.parse_args()
+    found: dict[str, Any] = {"imports_s": dict(import_profile())}
     with tempfile.TemporaryDirectory() as folder:
         trace, layer = options.trace, options.layer
         if trace is None:
@@ -178,30 +212,18 @@ def main() -> None:
             record(Path(trace), options.modules, options.steps)
         view = [sys.executable, "-m", "diffusion_xray.tracer.cli", "view", trace, "--step", "0"]
         view += ["--layer", layer] if layer else []
-        empty, empty_cpu = first_paint([sys.executable, "-c", EMPTY], "READY", options.runs)
-        ours, ours_cpu = first_paint(view, "step 0 ", options.runs)
-        statistics, statistics_cpu = key_to_paint([*view, "--tab", "stats"], options.keys, picture=False)
-        picture, picture_cpu = key_to_paint([*view, "--tab", "image"], options.keys, picture=True)
-    result = {
-        "empty_textual_s": empty,
-        "first_paint_s": ours,
-        "first_paint_beyond_textual_s": ours - empty,
-        "first_paint_beyond_textual_cpu_s": ours_cpu - empty_cpu,
-        "statistics_p50_s": float(np.median(statistics)),
-        "statistics_p95_s": float(np.percentile(statistics, 95)),
-        "statistics_cpu_s": statistics_cpu,
-        "picture_p50_s": float(np.median(picture)),
-        "picture_p95_s": float(np.percentile(picture, 95)),
-        "picture_cpu_s": picture_cpu,
-        "imports_s": dict(import_profile()),
-    }
-    for name, value in result.items():
-        if isinstance(value, float):
-            target = TARGETS.get(name)
-            print(f"{name:32} {value:8.3f}" + (f"   target {target}" if target else ""))
-    print("imports by their own time:", ", ".join(f"{n} {s:.3f}" for n, s in result["imports_s"].items()))  # type: ignore[attr-defined]
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        empty = [sys.executable, "-c", EMPTY]
+        found["empty_s"], found["empty_cpu_s"] = first_paint(empty, "READY", options.runs)
+        found["paint_s"], found["paint_cpu_s"] = first_paint(view, "step 0 ", options.runs)
+        for name, tab in (("statistics", "stats"), ("picture", "image")):
+            times = key_to_paint([*view, "--tab", tab], options.keys, picture=name == "picture")
+            found[f"{name}_s"], found[f"{name}_cpu_s"] = times
+    table = render(options, found)
+    print(table)
+    if not options.print_only:
+        write_page(__file__, table)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

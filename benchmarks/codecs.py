@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from diffusion_xray.pipelines.shapes.load import load_pipeline
 from diffusion_xray.tracer.layout import Codec, dimension_names, tensor_spec
-from diffusion_xray.tracer.store import StoreWriter
+from diffusion_xray.tracer.storage.store import StoreWriter
 
 SOURCES = ("embedded-float32", "small-bfloat16", "small-float16")
 DTYPES = ("float32", "float16")

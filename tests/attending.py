@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from diffusion_xray.pipelines.shapes.load import load_pipeline
 from diffusion_xray.tracer import Trace, Tracer
 from diffusion_xray.tracer.layout import array_name
-from diffusion_xray.tracer.sites import Source
+from diffusion_xray.tracer.recording.sites import Source
+from diffusion_xray.tracer.recording.target import Target
 from diffusion_xray.tracer.taps import Emit, Undo
-from diffusion_xray.tracer.target import Target
 
 __all__ = ["CROSS", "PROMPT", "SELF", "Call", "made_trace", "record_embedded"]
 

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from diffusion_xray.pipelines.shapes.grounding_report import ALL_STEPS
-from diffusion_xray.tracer import measures, open_trace
+from diffusion_xray.tracer import open_trace
+from diffusion_xray.tracer.attention import measures
 from diffusion_xray.tracer.cli import main
 from diffusion_xray.tracer.plugins import TAPS, load_taps
 

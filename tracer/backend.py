@@ -9,7 +9,7 @@ from typing import Any
 import xarray
 from xarray.backends import BackendEntrypoint
 
-from .attention_info import AttentionInfo
+from .attention.info import AttentionInfo
 from .layout import array_name
 from .trace import Trace, open_trace
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .layout import LATENTS, tensor_spec
-from .store import StoreWriter
+from .storage.store import StoreWriter
 from .trace import Trace
 
 __all__ = ["PreviewMap", "fit_preview", "write_previews"]

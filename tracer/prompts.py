@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from .archive import Archive
 from .layout import PROMPTS
+from .storage.archive import Archive
 
 __all__ = ["Prompt", "read_prompts"]
 

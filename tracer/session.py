@@ -16,26 +16,26 @@ import torch
 from torch import Tensor
 
 from .capture import Capture, Level, Selection
-from .clock import Clock, StepLog
 from .errors import CaptureError, StoreError, TargetError, TracerStateError, TracerWarning
 from .layout import RECORDS
-from .library_store import Where
-from .origin import caller, describe_origin
-from .places import MakeStore, place_of
 from .plugins import load_taps
 from .preview import write_previews
-from .recorder import OnPressure, Recorder
-from .sites import Source
-from .statistics import can_summarise, summarise, warm_up
-from .store import StoreWriter, bulk_calls
-from .summary import Summary
+from .recording.clock import Clock, StepLog
+from .recording.origin import caller, describe_origin
+from .recording.places import MakeStore, place_of
+from .recording.recorder import OnPressure, Recorder
+from .recording.sites import Source
+from .recording.statistics import can_summarise, summarise, warm_up
+from .recording.summary import Summary
+from .recording.target import Target
+from .recording.writer import DEFAULT_BUDGET, BackgroundWriter
+from .storage.library_store import Where
+from .storage.store import StoreWriter, bulk_calls
 from .taps.images import images_in
 from .taps.protocol import Emit, ModuleStack, Tap, Undo, shield
 from .taps.scheduler import LOOP
 from .taps.steps import StepsTap
-from .target import Target
 from .trace import Trace
-from .writer import DEFAULT_BUDGET, BackgroundWriter
 
 __all__ = ["Tracer"]
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .archive import Archive
-from .attention_reader import AttentionReader
+from .attention.reader import AttentionReader
 from .errors import SiteNotFoundError, near_matches
 from .histogram import Histogram
 from .info import ModuleInfo, SiteInfo, TraceInfo, printable
 from .layout import IMAGES, LATENTS, STATISTICS, STATISTICS_GROUP
-from .library_store import LibraryStore, Where, locate
 from .prompts import Prompt, read_prompts
 from .statistics_table import StatisticsTable
+from .storage.archive import Archive
+from .storage.library_store import LibraryStore, Where, locate
 
 if TYPE_CHECKING:
     import xarray

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_xray.tracer.attention_info import AttentionInfo
+from diffusion_xray.tracer.attention.info import AttentionInfo
+from diffusion_xray.tracer.attention.texts import CONDITIONAL, UNCONDITIONAL
+from diffusion_xray.tracer.attention.words import Word, find_phrase, unique
 from diffusion_xray.tracer.commands.protocol import print_table
 from diffusion_xray.tracer.errors import SiteNotFoundError
 from diffusion_xray.tracer.info import printable
-from diffusion_xray.tracer.texts import CONDITIONAL, UNCONDITIONAL
 from diffusion_xray.tracer.trace import Trace
-from diffusion_xray.tracer.words import Word, find_phrase, unique
 
 from .run_pictures import flat, picture_of, previews_of
 from .terminal import has_colours

@@ -18,7 +18,7 @@ from diffusers import DDIMScheduler
 
 from diffusion_xray.tracer import Capture, Tracer
 from diffusion_xray.tracer.layout import ArraySpec
-from diffusion_xray.tracer.store import StoreWriter
+from diffusion_xray.tracer.storage.store import StoreWriter
 
 NAME = "golden-v1.zarr"
 STEPS = 2

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 
 from diffusion_xray.pipelines.shapes.load import load_pipeline
 from diffusion_xray.tracer import Capture, Trace, Tracer, TracerWarning
-from diffusion_xray.tracer.check import check_attention
+from diffusion_xray.tracer.attention_check import check_attention
 from diffusion_xray.tracer.layout import module_group
-from diffusion_xray.tracer.patches import replace_attribute
+from diffusion_xray.tracer.recording.patches import replace_attribute
 
 from ..families import FAMILIES, Family, run
 from .networks import Denoiser

@@ -13,7 +13,7 @@ import pytest
 
 from diffusion_xray.tracer import Capture
 from diffusion_xray.tracer.cli import main
-from diffusion_xray.tracer.distance import Tolerance
+from diffusion_xray.tracer.comparison.distance import Tolerance
 from diffusion_xray.tracer.trace import Trace
 
 from ..parting import STEPS, record

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_xray.tracer.histogram import DTYPE_LIMITS, Histogram
-from diffusion_xray.tracer.statistics import summarise
+from diffusion_xray.tracer.recording.statistics import summarise
 
 
 def histogram(values: object) -> Histogram:

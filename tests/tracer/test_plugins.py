@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parents[1] / "data" / "golden-v1.zarr"
 CODE = '''
 """A package that knows how to X-ray fakes."""
 
-from diffusion_xray.tracer.sites import Source
+from diffusion_xray.tracer.recording.sites import Source
 
 
 class NormTap:

@@ -24,11 +24,11 @@ from diffusion_xray.tracer import (
     TracerStateError,
     TracerWarning,
     open_trace,
-    statistics,
 )
-from diffusion_xray.tracer.store import StoreWriter
+from diffusion_xray.tracer.recording import statistics
+from diffusion_xray.tracer.recording.target import Target
+from diffusion_xray.tracer.storage.store import StoreWriter
 from diffusion_xray.tracer.taps import Emit, Undo
-from diffusion_xray.tracer.target import Target
 
 from .networks import Denoiser, denoise
 

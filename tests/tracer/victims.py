@@ -24,7 +24,7 @@ import zarr  # noqa: F401
 from torch import Tensor, nn
 
 from diffusion_xray.tracer import Tracer
-from diffusion_xray.tracer.statistics import warm_up
+from diffusion_xray.tracer.recording.statistics import warm_up
 
 STEPS = 16
 PLANNED = 11

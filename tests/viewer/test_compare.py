@@ -18,7 +18,7 @@ from textual.pilot import Pilot
 
 from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.cli import main
-from diffusion_xray.tracer.divergence import Comparison, Evidence
+from diffusion_xray.tracer.comparison.divergence import Comparison, Evidence
 from diffusion_xray.tracer.errors import SiteNotFoundError
 from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.command import TerminalError, View

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from diffusion_xray.tracer.divergence import Evidence
+from diffusion_xray.tracer.comparison.divergence import Evidence
 from diffusion_xray.viewer.compare import draw
 
 A = np.array([[1.0, 2.0, math.nan], [math.inf, 0.0, -4.0]])

@@ -10,7 +10,7 @@ import pytest
 
 from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.cli import main
-from diffusion_xray.tracer.divergence import Comparison
+from diffusion_xray.tracer.comparison.divergence import Comparison
 from diffusion_xray.viewer.loader import Loader
 from diffusion_xray.viewer.order import ranked
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from ..check import AttentionCheck, check_attention
+from ..attention_check import AttentionCheck, check_attention
 from ..info import printable
 from ..trace import open_trace
 from .protocol import add_trace_argument, print_json, print_table

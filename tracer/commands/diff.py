@@ -13,13 +13,13 @@ from typing import Final
 from tqdm import tqdm
 
 from ..capture import matches
-from ..divergence import Comparison, Divergence, Evidence
+from ..comparison.divergence import Comparison, Divergence, Evidence
+from ..comparison.pairing import LINKS, Names, pair_sites
+from ..comparison.verdict import Parting, Verdict
 from ..errors import ComparisonError
 from ..info import SiteInfo, printable
-from ..pairing import LINKS, Names, pair_sites
-from ..summary import number
+from ..text import number
 from ..trace import Trace, open_trace
-from ..verdict import Parting, Verdict
 from .protocol import print_json, print_table
 from .selection import select
 

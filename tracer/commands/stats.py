@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import SiteNotFoundError
 from ..layout import STATISTICS
-from ..summary import number, sparkline
+from ..text import number, sparkline
 from ..trace import Trace, open_trace
 from .protocol import add_trace_argument, print_json, print_table
 from .selection import add_glob_argument, select

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..sites import Source
-from ..target import Target
+from ..recording.sites import Source
+from ..recording.target import Target
 from .protocol import Emit, Tap, Undo
 
 __all__ = ["Emit", "Source", "Tap", "Target", "Undo"]

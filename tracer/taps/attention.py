@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attention_calls import AttentionCall, Scores
 from ..capture import is_attention
-from ..doors import open_doors
 from ..layout import array_name
-from ..sequence import Part, sequence_parts
-from ..sites import Source
-from ..target import Target
+from ..recording.attention_calls import AttentionCall, Scores
+from ..recording.doors import open_doors
+from ..recording.sequence import Part, sequence_parts
+from ..recording.sites import Source
+from ..recording.target import Target
 from .descriptions import Descriptions
 from .frames import Frame, Frames
 from .protocol import Emit, Undo

@@ -6,9 +6,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..attention_calls import AttentionCall
-from ..sequence import Part
-from ..sites import Source
+from ..recording.attention_calls import AttentionCall
+from ..recording.sequence import Part
+from ..recording.sites import Source
 from .protocol import Emit
 
 __all__ = ["Descriptions"]

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..attention_calls import AttentionCall, Scores, join_scores
-from ..sequence import Received
+from ..recording.attention_calls import AttentionCall, Scores, join_scores
+from ..recording.sequence import Received
 from .protocol import Undo
 
 __all__ = ["Frame", "Frames"]

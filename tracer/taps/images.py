@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..patches import replace_attribute
-from ..target import Target
+from ..recording.patches import replace_attribute
+from ..recording.target import Target
 from .protocol import Emit, Undo
 from .steps import bound_arguments, call_owner
 

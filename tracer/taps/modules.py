@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..sites import Source
-from ..target import Target
+from ..recording.sites import Source
+from ..recording.target import Target
 from .protocol import Emit, Undo
 
 __all__ = ["ModulesTap", "tensors_in"]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..layout import PROMPTS, array_name
-from ..sites import Source
-from ..target import Target
+from ..recording.sites import Source
+from ..recording.target import Target
 from .modules import tensors_in
 from .protocol import Emit, Undo
 

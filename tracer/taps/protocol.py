@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..capture import Selection
-from ..clock import Clock
-from ..patches import Undo
-from ..recorder import Recorder
-from ..sites import Source
-from ..target import Target
+from ..recording.clock import Clock
+from ..recording.patches import Undo
+from ..recording.recorder import Recorder
+from ..recording.sites import Source
+from ..recording.target import Target
 
 __all__ = ["Emit", "ModuleStack", "Tap", "Undo", "shield"]
 

@@ -13,10 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from ..layout import LATENTS
-from ..patches import replace_attribute
+from ..recording.patches import replace_attribute
+from ..recording.sites import Source
+from ..recording.target import Target
 from ..schedule import noise_level, predict_x0
-from ..sites import Source
-from ..target import Target
 from .protocol import Emit, Undo
 from .steps import bound_arguments, scheduler_classes
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..patches import replace_attribute
+from ..recording.patches import replace_attribute
+from ..recording.target import Target, is_held, timestep_parameter
 from ..schedule import noise_level
-from ..target import Target, is_held, timestep_parameter
 from .modules import tensors_in
 from .protocol import Emit, Undo
 

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_xray.tracer.divergence import Evidence
-from diffusion_xray.tracer.summary import number
+from diffusion_xray.tracer.comparison.divergence import Evidence
+from diffusion_xray.tracer.text import number
 
 from .state import Mode
 

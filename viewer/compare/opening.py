@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffusion_xray.tracer.capture import matches
-from diffusion_xray.tracer.divergence import Comparison
+from diffusion_xray.tracer.comparison.divergence import Comparison
+from diffusion_xray.tracer.comparison.facts import Fact, facts
+from diffusion_xray.tracer.comparison.pairing import Names
 from diffusion_xray.tracer.errors import DxrayError, SiteNotFoundError, TraceFormatError, near_matches
-from diffusion_xray.tracer.pairing import Names
-from diffusion_xray.tracer.run_facts import Fact, facts
 from diffusion_xray.tracer.trace import Trace
 
 __all__ = ["ComparisonOpening", "open_comparison"]

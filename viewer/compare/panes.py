@@ -12,7 +12,7 @@ from textual.strip import Strip
 
 from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.tracer.layout import STATISTICS
-from diffusion_xray.tracer.summary import number
+from diffusion_xray.tracer.text import number
 
 from ..planes import Plane, plane_of, value_range
 from ..render import colour_bar, heat_map

@@ -11,8 +11,8 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 from textual.types import IgnoreReturnCallbackType
 
+from diffusion_xray.tracer.comparison.pairing import LINKS
 from diffusion_xray.tracer.info import printable
-from diffusion_xray.tracer.pairing import LINKS
 
 from .draw import LABELS
 from .header import tolerance_text

@@ -13,7 +13,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.worker import get_current_worker
 
-from diffusion_xray.tracer.divergence import Comparison
+from diffusion_xray.tracer.comparison.divergence import Comparison
 from diffusion_xray.tracer.errors import DxrayError
 
 from .reporting import write_report

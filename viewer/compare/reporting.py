@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from diffusion_xray.tracer.divergence import Comparison
-from diffusion_xray.tracer.divergence_report import FORMS, Form, report
+from diffusion_xray.tracer.comparison.divergence import Comparison
+from diffusion_xray.tracer.comparison.report import FORMS, Form, report
 from diffusion_xray.tracer.trace import Trace
 
 __all__ = ["write_report"]

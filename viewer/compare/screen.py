@@ -14,8 +14,8 @@ from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
 from textual.widgets import Footer, Static
 
+from diffusion_xray.tracer.comparison.pairing import LINKS, Link
 from diffusion_xray.tracer.info import printable
-from diffusion_xray.tracer.pairing import LINKS, Link
 
 from ..look import CHANGES
 from ..screens.help import KeyHelp

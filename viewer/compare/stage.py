@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from textual import on
 
+from diffusion_xray.tracer.comparison.facts import facts
 from diffusion_xray.tracer.info import printable
-from diffusion_xray.tracer.run_facts import facts
 
 from ..look import Look
 from .canvas import PairCanvas

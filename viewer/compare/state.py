@@ -9,10 +9,10 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_xray.tracer.divergence import Comparison, Divergence, Divergences, Evidence
+from diffusion_xray.tracer.comparison.divergence import Comparison, Divergence, Divergences, Evidence
+from diffusion_xray.tracer.comparison.facts import Fact
+from diffusion_xray.tracer.comparison.pairing import SitePair
 from diffusion_xray.tracer.info import SiteInfo
-from diffusion_xray.tracer.pairing import SitePair
-from diffusion_xray.tracer.run_facts import Fact
 
 from ..look import Look
 

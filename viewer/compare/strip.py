@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from textual.strip import Strip
 
-from diffusion_xray.tracer.summary import number
+from diffusion_xray.tracer.text import number
 
 from ..render import FAULT_SIGN, heat_map
 from ..widgets.canvas import Part, Tone, to_strips

@@ -14,8 +14,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from diffusion_xray.tracer.divergence import Evidence
-from diffusion_xray.tracer.summary import number
+from diffusion_xray.tracer.comparison.divergence import Evidence
+from diffusion_xray.tracer.text import number
 
 from ..widgets.canvas import Part, Tone
 from .canvas import PairCanvas

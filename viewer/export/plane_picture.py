@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from diffusion_xray.tracer.info import printable
-from diffusion_xray.tracer.summary import number
+from diffusion_xray.tracer.text import number
 
 from ..palette import colour_map
 from ..planes import Plane, value_range

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Final
 
-from diffusion_xray.tracer.library_store import is_url, local_path
+from diffusion_xray.tracer.storage.library_store import is_url, local_path
 
 from .selection import Selection
 

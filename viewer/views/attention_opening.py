@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from diffusion_xray.tracer.attention_info import entry_of
+from diffusion_xray.tracer.attention.info import entry_of
+from diffusion_xray.tracer.attention.texts import CONDITIONAL
+from diffusion_xray.tracer.attention.words import find_phrase, unique
 from diffusion_xray.tracer.errors import SiteNotFoundError
-from diffusion_xray.tracer.texts import CONDITIONAL
 from diffusion_xray.tracer.trace import Trace
-from diffusion_xray.tracer.words import find_phrase, unique
 
 from ..opening import Opening
 from .attention_source import Labels

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_xray.tracer.attention_info import AttentionInfo
+from diffusion_xray.tracer.attention.info import AttentionInfo
 
 from ..reader import Reader
 from .attention_seen import frame_of

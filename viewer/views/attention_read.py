@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from diffusion_xray.tracer.attention_info import AttentionInfo, Attentions
+from diffusion_xray.tracer.attention.info import AttentionInfo, Attentions
+from diffusion_xray.tracer.attention.texts import CONDITIONAL
 from diffusion_xray.tracer.info import SiteInfo
-from diffusion_xray.tracer.texts import CONDITIONAL
 
 from ..reader import Reader
 from .attention_reading import Place, Reading

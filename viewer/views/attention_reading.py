@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from diffusion_xray.tracer.attention_info import AttentionInfo
+from diffusion_xray.tracer.attention.info import AttentionInfo
+from diffusion_xray.tracer.attention.word_map import enlarged
 from diffusion_xray.tracer.capture import matches
-from diffusion_xray.tracer.word_map import enlarged
 
 from ..reader import Reader
 from .attention_picture import picture_below

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_xray.tracer.attention_info import AttentionInfo
+from diffusion_xray.tracer.attention.info import AttentionInfo
 
 from .attention_source import Floats, Kind
 from .attention_wish import Wish

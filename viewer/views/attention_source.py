@@ -11,13 +11,13 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_xray.tracer.attention_info import AttentionInfo, Attentions, entry_of
-from diffusion_xray.tracer.attention_inputs import Given, Inputs
+from diffusion_xray.tracer.attention.info import AttentionInfo, Attentions, entry_of
+from diffusion_xray.tracer.attention.inputs import Given, Inputs
+from diffusion_xray.tracer.attention.maps import attend, probabilities
+from diffusion_xray.tracer.attention.texts import CONDITIONAL, Text, words_at
+from diffusion_xray.tracer.attention.tokens import Part
+from diffusion_xray.tracer.attention.words import Word, unique
 from diffusion_xray.tracer.errors import TraceFormatError
-from diffusion_xray.tracer.maps import attend, probabilities
-from diffusion_xray.tracer.texts import CONDITIONAL, Text, words_at
-from diffusion_xray.tracer.tokens import Part
-from diffusion_xray.tracer.words import Word, unique
 
 from ..reader import Reader
 

@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.strip import Strip
 
 from diffusion_xray.tracer.info import printable
-from diffusion_xray.tracer.summary import number
+from diffusion_xray.tracer.text import number
 
 from ..overlay import fitted, mark, overlay
 from ..planes import value_range

@@ -12,7 +12,7 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.strip import Strip
 
-from diffusion_xray.tracer.summary import number
+from diffusion_xray.tracer.text import number
 
 from ..branches import batch_name
 from ..look import Look

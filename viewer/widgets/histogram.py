@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from textual.strip import Strip
 
 from diffusion_xray.tracer.histogram import Histogram
-from diffusion_xray.tracer.summary import number
+from diffusion_xray.tracer.text import number
 
 from ..render import bars, heat_map
 from ..scene import Scene

@@ -15,7 +15,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from diffusion_xray.tracer.summary import number
+from diffusion_xray.tracer.text import number
 
 from ..arrangement import Arrangement, Row
 from ..faults import fault_text

@@ -12,7 +12,7 @@ from textual.strip import Strip
 from diffusion_xray.tracer.histogram import DTYPE_LIMITS, Histogram
 from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.tracer.layout import item_size
-from diffusion_xray.tracer.summary import number
+from diffusion_xray.tracer.text import number
 
 from ..model import Snapshot
 from ..render import FAULT_SIGN, braille_line, sample_series

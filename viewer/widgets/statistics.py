@@ -9,7 +9,7 @@ from textual import events
 from textual.strip import Strip
 
 from diffusion_xray.tracer.layout import STATISTICS
-from diffusion_xray.tracer.summary import number
+from diffusion_xray.tracer.text import number
 
 from ..render import FAULT_SIGN
 from ..scene import Scene

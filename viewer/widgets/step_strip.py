@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from textual.strip import Strip
 
-from diffusion_xray.tracer.summary import number
+from diffusion_xray.tracer.text import number
 
 from ..faults import OUTSIDE
 from ..model import Snapshot

@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from diffusion_xray.tracer.info import printable
-from diffusion_xray.tracer.summary import number
+from diffusion_xray.tracer.text import number
 
 from ..scene import Scene
 from ..views.protocol import View

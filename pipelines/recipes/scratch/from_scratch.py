@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from diffusion_xray.pipelines.scratch.sampler import Settings, img2img, inpaint, txt2img
 from diffusion_xray.pipelines.scratch.weights import load, module_map
 from diffusion_xray.pipelines.shapes.load import WEIGHTS
-from diffusion_xray.tracer.divergence import Comparison
+from diffusion_xray.tracer.comparison.divergence import Comparison
 from diffusion_xray.tracer.errors import RecipeError, near_matches
 from diffusion_xray.tracer.trace import Trace
 

@@ -1,0 +1,386 @@
+"""A disk that is full, slow, read-only or gone: the run never notices, and the trace says what it lacks."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffusion_xray.tracer import Capture, CaptureError, Trace, Tracer, TracerWarning, open_trace
+from diffusion_xray.tracer.cli import main
+from diffusion_xray.tracer.layout import HAS_STATISTICS, HAS_TENSOR, STATISTICS_GROUP
+from diffusion_xray.tracer.storage.store import StoreWriter
+
+from ..exact import assert_rows, assert_same, row_of, widened
+from ..networks import Denoiser, denoise
+
+STEPS = 4
+
+
+def expected_outputs(model: nn.Module, *, steps: int = STEPS) -> tuple[Tensor, dict[str, list[Tensor]]]:
+    """What a run without a tracer returns, and what the first convolution and the model return in each step."""
+    seen: dict[str, list[Tensor]] = {"model.conv_in": [], "model": []}
+    conv_in = model.get_submodule("conv_in")
+    handles = [
+        conv_in.register_forward_hook(lambda *args: seen["model.conv_in"].append(args[2].clone())),
+        model.register_forward_hook(lambda *args: seen["model"].append(args[2][0].clone())),
+    ]
+    result = denoise(model, steps=steps)
+    for handle in handles:
+        handle.remove()
+    return result, seen
+
+
+def check_committed(trace: Trace, seen: dict[str, list[Tensor]]) -> None:
+    """Every complete step is right to the bit."""
+    if not len(trace):
+        return
+    table = trace.table("model")
+    for name, tensors in seen.items():
+        site = trace.site(name)
+        for step, tensor in enumerate(tensors[: len(trace)]):
+            assert table.captured[step, site.row] == HAS_TENSOR
+            assert_rows(table.values[step, site.row], row_of(tensor), f"{name} {step}")
+            assert_same(trace.tensor(site, step), widened(tensor), f"{name} {step}")
+
+
+def one_warning(caught: list[warnings.WarningMessage]) -> str:
+    """The text of the only warning."""
+    assert [warning.category for warning in caught] == [TracerWarning]
+    return str(caught[0].message)
+
+
+# A full disk.
+
+
+class Disk(StoreWriter):
+    """A store whose writes fail from the n-th on, until the reserve is given back; writes in making it do not count."""
+
+    room = 0
+    error = OSError(errno.ENOSPC, "No space left on device")
+    counting = False
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.counting = True
+
+    def _spend(self) -> None:
+        if self.counting:
+            type(self).room -= 1
+            if self.room < 0:
+                raise self.error
+
+    def publish(self) -> None:
+        """Write metadata."""
+        self._spend()
+        super().publish()
+
+    def append(self, *args: Any) -> None:
+        """Write a step."""
+        self._spend()
+        super().append(*args)
+
+    def write(self, *args: Any) -> None:
+        """Write a chunk."""
+        self._spend()
+        super().write(*args)
+
+    def poke(self, *args: Any) -> None:
+        """Write an element."""
+        self._spend()
+        super().poke(*args)
+
+    def release_reserve(self) -> None:
+        """Make room for the last words."""
+        super().release_reserve()
+        self.counting = False
+
+
+def disk_with_room_for(writes: int) -> type[Disk]:
+    """A disk that fills up; `room` counts down."""
+    return type("FullDisk", (Disk,), {"room": writes})
+
+
+@functools.cache
+def writes_of_a_run() -> int:
+    """How often a run writes before its last words."""
+    disk, model = disk_with_room_for(10_000), Denoiser()
+    with tempfile.TemporaryDirectory() as folder, Tracer(model, f"{folder}/run.zarr", capture="all", store=disk):
+        denoise(model, steps=STEPS)
+    return 10_000 - disk.room
+
+
+@pytest.mark.parametrize("room", [0, 1, 4, 9, 19, 29, 39, 59, -5, -2, -1])
+def test_wherever_the_disk_is_full_the_run_is_unharmed(tmp_path: Path, room: int) -> None:
+    """Whichever write fails first, the output is the same, one warning is shown, and complete steps are right."""
+    model = Denoiser()
+    plain, seen = expected_outputs(model)
+    disk = disk_with_room_for(room if room >= 0 else writes_of_a_run() + room)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Tracer(model, tmp_path / "run.zarr", capture="all", store=disk) as tracer:
+            traced = denoise(model, steps=STEPS)
+    assert torch.equal(plain, traced)
+    trace = tracer.trace
+    assert "No space left on device" in one_warning(caught)
+    assert trace.info.status == "incomplete"
+    assert "No space left on device" in trace.info.error["message"]
+    check_committed(trace, seen)
+    with trace.tree as tree:
+        assert tree.attrs["status"] == "incomplete"
+
+
+def test_a_disk_that_fails_at_the_very_end(tmp_path: Path) -> None:
+    """When the last words themselves fail once, the trace is nevertheless marked, and nothing but a warning shows."""
+
+    class LateFailure(StoreWriter):
+        """Fails at the first publication after the reserve was given back, and never again."""
+
+        state = "before"
+
+        def release_reserve(self) -> None:
+            """The end has come."""
+            super().release_reserve()
+            self.state = "failing"
+
+        def publish(self) -> None:
+            """Write metadata."""
+            if self.state == "failing":
+                self.state = "over"
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().publish()
+
+    model = Denoiser()
+    plain, seen = expected_outputs(model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Tracer(model, tmp_path / "run.zarr", capture="all", store=LateFailure) as tracer:
+            traced = denoise(model, steps=STEPS)
+    assert torch.equal(plain, traced)
+    assert "No space left on device" in one_warning(caught)
+    assert tracer.trace.info.status == "incomplete"
+    assert len(tracer.trace) == STEPS
+    check_committed(tracer.trace, seen)
+
+
+def test_an_error_of_the_run_outweighs_one_of_the_disk(tmp_path: Path) -> None:
+    """When both fail the run's exception reaches the user and is in the trace, and the disk's is a warning."""
+    model = Denoiser()
+    tracer = Tracer(model, tmp_path / "run.zarr", store=disk_with_room_for(20))
+
+    def failing() -> None:
+        with tracer:
+            denoise(model, steps=STEPS)
+            _ = 1 / 0
+
+    with pytest.warns(TracerWarning, match="No space left"), pytest.raises(ZeroDivisionError):
+        failing()
+    assert tracer.trace.info.status == "incomplete"
+    assert tracer.trace.info.error["type"] == "ZeroDivisionError"
+
+
+@pytest.fixture(params=[700, 1000, 1600])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A disk of so many KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    options = ["-t", "tmpfs", "-o", f"size={request.param}k", "tmpfs", str(folder)]
+    if mount is None or subprocess.run([mount, *options], check=False, capture_output=True).returncode:
+        pytest.skip("may not mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_really_full_disk(small_disk: Path) -> None:
+    """On a disk that is too small the output is the same, one warning is shown, and the trace opens and says why."""
+    model = Denoiser()
+    plain, seen = expected_outputs(model, steps=60)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Tracer(model, small_disk / "run.zarr", capture="all") as tracer:
+            traced = denoise(model, steps=60)
+    assert torch.equal(plain, traced)
+    assert "No space left on device" in one_warning(caught)
+    trace = tracer.trace
+    assert trace.info.status == "incomplete"
+    assert "No space left on device" in trace.info.error["message"]
+    assert len(trace) < 60
+    check_committed(trace, seen)
+
+
+# Permission lost.
+
+
+def test_permission_lost_in_mid_run(tmp_path: Path) -> None:
+    """When nothing may be written any more, not even the reason, what was complete stays readable."""
+
+    class Locked(Disk):
+        """A store that may no longer be written."""
+
+        room = 60
+        error = PermissionError(errno.EACCES, "Permission denied")
+
+        def release_reserve(self) -> None:
+            """Not allowed either."""
+            raise self.error
+
+    model = Denoiser()
+    plain, seen = expected_outputs(model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Tracer(model, tmp_path / "run.zarr", capture="all", store=Locked) as tracer:
+            traced = denoise(model, steps=STEPS)
+    assert torch.equal(plain, traced)
+    assert "Permission denied" in one_warning(caught)
+    assert tracer.trace.info.status == "recording"
+    assert 0 < len(tracer.trace) < STEPS
+    check_committed(tracer.trace, seen)
+
+
+def test_a_folder_made_read_only_in_mid_run(tmp_path: Path) -> None:
+    """Without the right to write into the trace's folders the run ends as if nothing had happened."""
+    if not os.geteuid():
+        pytest.skip("root may write everywhere")
+    model, path = Denoiser(), tmp_path / "run.zarr"
+    plain, seen = expected_outputs(model)
+
+    def permit(mode: int) -> None:
+        for file in [*path.rglob("*"), path]:
+            if file.is_dir():
+                file.chmod(mode)
+
+    forbidden = model.register_forward_hook(lambda *_: permit(0o500))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Tracer(model, path, capture="all") as tracer:
+            traced = denoise(model, steps=STEPS)
+    forbidden.remove()
+    permit(0o700)
+    assert torch.equal(plain, traced)
+    assert "Permission denied" in one_warning(caught)
+    check_committed(tracer.trace, seen)
+
+
+@pytest.mark.parametrize("part", ["", "committed", "statistics/model", "model/conv_in"])
+def test_whatever_is_deleted_in_mid_run_the_run_is_unharmed(tmp_path: Path, part: str) -> None:
+    """The whole trace or a part of it taken away costs one warning; what is left is not taken for a good trace."""
+
+    class Stolen(StoreWriter):
+        """A store a part of which is deleted after the first step."""
+
+        def poke(self, path: str, position: int, value: float) -> None:
+            """Commit, and lose a part."""
+            super().poke(path, position, value)
+            if (path, position) == ("committed", 0):
+                shutil.rmtree(self.path / part)
+
+    model = Denoiser()
+    plain, _ = expected_outputs(model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Tracer(model, tmp_path / "run.zarr", capture="all", store=Stolen):
+            traced = denoise(model, steps=STEPS)
+    assert torch.equal(plain, traced)
+    assert "incomplete" in one_warning(caught)
+    assert (tmp_path / "run.zarr").exists() is bool(part)
+    if part:
+        assert open_trace(tmp_path / "run.zarr").info.status == "incomplete"
+
+
+# A slow disk.
+
+
+class SlowDisk(StoreWriter):
+    """A store that takes its time over tensors."""
+
+    def append(self, path: str, *args: Any) -> None:
+        """Write a step, slowly."""
+        if not path.startswith(STATISTICS_GROUP):
+            time.sleep(0.02)
+        super().append(path, *args)
+
+
+KEPT = Capture(modules=["model", "model.conv_in"])
+
+
+def slowly(model: nn.Module, path: Path, **options: Any) -> tuple[Tensor, Trace]:
+    """Trace onto a slow disk, with room for next to nothing in memory."""
+    with Tracer(model, path, capture=KEPT, store=SlowDisk, budget=1, **options) as tracer:
+        result = denoise(model, steps=STEPS)
+    return result, tracer.trace
+
+
+@pytest.mark.parametrize("options", [{}, {"on_pressure": "wait"}], ids=["default", "wait"])
+def test_a_slow_disk_is_waited_for(tmp_path: Path, options: dict[str, Any]) -> None:
+    """The default: the run waits while its budget is spent, and nothing is lost."""
+    model = Denoiser()
+    plain, seen = expected_outputs(model)
+    traced, trace = slowly(model, tmp_path / "run.zarr", **options)
+    assert torch.equal(plain, traced)
+    assert trace.info.status == "complete"
+    assert not trace.info.gaps
+    assert len(trace) == STEPS
+    check_committed(trace, seen)
+
+
+def test_a_slow_disk_is_not_waited_for_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With "degrade" tensors are shed under pressure; their statistics, and a gap that says why, are there."""
+    model = Denoiser()
+    plain, seen = expected_outputs(model)
+    traced, trace = slowly(model, tmp_path / "run.zarr", on_pressure="degrade")
+    assert torch.equal(plain, traced)
+    assert trace.info.status == "complete"
+    assert len(trace) == STEPS
+    table, shed = trace.table("model"), [0] * STEPS
+    for name, tensors in seen.items():
+        site = trace.site(name)
+        for step, tensor in enumerate(tensors):
+            assert_rows(table.values[step, site.row], row_of(tensor), f"{name} {step}")
+            assert trace.histogram(site, step).counts.sum() == tensor.numel()
+            if table.captured[step, site.row] == HAS_TENSOR:
+                assert_same(trace.tensor(site, step), widened(tensor))
+                continue
+            shed[step] += 1
+            assert table.captured[step, site.row] == HAS_STATISTICS
+            assert not site.array or np.isnan(trace.tensor(site, step)).all()
+    assert sum(shed)
+    gaps = {gap["step"]: gap["reason"] for gap in trace.info.gaps}
+    assert gaps.keys() == {step for step, count in enumerate(shed) if count}
+    main(["info", str(tmp_path / "run.zarr")])
+    shown = capsys.readouterr().out
+    for step, reason in gaps.items():
+        assert f" {shed[step]} tensor" in reason
+        assert reason in shown
+
+
+def test_without_pressure_nothing_is_shed(tmp_path: Path) -> None:
+    """With "degrade" and room in memory everything is kept."""
+    model = Denoiser()
+    plain, seen = expected_outputs(model)
+    with Tracer(model, tmp_path / "run.zarr", capture="all", on_pressure="degrade") as tracer:
+        traced = denoise(model, steps=STEPS)
+    assert torch.equal(plain, traced)
+    assert not tracer.trace.info.gaps
+    check_committed(tracer.trace, seen)
+
+
+@pytest.mark.parametrize("wrong", ["", "drop", "Wait", None, 1])
+def test_an_unknown_policy_is_refused(tmp_path: Path, wrong: Any) -> None:
+    """A policy that does not exist is an error that lists those that do, before anything is created."""
+    with pytest.raises(CaptureError, match=r"on_pressure.*wait.*degrade"):
+        Tracer(Denoiser(), tmp_path / "run.zarr", on_pressure=wrong)
+    assert not (tmp_path / "run.zarr").exists()

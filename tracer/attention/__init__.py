@@ -1,0 +1,1 @@
+"""Where attention looks, read back from queries and keys; needs no torch."""

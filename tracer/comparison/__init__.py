@@ -1,0 +1,1 @@
+"""Two runs side by side: where they part, and by how much; needs no torch."""

@@ -1,0 +1,221 @@
+"""From a tensor seen by a tap to a row and a chunk of the trace."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..capture import Capture
+from ..info import SiteInfo
+from ..layout import IMAGES, ArraySpec, array_name, tensor_spec
+from ..storage.store import StoreWriter
+from .again import output_taker
+from .clock import Clock, StepLog
+from .copies import Copies
+from .intake import Intake
+from .sites import Source
+from .timeline import add_timeline, commit_step, resize_steps
+from .writer import BackgroundWriter
+
+__all__ = ["OnPressure", "Recorder"]
+
+OnPressure = Literal["wait", "degrade"]
+
+_MOST_GAPS = 100
+_BATCH_BYTES = 1 << 20
+"""Copies go to the writer in batches: to wake it for each would disturb the run, and this much stays in the caches."""
+_UNKNOWN_STEPS = 64
+"""Steps to make room for when nobody knows how many there will be."""
+
+
+class Recorder:
+    """Takes tensors from the taps, knows their place in the trace, and feeds the writer.
+
+    Thread-safe: pipelines may run in another thread than the one that started the tracer.
+
+    Args:
+        writer: Takes the copies.
+        capture: Which of the tensors to keep.
+        clock: Knows the step.
+        on_pressure: What to do while the writer's budget is spent: "wait" for it, or "degrade" to statistics.
+    """
+
+    def __init__(
+        self, writer: BackgroundWriter, capture: Capture, clock: Clock, *, on_pressure: OnPressure = "wait"
+    ) -> None:
+        self.clock = clock
+        self._writer = writer
+        self._codec = capture.codec
+        self._lock = threading.RLock()
+        self._copies = Copies(writer)
+        self._intake = Intake(
+            capture, clock, self._copies, wait=on_pressure == "wait", on_array=self._add_array, on_gap=self._gap
+        )
+        self._capacity = 0
+        self._committed = 0
+        self._images_written = 0
+        self._gaps: list[dict[str, Any]] = []
+        self._unlisted_gaps = 0
+
+    def record(
+        self,
+        source: Source,
+        tensor: Tensor,
+        *,
+        port: str = "output",
+        keep: bool = False,
+        dims: Sequence[str] | None = None,
+        in_last_step: bool = False,
+    ) -> None:
+        """Take statistics of a tensor, and a copy when it is to be kept; nothing later can change what is recorded.
+
+        Args:
+            source: Who emits it.
+            tensor: Any dense real tensor; anything else is noted as a gap.
+            port: Which of the source's tensors.
+            keep: Store the tensor too, at the steps the capture allows.
+            dims: Dimension names; by rank when None.
+            in_last_step: Count it to the last step even after the loop, as the scheduler's and the user's tensors are.
+        """
+        with self._lock:
+            self._intake.take(source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step)
+
+    def output_taker(self, source: Source, *, keep: bool) -> Callable[[Tensor], None]:
+        """A function that does `record` with the first output of a module, faster where it is as in the step before."""
+        return output_taker(self._intake, source, keep=keep, lock=self._lock)
+
+    def write_array(self, path: str, array: NDArray[Any], dims: Sequence[str]) -> None:
+        """Store an array that belongs to no step and needs no statistics, such as tokens and pictures."""
+        dtype = "string" if array.dtype == object else str(array.dtype)
+        spec = tensor_spec(path, dtype, array.shape, dims, steps=None, codec="lz4", attributes={})
+        self._writer.submit(functools.partial(_add_and_write, spec, array.copy()), array.nbytes)
+
+    def write_images(self, images: NDArray[Any]) -> None:
+        """Store pictures that a run returned, (image, [frame,] y, x, rgb); those of each further run by themselves."""
+        dims = ("image", "frame", "y", "x", "rgb")
+        suffix = array_name("", self._images_written)
+        names = [name + suffix for name in (dims if images.ndim == 5 else (dims[0], *dims[2:]))]
+        self.write_array(f"{IMAGES}/images{suffix}", images, names)
+        self._images_written += 1
+
+    def describe(self, attributes: Mapping[str, Any], *, group: str = "") -> None:
+        """Add attributes to the root of the trace, or to a group; readers see them when it is published next."""
+        fixed = dict(attributes)
+        self._writer.submit(lambda store: store.set_group(group, fixed))
+
+    def step_ended(self, log: StepLog) -> None:
+        """Commit a step: its rows, then its coordinates, then one byte that says it is complete."""
+        with self._lock:
+            self._reserve_steps(log.step + 1)
+            changed = any(table.changed for table in self._intake.sites.tables)
+            self._copies.send()
+            self._fetch_results()
+            for table in self._intake.sites.tables:
+                if table.changed:
+                    self._writer.submit(table.declare(self._capacity))
+                if table.stepped:
+                    self._writer.submit(*table.flush(log.step))
+            if (shed := self._intake.shed) and self._writer.error is None:
+                tensors = "1 tensor" if shed == 1 else f"{shed} tensors"
+                self._gap("", log.step, f"the writer fell behind: {tensors} kept as statistics only")
+            self._intake.next_step()
+            if changed:  # before the commit: a complete step must not lack the sites that came up in it
+                self.publish()
+            for skipped in range(self._committed, log.step):  # the user's own numbering may leave some out
+                self._writer.submit(functools.partial(commit_step, StepLog(skipped)))
+            self._writer.submit(functools.partial(commit_step, replace(log)))
+            self._committed = log.step + 1
+            self._writer.send()
+
+    def publish(self) -> None:
+        """Make everything recorded so far visible to readers, what fired outside of the loop included."""
+        with self._lock:
+            self._copies.send()
+            self._fetch_results()
+            for table in self._intake.sites.tables:
+                if table.changed:
+                    self._writer.submit(table.declare(self._capacity))
+                if not table.stepped:
+                    self._writer.submit(*table.flush(None))
+            self._writer.submit(StoreWriter.publish)
+            self._writer.send()
+
+    def close(
+        self, attributes: Mapping[str, Any], finish: Callable[[StoreWriter], Mapping[str, Any]]
+    ) -> Exception | None:
+        """Publish what is left, clip to the complete steps, and wait for the writer.
+
+        Args:
+            attributes: Final attributes of the root. Where the writer has failed, `status` becomes "incomplete".
+            finish: Adds to the finished store, and returns further attributes.
+
+        Returns:
+            What kept the writer from writing, or None.
+        """
+        with self._lock:
+            self.publish()
+            more = [{"reason": f"{self._unlisted_gaps} more"}] if self._unlisted_gaps else []
+            final, committed = dict(attributes) | {"gaps": [*self._gaps, *more]}, self._committed
+            final["planned_steps"] = max(committed, self.clock.planned or 0)
+
+        def last(store: StoreWriter) -> None:
+            error = self._writer.error
+            if error is None:
+                resize_steps(committed, store)
+                store.publish()
+                try:
+                    final.update(finish(store))
+                except Exception as failure:  # noqa: BLE001 — an extra; what was recorded must still be closed
+                    final["gaps"].append({"reason": f"no previews: {type(failure).__name__}: {failure}"})
+            else:
+                final["status"] = "incomplete"
+                final["error"] = final.get("error") or {"type": type(error).__name__, "message": str(error)}
+            store.set_group("", final)
+            store.publish()
+
+        self._writer.close(last)
+        return self._writer.error
+
+    def _gap(self, site: str, step: int | None, reason: str) -> None:
+        if len(self._gaps) < _MOST_GAPS:
+            self._gaps.append({"site": site, "step": step, "reason": reason})
+        else:
+            self._unlisted_gaps += 1
+
+    def _fetch_results(self) -> None:
+        fill = self._intake.results.fetch()
+        self._writer.submit(lambda _: fill())
+
+    def _add_array(self, site: SiteInfo, dtype: str) -> None:
+        attributes: dict[str, Any] = {"torch_dtype": site.torch_dtype, "module_class": site.module_class}
+        attributes |= {"call": site.call, "branch": site.branch}
+        if dtype == "float16":
+            attributes["scale_factor"] = 1.0  # xarray then computes in float64; sums of float16 overflow
+        if site.stepped:
+            assert self.clock.last_step is not None
+            self._reserve_steps(self.clock.last_step + 1)
+        steps, codec = self._capacity if site.stepped else None, self._codec
+        spec = tensor_spec(site.array, dtype, site.shape, site.dims, steps=steps, codec=codec, attributes=attributes)
+        self._writer.submit(lambda store: store.add_array(spec))
+
+    def _reserve_steps(self, steps: int) -> None:
+        """Make room for `steps` steps in every array of the loop."""
+        if steps <= self._capacity:
+            return
+        first, planned = not self._capacity, self.clock.planned or 0
+        self._capacity = max(steps, planned, 0 if planned else max(_UNKNOWN_STEPS, 2 * self._capacity))
+        self.describe({"planned_steps": planned})
+        self._writer.submit(functools.partial(add_timeline if first else resize_steps, self._capacity))
+        if not first:
+            self._writer.submit(StoreWriter.publish)
+
+
+def _add_and_write(spec: ArraySpec, array: NDArray[Any], store: StoreWriter) -> None:
+    store.add_array(spec)
+    store.write(spec.path, (0,) * array.ndim, array)

@@ -1,0 +1,126 @@
+"""What is traced: a pipeline, a module, or a mapping of named parts, seen as one kind of thing."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import TargetError, TracerStateError
+from ..layout import RESERVED
+
+__all__ = ["Target"]
+
+_TIMESTEP_PARAMETERS = ("timestep", "timesteps", "t", "timestep_ratio", "r", "sigma", "noise_level")
+
+_HOLDERS: dict[int, Path | str] = {}
+"""Trace that each module is being recorded into, by the module's identity."""
+_SCHEDULERS: Counter[int] = Counter()
+"""How many tracers each scheduler is a part of, by its identity."""
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The traced object and its parts. Taps attach to this."""
+
+    pipeline: Any | None
+    """The `DiffusionPipeline`, or None when loose modules are traced."""
+    components: Mapping[str, nn.Module]
+    schedulers: Mapping[str, Any]
+    tokenizers: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, traced: object) -> Target:
+        """Take a `DiffusionPipeline`, an `nn.Module`, or a mapping of names to modules, schedulers and tokenizers.
+
+        Raises:
+            TargetError: It is none of these, holds no module, or a name is reserved by the trace.
+        """
+        if isinstance(traced, nn.Module):
+            return cls(None, {"model": traced}, {}, {})
+        pipeline = None
+        parts: object = traced
+        if not isinstance(traced, Mapping):
+            pipeline, parts = traced, getattr(traced, "components", None)
+        if not isinstance(parts, Mapping):
+            raise TargetError(
+                f"cannot trace {type(traced).__name__!r}: give a diffusers pipeline, an nn.Module, "
+                'or a mapping such as {"unet": unet, "scheduler": scheduler}'
+            )
+        components: dict[str, nn.Module] = {}
+        for name, part in parts.items():
+            if isinstance(part, nn.Module) and not any(part is known for known in components.values()):
+                components[str(name)] = part
+        others = {str(name): part for name, part in parts.items() if not isinstance(part, nn.Module)}
+        for name in components:
+            if name in RESERVED or "." in name or not name:
+                raise TargetError(f"a component cannot be called {name!r} in a trace; give it another name")
+        if not components:
+            raise TargetError(f"cannot trace {type(traced).__name__!r}: none of its parts is an nn.Module")
+        schedulers = {name: part for name, part in others.items() if _is_scheduler(part)}
+        tokenizers = {name: part for name, part in others.items() if hasattr(part, "convert_ids_to_tokens")}
+        return cls(pipeline, components, schedulers, tokenizers)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Every module by its full path, "unet.mid_block.resnets.0"; a shared module under its first path."""
+        found: dict[str, nn.Module] = {}
+        seen: set[int] = set()
+        for component, root in self.components.items():
+            for path, module in root.named_modules():
+                if id(module) not in seen:
+                    seen.add(id(module))
+                    found[f"{component}.{path}" if path else component] = module
+        return found
+
+    @contextmanager
+    def claim(self, trace: Path | str) -> Iterator[None]:
+        """Hold the modules for one tracer: each would otherwise record what the other's hooks do to the run.
+
+        Raises:
+            TracerStateError: Another tracer holds one of them.
+        """
+        modules = self.modules()
+        with _LOCK:
+            for name, module in modules.items():
+                if other := _HOLDERS.get(id(module)):
+                    raise TracerStateError(
+                        f"{name} is being traced into {other} already; end that tracer first, "
+                        "or have one tracer capture all that is needed"
+                    )
+            _HOLDERS.update((id(module), trace) for module in modules.values())
+            _SCHEDULERS.update(id(scheduler) for scheduler in self.schedulers.values())
+        try:
+            yield
+        finally:
+            with _LOCK:
+                _SCHEDULERS.subtract(id(scheduler) for scheduler in self.schedulers.values())
+                for module in modules.values():
+                    del _HOLDERS[id(module)]
+
+    def denoisers(self) -> dict[str, nn.Module]:
+        """Components whose forward takes a timestep; of loose modules all when none does."""
+        found = {name: module for name, module in self.components.items() if timestep_parameter(module)}
+        return found if found or self.pipeline is not None else dict(self.components)
+
+
+def is_held(scheduler: object) -> bool:
+    """Whether a scheduler is a part of what some tracer is recording."""
+    return _SCHEDULERS[id(scheduler)] > 0
+
+
+def timestep_parameter(module: nn.Module) -> str | None:
+    """Name under which a denoiser's forward takes the timestep, or None when it takes none."""
+    parameters = inspect.signature(type(module).forward).parameters
+    return next((name for name in _TIMESTEP_PARAMETERS if name in parameters), None)
+
+
+def _is_scheduler(part: object) -> bool:
+    return callable(getattr(part, "step", None)) and hasattr(part, "timesteps")

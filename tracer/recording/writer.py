@@ -1,0 +1,94 @@
+"""One thread writes the store; the traced run hands it jobs and never waits for the disk below the byte budget."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+
+from ..storage.store import StoreWriter
+from .buffers import Buffer, BufferPool
+
+__all__ = ["DEFAULT_BUDGET", "BackgroundWriter", "Job"]
+
+Job = Callable[[StoreWriter], None]
+_Entry = tuple[Job, int, Sequence[Buffer]]
+
+DEFAULT_BUDGET = 256 << 20
+"""Bytes that may be on their way to the disk, spare buffers included."""
+
+
+_BATCH = 32
+"""Jobs handed over at once."""
+
+
+class BackgroundWriter:
+    """Runs jobs on a `StoreWriter` in order, in a thread of its own.
+
+    After the first failure (disk full, folder gone) it goes on accepting jobs and drops them, so that the traced run
+    ends as if nothing had happened; `error` then says why the trace is incomplete. `pool` has the memory for copies.
+    """
+
+    def __init__(self, open_store: Callable[[], StoreWriter], *, budget: int = DEFAULT_BUDGET) -> None:
+        self.error: Exception | None = None
+        self._store = open_store()
+        self.pool = BufferPool(budget)
+        self._batch: list[_Entry] = []
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[list[_Entry] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="dxray-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job, nbytes: int = 0, *, buffers: Sequence[Buffer] = ()) -> None:
+        """Queue a job. It may wait for others: a thread woken for every tensor would disturb the run.
+
+        Args:
+            job: Called in the writer's thread.
+            nbytes: Memory it holds; waits while the budget is exceeded.
+            buffers: What it reads of the `pool`; given back after it.
+        """
+        if nbytes and not self.pool.claim(nbytes, wait=False):
+            self.send()
+            if not self.pool.claim(nbytes, wait=True):
+                return
+        with self._lock:
+            self._batch.append((job, nbytes, buffers))
+            full = len(self._batch) >= _BATCH
+        if full:
+            self.send()
+
+    def send(self) -> None:
+        """Hand what is queued to the thread."""
+        with self._lock:
+            if self._batch:
+                self._queue.put(self._batch)
+                self._batch = []
+
+    def close(self, last: Job) -> None:
+        """Finish all jobs, release the reserved disk space and run `last`; again if it is the first thing to fail."""
+        self.send()
+        self._queue.put(None)
+        self._thread.join()
+        self.pool.close()
+        self._attempt(lambda store: store.release_reserve())
+        failed_before = self.error is not None
+        self._attempt(last)
+        if self.error is not None and not failed_before:
+            self._attempt(last)  # which now writes down why
+        self._store.close()
+
+    def _attempt(self, job: Job) -> None:
+        try:
+            job(self._store)
+        except Exception as error:  # noqa: BLE001 — kept, reported once by the session
+            self.error = self.error or error
+            self.pool.close()
+
+    def _work(self) -> None:
+        while (batch := self._queue.get()) is not None:
+            for job, nbytes, buffers in batch:
+                if self.error is None:
+                    self._attempt(job)
+                self.pool.give(buffers)
+                if nbytes:
+                    self.pool.release(nbytes)

@@ -1,0 +1,255 @@
+"""What a trace is stored in, opened for reading: its metadata, its arrays, its groups as xarray sees them.
+
+A trace is untrusted. Only nodes that its metadata lists are read, their paths stay inside the store, and whatever is
+wrong with a file becomes a `TraceFormatError`.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import StoreError, TraceFormatError, TraceNotFoundError
+from ..info import printable
+from ..layout import FORMAT_VERSION, ROOT_CHUNK
+from .chunk_parts import is_one_chunk, read_part
+from .integrity import check_shards
+from .library_store import LibraryStore
+from .plain_chunks import is_plain, read_plain
+
+if TYPE_CHECKING:
+    import xarray
+    import zarr
+    from zarr.abc.store import Store
+
+__all__ = ["Archive"]
+
+
+class Archive:
+    """One look at a store; a store that is still growing is looked at again with a new one.
+
+    Raises:
+        TraceNotFoundError: There is nothing at `source`.
+        TraceFormatError: What is there is not a trace, is damaged, or has a newer format.
+    """
+
+    def __init__(self, source: Path | LibraryStore) -> None:
+        self.path: Path | str = source if isinstance(source, Path) else source.name
+        """Where the trace is; what is no path has a name to print."""
+        self._source = source
+        self._root_stamp = _stamp(source)
+        document = _read_root(source)
+        self.attributes: Mapping[str, Any] = document["attributes"]
+        """Attributes of the root."""
+        version = self.attributes["format_version"]
+        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+            raise TraceFormatError(
+                f"{self.path} has trace format {version}, this version reads up to {FORMAT_VERSION}; "
+                "install a newer diffusion-xray"
+            )
+        nodes = _mapping(_mapping(document.get("consolidated_metadata")).get("metadata"))
+        self._nodes = {name: _mapping(node) for name, node in nodes.items() if _is_inside(name)}
+        self._datasets: dict[str, xarray.Dataset] = {}
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._latest: tuple[str, int | None, NDArray[Any]] | None = None
+
+    def __contains__(self, node: str) -> bool:
+        return node in self._nodes
+
+    def groups(self, parent: str) -> dict[str, Mapping[str, Any]]:
+        """Attributes of every group below `parent`, by path."""
+        return {
+            name: _mapping(node.get("attributes"))
+            for name, node in self._nodes.items()
+            if name.startswith(f"{parent}/") and node.get("node_type") == "group"
+        }
+
+    def group(self, path: str) -> Mapping[str, Any]:
+        """Attributes of one group; empty where there is none."""
+        return _mapping(self._nodes.get(path, {}).get("attributes"))
+
+    def load(self, array: str, place: tuple[int | slice, ...] = ()) -> NDArray[Any]:
+        """Read an array, or the part of it at `place`, into memory."""
+        self._check(array)
+        try:
+            indices = tuple(at for at in place if isinstance(at, int))
+            if isinstance(self._source, Path) and indices == place and is_plain(self._nodes[array]):
+                return read_plain(self._source / array, self._nodes[array], indices)
+            if isinstance(self._source, Path):
+                first = place[0] if place and isinstance(place[0], int) else None
+                check_shards(self._source / array, self._nodes[array], first)
+            selection: Any = (*place, ...)
+            return np.asarray(self._open(array)[selection])
+        except Exception as error:
+            raise TraceFormatError(f"{printable(array)} in {self.path} cannot be read: {error}") from error
+
+    def load_run(self, array: str, step: int | None, start: int, count: int) -> NDArray[Any] | None:
+        """Some consecutive elements of a tensor, of one step of it or of all where it has none, in row-major order.
+
+        In a folder no more than these are decoded. None where a step was not written, if that can be told.
+        """
+        self._check(array)
+        if isinstance(self._source, Path) and is_one_chunk(self._nodes[array]):
+            try:
+                return read_part(self._source / array, self._nodes[array], step, start, count)
+            except Exception as error:
+                raise TraceFormatError(f"{printable(array)} in {self.path} cannot be read: {error}") from error
+        latest = self._latest
+        if latest is None or latest[:2] != (array, step):
+            latest = self._latest = array, step, self.load(array, () if step is None else (step,)).ravel()
+        return latest[2][start : start + count]
+
+    def load_if_there(self, array: str) -> NDArray[Any] | None:
+        """Read an array into memory, or None when the trace has none of this name."""
+        return self.load(array) if array in self._nodes else None
+
+    def shape_of(self, array: str) -> tuple[int, ...]:
+        """Shape of an array as its metadata have it; () of what is not there."""
+        shape = self._nodes.get(array, {}).get("shape")
+        return tuple(shape) if isinstance(shape, list) else ()
+
+    def part(self, arrays: Iterable[str]) -> Archive:
+        """The same store with a few arrays alone, small enough to be sent to another process."""
+        part = copy.copy(self)
+        part.__dict__.pop("_store", None)
+        part.attributes, part._datasets, part._arrays, part._latest = {}, {}, {}, None
+        part._nodes = {name: self._nodes[name] for name in arrays if name in self._nodes}
+        if isinstance(self._source, Path):
+            part._source = self._source.absolute()
+        return part
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name != "_store"}
+        return state | {"_datasets": {}, "_arrays": {}, "_latest": None}
+
+    def dataset(self, group: str) -> xarray.Dataset:
+        """The arrays of a group, lazily."""
+        import xarray
+
+        if group not in self._datasets:
+            for node in [group, *(name for name in self._nodes if name.rpartition("/")[0] == group)]:
+                self._check(node)
+            try:
+                self._datasets[group] = xarray.open_zarr(self._store, group=group, chunks=None)
+            except Exception as error:
+                raise TraceFormatError(f"{printable(group)} in {self.path} cannot be read: {error}") from error
+        return self._datasets[group]
+
+    def tree(self) -> xarray.DataTree:
+        """All groups, lazily."""
+        import xarray
+
+        return xarray.open_datatree(self._store, engine="zarr", chunks=None)  # type: ignore[arg-type]  # a Store will do
+
+    def pulse(self) -> tuple[object, ...] | None:
+        """What changes with every step that is committed; None once the metadata has changed, or may have.
+
+        In a folder this reads one file of 1 KiB and lists nothing.
+        """
+        stamp = _stamp(self._source)
+        if stamp is None or stamp != self._root_stamp or not isinstance(self._source, Path):
+            return None
+        try:
+            return tuple(file.read_bytes() for file in self._flags(self._source))
+        except OSError:
+            return None
+
+    def _flags(self, folder: Path) -> list[Path]:
+        """The chunks of the flags of committed steps."""
+        steps = self._nodes.get("committed", {}).get("shape", [0])[0]
+        return [folder / "committed" / f"c.{chunk}" for chunk in range(-(-steps // ROOT_CHUNK))]
+
+    def size(self) -> int | None:
+        """Bytes it takes where it is; None for a remote store, which would have to be asked key by key."""
+        if isinstance(self._source, LibraryStore):
+            return self._source.size()
+        return sum(file.stat().st_size for file in self._source.rglob("*") if file.is_file())
+
+    def _check(self, node: str) -> None:
+        """Refuse what the metadata does not list, and links out of the folder."""
+        root = self._source
+        if node not in self._nodes or (
+            isinstance(root, Path) and not (root / node).resolve().is_relative_to(root.resolve())
+        ):
+            raise TraceFormatError(f"{self.path} holds no array {printable(node)!r}; it may be damaged")
+
+    @functools.cached_property
+    def _store(self) -> Path | Store:
+        return self._source.for_reading() if isinstance(self._source, LibraryStore) else self._source
+
+    def _open(self, array: str) -> zarr.Array[Any]:
+        """An array by the metadata at hand; opening the root instead would read those of every array again."""
+        import zarr
+        from zarr.storage import LocalStore, StorePath
+
+        if array not in self._arrays:
+            store = LocalStore(self._store, read_only=True) if isinstance(self._store, Path) else self._store
+            self._arrays[array] = zarr.Array.from_dict(StorePath(store, array), dict(self._nodes[array]))
+        return self._arrays[array]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_inside(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts
+
+
+def _stamp(source: Path | LibraryStore) -> tuple[int, ...] | None:
+    """What tells the root's metadata from that of a moment before; None where only reading it would tell."""
+    if not isinstance(source, Path):
+        return None
+    try:
+        status = (source / "zarr.json").stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _read_root(source: Path | LibraryStore) -> dict[str, Any]:
+    name = source if isinstance(source, Path) else source.name
+    try:
+        text = _root_of_folder(source) if isinstance(source, Path) else _root_of_store(source)
+        document = json.loads(text)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        if isinstance(error, TraceNotFoundError):
+            raise
+        raise TraceFormatError(f"{name} cannot be read as a trace: {error}") from None
+    if not isinstance(document, dict) or "format_version" not in _mapping(document.get("attributes")):
+        raise TraceFormatError(f"{name} is a Zarr store, but not one written by diffusion-xray")
+    return document
+
+
+def _root_of_folder(path: Path) -> bytes:
+    if not path.exists():
+        raise _not_found(path)
+    try:
+        return (path / "zarr.json").read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise TraceFormatError(f"{path} is not a trace: it holds no zarr.json") from None
+
+
+def _root_of_store(store: LibraryStore) -> bytes:
+    document = store.get("zarr.json")
+    if document is not None:
+        return document
+    try:
+        empty = store.is_empty()
+    except StoreError:  # many a web server has no listing
+        empty = True
+    if empty:
+        raise _not_found(store.name)
+    raise TraceFormatError(f"{store.name} is not a trace: it holds no zarr.json at its top")
+
+
+def _not_found(name: Path | str) -> TraceNotFoundError:
+    return TraceNotFoundError(f"there is no trace at {name}; check the path, or make one with: dxray demo")

@@ -1,0 +1,45 @@
+"""The bytes of a chunk, as `ArraySpec.metadata` describes them."""
+
+from __future__ import annotations
+
+import functools
+import math
+import struct
+from typing import Any
+
+import numpy as np
+from numcodecs.blosc import Blosc
+from numpy.typing import NDArray
+
+from ..layout import ArraySpec, Codec, item_size
+
+__all__ = ["blosc_options", "encode"]
+
+
+def encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes | memoryview:
+    """The bytes of one chunk, as `ArraySpec.metadata` describes them; they may be those of `chunk` itself."""
+    if spec.dtype == "string":
+        texts = [str(text).encode() for text in chunk.ravel()]
+        texts += [b""] * (math.prod(spec.chunk) - len(texts))  # a chunk at the array's edge is stored whole
+        return struct.pack("<I", len(texts)) + b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    data = np.asarray(chunk, spec.dtype, order="C")  # ascontiguousarray would make a scalar one-dimensional
+    full = data
+    if data.shape != spec.chunk:  # a chunk at the array's edge is stored whole, the rest as not captured
+        full = np.full(spec.chunk, float(spec.fill), spec.dtype)
+        full[tuple(slice(0, size) for size in data.shape)] = data
+    if spec.codec == "raw":
+        return full.ravel().view(np.uint8).data
+    codec, _, shuffle = blosc_options(spec.codec, spec.dtype)
+    encoded: bytes = _blosc(codec, shuffle).encode(full.ravel())
+    return encoded
+
+
+@functools.cache
+def blosc_options(codec: Codec, dtype: str) -> tuple[Codec, int, int]:
+    """Compressor, bytes of an element, and how blosc shuffles them, as `layout.codec_chain` says."""
+    return codec, item_size(dtype), Blosc.BITSHUFFLE if dtype.startswith("float") else Blosc.SHUFFLE
+
+
+@functools.cache
+def _blosc(codec: str, shuffle: int) -> Blosc:
+    return Blosc(cname=codec, clevel=1, shuffle=shuffle)

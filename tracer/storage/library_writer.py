@@ -1,0 +1,87 @@
+"""Write a trace into a store of zarr-python, key by key.
+
+Most of these stores cannot append to a key or change a part of it. So there are no shards here: a chunk is a key, and
+a step of an array is one `set`. Metadata and chunks are those of `StoreWriter`, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..layout import ArraySpec
+from .encoding import encode
+from .library_store import LibraryStore
+from .store import StoreWriter, chunk_name
+
+__all__ = ["LibraryWriter"]
+
+_ROOT = "zarr.json"
+_MOST_WAITING = 16 << 20
+"""Bytes that wait to go out together. A remote store takes many keys at once in the time of one."""
+
+
+class LibraryWriter(StoreWriter):
+    """A `StoreWriter` whose bytes go into a store of zarr-python.
+
+    Chunks and metadata of nodes wait, and go out together. What tells readers of them, a root document or an element
+    of an array along the steps, goes after they have arrived, so the order of `StoreWriter` holds.
+    """
+
+    def __init__(self, store: LibraryStore, attributes: Mapping[str, Any]) -> None:
+        self._store = store
+        self._waiting: dict[str, bytes] = {}
+        self._waiting_bytes = 0
+        self._begun = False
+        self._mirrors: dict[str, NDArray[Any]] = {}
+        super().__init__(Path(store.name), attributes)
+
+    def add_array(self, spec: ArraySpec) -> None:
+        """Create an array, or change its shape or attributes; visible after `publish`."""
+        super().add_array(replace(spec, shard=None))
+
+    def append(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
+        """Write one chunk; `index` counts chunks along each of the leading dimensions."""
+        spec = self.spec(path)
+        index = (*index, *(0,) * (len(spec.shape) - len(index)))
+        self._put(f"{path}/{chunk_name(index)}", encode(spec, chunk))
+
+    def poke(self, path: str, position: int, value: float) -> None:
+        """Set one element of a raw one-dimensional array, after everything before it has arrived."""
+        spec = self.spec(path)
+        chunk, within = divmod(position, spec.chunk[0])
+        key = f"{path}/{chunk_name((chunk,))}"
+        known = self._mirrors.setdefault(key, np.full(spec.chunk, float(spec.fill), spec.dtype))
+        known[within] = value
+        self._send()
+        self._store.put({key: known.tobytes()})
+
+    def release_reserve(self) -> None:
+        """Nothing is kept back here."""
+
+    def _create(self) -> None:
+        """Stores need no folders."""
+
+    def _put(self, key: str, data: bytes | memoryview) -> None:
+        data = bytes(data)  # what is in a reused buffer must not wait there
+        if key == _ROOT:
+            self._send()
+            if self._begun and not self._store.exists(_ROOT):  # half a trace must not come to life again
+                raise FileNotFoundError(f"{self._store.name} was deleted while it was written")
+            self._store.put({key: data})
+            self._begun = True
+            return
+        self._waiting[key] = data
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes >= _MOST_WAITING:
+            self._send()
+
+    def _send(self) -> None:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, {}, 0
+        if waiting:
+            self._store.put(waiting)

@@ -12,13 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
-import torch
 from torch import Tensor
 
 from .capture import Capture, Level, Selection
 from .errors import CaptureError, StoreError, TargetError, TracerStateError, TracerWarning
 from .layout import RECORDS
-from .plugins import load_taps
 from .preview import write_previews
 from .recording.clock import Clock, StepLog
 from .recording.origin import caller, describe_origin
@@ -31,8 +29,9 @@ from .recording.target import Target
 from .recording.writer import DEFAULT_BUDGET, BackgroundWriter
 from .storage.library_store import Where
 from .storage.store import StoreWriter, bulk_calls
+from .taps.attachment import Attachment
 from .taps.images import images_in
-from .taps.protocol import Emit, ModuleStack, Tap, Undo, shield
+from .taps.protocol import Tap
 from .taps.scheduler import LOOP
 from .taps.steps import StepsTap
 from .trace import Trace
@@ -97,8 +96,7 @@ class Tracer:
         self._title = caller()
         self._state: Literal["new", "recording", "closed"] = "new"
         self._undo = ExitStack()
-        self._failures: list[dict[str, str]] = []
-        self._stack = ModuleStack()
+        self._taps = Attachment(self._target, self._modules, self._selection)
         self._steps = StepsTap()
         self._step_offset = 0
         self._loop_over = False
@@ -141,7 +139,7 @@ class Tracer:
         self._recorder = Recorder(writer, self._selection.capture, clock, on_pressure=self._on_pressure)
         self._state = "recording"
         try:
-            self._attach()
+            self._taps.attach(self._own_taps, {"steps": self._steps}, self._recorder, self._undo)
         except BaseException as error:
             self._close(error)
             raise
@@ -243,30 +241,6 @@ class Tracer:
             )
         self._recorder.write_images(found)
 
-    def _attach(self) -> None:
-        named, failed = load_taps()
-        for name, error in failed.items():
-            self._tap_failed(name, error)
-        for tap in self._own_taps:
-            name, twins = type(tap).__name__, 1
-            while name in named:
-                twins += 1
-                name = f"{type(tap).__name__} {twins}"
-            named[name] = tap
-        named["steps"] = self._steps  # last: its hooks enclose those of the other taps
-        self._recorder.describe({"taps": list(named)})
-        if any(_is_compiled(module) for module in self._modules.values()):
-            self._undo.enter_context(torch.compiler.set_stance("force_eager"))
-            self._recorder.describe({"compiled": "ran eagerly, as hooks do not fire in compiled modules"})
-        for name, tap in named.items():
-            emit = Emit(name, self._recorder, self._selection, self._stack, self._tap_failed)
-            try:
-                undo = shield(self._modules, emit, functools.partial(tap.attach, self._target, emit))
-            except Exception as error:  # noqa: BLE001 — a tap's errors never reach the run
-                self._tap_failed(name, error)
-            else:
-                self._undo.callback(self._undo_tap, name, undo)
-
     def _close(self, error: BaseException | None) -> None:
         self._state = "closed"
         try:
@@ -274,7 +248,7 @@ class Tracer:
         finally:
             failure = self._write_end(error)
         # Told only now: where warnings are errors they must not break into the run.
-        for entry in self._failures:
+        for entry in self._taps.failures:
             _warn(f"tap {entry['tap']!r} failed and recorded nothing from there on: {entry['error']}")
         if failure is not None:
             _warn(f"the trace {self.path} is incomplete: {failure}. The run itself is unharmed")
@@ -282,13 +256,13 @@ class Tracer:
     def _write_end(self, error: BaseException | None) -> Exception | None:
         """Commit what is complete and write how the run ended; returns what went wrong with the trace."""
         end: dict[str, Any] = {"status": _status(error), "seconds": round(time.monotonic() - self._started, 3)}
-        end["tap_failures"] = self._failures
+        end["tap_failures"] = self._taps.failures
         failure: Exception | None = None
         if error is not None:
             end["error"] = {
                 "type": type(error).__name__,
                 "message": str(error)[:2000],
-                "module": self._stack.innermost,
+                "module": self._taps.stack.innermost,
                 "step": self._clock.last_step,
             }
         try:
@@ -301,16 +275,6 @@ class Tracer:
 
     def _step_ended(self, log: StepLog) -> None:
         self._recorder.step_ended(log)
-
-    def _tap_failed(self, tap: str, error: Exception) -> None:
-        where = f" in {self._stack.innermost}" if self._stack.innermost else ""
-        self._failures.append({"tap": tap, "error": f"{type(error).__name__}: {error}{where}"})
-
-    def _undo_tap(self, name: str, undo: Undo) -> None:
-        try:
-            undo()
-        except Exception as error:  # noqa: BLE001 — the other undos must still happen
-            self._tap_failed(name, error)
 
     def _check_recording(self, call: str) -> None:
         if self._state != "recording":
@@ -325,7 +289,3 @@ def _status(error: BaseException | None) -> str:
     if error is None:
         return "complete"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-
-
-def _is_compiled(module: Any) -> bool:
-    return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None

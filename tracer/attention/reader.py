@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import TraceArrays
 from ..errors import SiteNotFoundError
-from ..info import ModuleInfo, SiteInfo, TraceInfo
-from ..prompts import Prompt
-from ..statistics_table import StatisticsTable
-from ..storage.archive import Archive
+from ..info import SiteInfo
 from .info import AttentionInfo, Attentions
 from .texts import CONDITIONAL
 from .word_map import Choice, head_maps, word_map, word_mass, words_of
@@ -25,34 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["AttentionReader"]
 
 
-class AttentionReader:
+class AttentionReader(TraceArrays):
     """The part of `Trace` that reads attention."""
-
-    _archive: Archive
-    info: TraceInfo
-
-    if TYPE_CHECKING:
-
-        @functools.cached_property
-        def modules(self) -> Mapping[str, ModuleInfo]:
-            """Every module that fired."""
-
-        @property
-        def prompts(self) -> tuple[Prompt, ...]:
-            """The texts as the encoders received them."""
-
-        @property
-        def timestep(self) -> NDArray[Any]:
-            """Timestep of each complete step."""
-
-        @property
-        def sigma(self) -> NDArray[Any]:
-            """Noise level of each complete step."""
-
-        def table(self, component: str, *, stepped: bool = True) -> StatisticsTable:
-            """Statistics of one component."""
-
-        def __len__(self) -> int: ...
 
     @functools.cached_property
     def attentions(self) -> Attentions:

@@ -1,0 +1,265 @@
+"""A trace as numpy arrays: its sites, their statistics, histograms and tensors; also while it is being written."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import SiteNotFoundError, near_matches
+from .histogram import Histogram
+from .info import ModuleInfo, SiteInfo, TraceInfo
+from .layout import IMAGES, LATENTS, STATISTICS, STATISTICS_GROUP
+from .prompts import Prompt, read_prompts
+from .statistics_table import StatisticsTable
+from .storage.archive import Archive
+from .storage.library_store import LibraryStore
+
+__all__ = ["TraceArrays"]
+
+
+class TraceArrays:
+    """The plain part of `Trace`: nothing here needs xarray.
+
+    Args:
+        source: The folder, or the store.
+    """
+
+    def __init__(self, source: Path | LibraryStore) -> None:
+        self._source = source
+        self._archive = Archive(source)
+        self._pulse = self._archive.pulse()
+        self.info = TraceInfo.from_attributes(self._archive.attributes)
+
+    @property
+    def path(self) -> Path | str:
+        """Where it is: a folder, or what a store calls itself."""
+        return self._archive.path
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        path = self.path
+        return path.resolve().name if isinstance(path, Path) else PurePosixPath(path.rstrip("/\"')>")).name
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes it takes where it is; None for a remote store."""
+        return self._archive.size()
+
+    def refresh(self) -> bool:
+        """Look at the store again, for a trace that is still being written; whether there is anything new.
+
+        While nothing happens this reads one small file.
+        """
+        pulse = self._archive.pulse()
+        if pulse is not None and pulse == self._pulse:
+            return False
+        if pulse is None:
+            self._archive = Archive(self._source)
+            self.info = TraceInfo.from_attributes(self._archive.attributes)
+            self._forget("modules", "_sites", "attentions")
+            pulse = self._archive.pulse()
+        self._pulse = pulse
+        self._forget("_committed")
+        return True
+
+    def _forget(self, *cached: str) -> None:
+        for name in cached:
+            self.__dict__.pop(name, None)
+
+    @functools.cached_property
+    def modules(self) -> Mapping[str, ModuleInfo]:
+        """Every module that fired, by name: the components in call order, and in each the modules in call order."""
+        sites: dict[str, list[SiteInfo]] = {}
+        for (component, _), group in self._table_groups().items():
+            for site in self._group_sites(group):
+                if site.name.split(".", 1)[0] == component:  # else it is not of this table, whatever it says
+                    sites.setdefault(site.name, []).append(site)
+        first = {name: min(site.order for site in found) for name, found in sites.items()}
+        start: dict[str, int] = {}
+        for name, order in first.items():
+            component = name.split(".", 1)[0]
+            start[component] = min(order, start.get(component, order))
+        names = sorted(sites, key=lambda name: (start[component := name.split(".", 1)[0]], component, first[name]))
+        return {name: ModuleInfo(name, sites[name][0].module_class, tuple(sites[name])) for name in names}
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Components with statistics, in call order."""
+        return tuple(dict.fromkeys(module.component for module in self.modules.values()))
+
+    @functools.cached_property
+    def _committed(self) -> int:
+        flags = self._archive.load_if_there("committed")
+        return 0 if flags is None else int(np.argmin(np.append(flags != 0, False)))
+
+    def __len__(self) -> int:
+        """Number of complete steps."""
+        return self._committed
+
+    @property
+    def timestep(self) -> NDArray[np.float64]:
+        """Timestep of each complete step, NaN where there is none."""
+        return self._along_steps("timestep")
+
+    @property
+    def sigma(self) -> NDArray[np.float64]:
+        """Noise level of each complete step, NaN where there is none."""
+        return self._along_steps("sigma")
+
+    @property
+    def stage(self) -> NDArray[np.int8]:
+        """1 for the second model evaluation of a two-stage solver, else 0, for each complete step."""
+        return self._along_steps("stage")
+
+    def site(self, name: str, port: str = "output", call: int = 0) -> SiteInfo:
+        """Where a tensor was seen.
+
+        Args:
+            name: Module path, or "module:port" as printed by `dxray ls`.
+            port: Which of its tensors.
+            call: Which of its calls within a step.
+
+        Raises:
+            SiteNotFoundError: The trace holds no such module or port; the message lists near matches.
+        """
+        key = (
+            name
+            if ":" in name
+            else SiteInfo.from_attributes({"name": name, "port": port, "call": call}, row=0, stepped=True).key
+        )
+        if key in self._sites:
+            return self._sites[key]
+        module = name.partition(":")[0]
+        if module not in self.modules:
+            raise SiteNotFoundError(f"no module {module!r} in {self.path}.{near_matches(module, self.modules)}")
+        ports = ", ".join(site.array_name for site in self.modules[module].sites)
+        raise SiteNotFoundError(f"{module} has no {key.partition(':')[2]!r} in {self.path}; it has {ports}")
+
+    @functools.cached_property
+    def _sites(self) -> dict[str, SiteInfo]:
+        return {site.key: site for module in self.modules.values() for site in module.sites}
+
+    def table(self, component: str, *, stepped: bool = True) -> StatisticsTable:
+        """Statistics of one component, read whole: one small chunk a step.
+
+        Falls back to what fired outside of the loop where nothing fired inside, and the other way round.
+        """
+        groups = self._table_groups()
+        group = groups.get((component, stepped)) or groups.get((component, not stepped))
+        if group is None:
+            known = self.components
+            raise SiteNotFoundError(
+                f"no component {component!r} in {self.path}; it has {', '.join(known) or 'none'}."
+                f"{near_matches(component, known)}"
+            )
+        sites = self._group_sites(group)
+        in_loop = group == groups.get((component, True))
+        values, captured = self._archive.load(f"{group}/statistics"), self._archive.load(f"{group}/captured")
+        if not in_loop:
+            values, captured = values[None], captured[None]
+        else:
+            values, captured = values[: len(self)], captured[: len(self)]
+        return StatisticsTable(component, in_loop, sites, values[:, : len(sites)], captured[:, : len(sites)])
+
+    def tables(self) -> Iterator[StatisticsTable]:
+        """All tables, in and outside of the loop."""
+        for component, stepped in self._table_groups():
+            yield self.table(component, stepped=stepped)
+
+    def first_fault(self) -> tuple[SiteInfo, int | None] | None:
+        """Where a value that is not finite first came into being: the site, and the step (None outside of the loop).
+
+        Tensors rank by when they were made: before the loop, step by step in order of completion, after the loop.
+        """
+        columns = [STATISTICS.index(name) for name in ("nans", "positive_infs", "negative_infs")]
+        in_loop = [site.order for module in self.modules.values() for site in module.sites if site.stepped]
+        found = []
+        for table in self.tables():
+            faults = np.nan_to_num(table.values[:, :, columns]).sum(axis=2)
+            for step, row in np.argwhere(faults)[:1].tolist():
+                site = table.sites[row]
+                when = step if table.stepped else -1 if site.order < min(in_loop, default=0) else len(self)
+                found.append((when, row, site, step if table.stepped else None))
+        if not found:
+            return None
+        *_, site, at = min(found, key=lambda fault: fault[:2])
+        return site, at
+
+    def histogram(self, site: SiteInfo, step: int = 0) -> Histogram:
+        """Float-bit histogram of one site at one step (ignored for what fired outside of the loop)."""
+        group = self._table_groups()[site.name.split(".", 1)[0], site.stepped]
+        place = (self._check_step(step), site.row) if site.stepped else (site.row,)
+        return Histogram(self._archive.load(f"{group}/histogram", place))
+
+    def tensor(self, site: SiteInfo, step: int = 0) -> NDArray[Any]:
+        """The stored tensor of one site at one step, shape `site.shape`; NaN where it was not captured.
+
+        Raises:
+            SiteNotFoundError: Only statistics were kept of it.
+        """
+        if not site.array:
+            raise SiteNotFoundError(
+                f"{site.key} was recorded as statistics only; trace with "
+                f"Capture(modules={site.name!r}) to keep its tensors"
+            )
+        return self._archive.load(site.array, (self._check_step(step),) if site.stepped else ())
+
+    def elements(self, site: SiteInfo, step: int, start: int, count: int) -> NDArray[Any] | None:
+        """Some elements of a stored tensor in row-major order; in a folder the rest of it is not decoded.
+
+        Returns:
+            Shape (count,); None where the step was not written, if that can be told.
+        """
+        return self._archive.load_run(site.array, self._check_step(step) if site.stepped else None, start, count)
+
+    def histograms(self, sites: Sequence[SiteInfo], step: int = 0) -> NDArray[np.integer]:
+        """Float-bit histograms of sites of one table at one step, shape (site, bin); 256 rows are one chunk."""
+        group = self._table_groups()[sites[0].name.split(".", 1)[0], sites[0].stepped]
+        rows = [site.row for site in sites]
+        first = min(rows)
+        span = slice(first, max(rows) + 1)
+        place = (self._check_step(step), span) if sites[0].stepped else (span,)
+        counts: NDArray[np.integer] = self._archive.load(f"{group}/histogram", place)[np.array(rows) - first]
+        return counts
+
+    def step_array(self, name: str, step: int) -> NDArray[Any] | None:
+        """One step of a variable of `steps` ("latents", "x0", "preview", ...), or None when there is none."""
+        path = f"{LATENTS}/{name}"
+        return self._archive.load(path, (self._check_step(step),)) if path in self._archive else None
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """The texts as the encoders received them, in call order."""
+        return read_prompts(self._archive)
+
+    @property
+    def images(self) -> NDArray[Any] | None:
+        """What the pipeline returned, shape (image, y, x, rgb) or (image, frame, y, x, rgb); None when no pictures."""
+        return self._archive.load_if_there(f"{IMAGES}/images")
+
+    def _table_groups(self) -> dict[tuple[str, bool], str]:
+        return {
+            (str(attributes["component"]), bool(attributes.get("stepped"))): group
+            for group, attributes in self._archive.groups(STATISTICS_GROUP).items()
+            if "component" in attributes
+        }
+
+    def _group_sites(self, group: str) -> tuple[SiteInfo, ...]:
+        attributes = self._archive.groups(STATISTICS_GROUP)[group]
+        stepped, entries = bool(attributes.get("stepped")), attributes.get("sites", ())
+        return tuple(SiteInfo.from_attributes(entry, row=row, stepped=stepped) for row, entry in enumerate(entries))
+
+    def _check_step(self, step: int) -> int:
+        if not 0 <= step < len(self):
+            raise SiteNotFoundError(f"no step {step} in {self.path}; it has {len(self)} complete steps, from 0")
+        return step
+
+    def _along_steps(self, name: str) -> NDArray[Any]:
+        values = self._archive.load_if_there(name)
+        return np.zeros(0) if values is None else values[: len(self)]

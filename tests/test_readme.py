@@ -18,7 +18,8 @@ from diffusion_xray.pipelines.shapes.grounding_report import ALL_STEPS
 from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.attention import measures
 from diffusion_xray.tracer.cli import main
-from diffusion_xray.tracer.plugins import TAPS, load_taps
+from diffusion_xray.tracer.plugins import TAPS
+from diffusion_xray.tracer.taps.attachment import load_taps
 
 ROOT = Path(__file__).parents[1]
 GUIDES = (

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from ..capture import Selection
-from ..plugins import load_taps
+from ..plugins import TAPS, find
 from ..recording.recorder import Recorder
 from ..recording.target import Target
 from .protocol import Emit, ModuleStack, Tap, Undo, shield
 
-__all__ = ["Attachment"]
+__all__ = ["Attachment", "load_taps"]
 
 
 class Attachment:
@@ -75,6 +75,22 @@ class Attachment:
             undo()
         except Exception as error:  # noqa: BLE001 — the other undos must still happen
             self._failed(name, error)
+
+
+def load_taps() -> tuple[dict[str, Tap], dict[str, Exception]]:
+    """Make one tap of each kind installed, the built-in ones included.
+
+    Returns:
+        The taps by name, and by name the errors of those that do not load.
+    """
+    taps: dict[str, Tap] = {}
+    failed: dict[str, Exception] = {}
+    for name, entry in find(TAPS).items():
+        try:
+            taps[name] = entry.load()()
+        except Exception as error:  # noqa: BLE001 — a broken plug-in must not take the others with it
+            failed[name] = error
+    return taps, failed
 
 
 def _is_compiled(module: Any) -> bool:

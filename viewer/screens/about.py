@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from rich.table import Table
 from rich.text import Text
 from textual import work
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
@@ -19,47 +17,26 @@ from diffusion_xray.tracer.description import describe_in_lines
 from diffusion_xray.tracer.info import printable
 from diffusion_xray.tracer.trace import Trace
 
+from .sheet import Sheet
+
 __all__ = ["About"]
 
 
-class About(ModalScreen[None]):
-    """The lines of `dxray info`, which arrows and page keys scroll; read in a thread, as the size takes a walk."""
+class About(Sheet):
+    """The lines of `dxray info`; read in a thread, as the size takes a walk."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,I,q", "dismiss(None)", "Leave", id="about.leave", tooltip="Leave these facts"),
     ]
-    AUTO_FOCUS = "VerticalScroll"
-    DEFAULT_CSS = """
-    About {
-        align: center middle;
-        background: $background 60%;
-
-        & > VerticalScroll {
-            width: 100;
-            max-width: 100%;
-            height: auto;
-            max-height: 100%;
-            border: round $accent;
-            border-title-color: $text-accent;
-            border-subtitle-color: $foreground 60%;
-            background: $surface;
-            padding: 0 1;
-            scrollbar-size-vertical: 1;
-        }
-
-        & Static { height: auto; }
-    }
-    """
+    HEADING, HOW = "About this trace", "arrows scroll · esc leaves"
 
     def __init__(self, trace: Trace) -> None:
         super().__init__()
         self._trace = trace
 
-    def compose(self) -> ComposeResult:
-        """A frame, filled once the lines are read."""
-        with VerticalScroll() as scroll:
-            scroll.border_title, scroll.border_subtitle = "About this trace", "arrows scroll · esc leaves"
-            yield Static("reading …", markup=False)
+    def body(self) -> Iterable[Widget]:
+        """Filled once the lines are read."""
+        yield Static("reading …", markup=False)
 
     def on_mount(self) -> None:
         """Read."""

@@ -7,14 +7,14 @@ from typing import ClassVar, Final
 
 from rich.table import Table
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal
 from textual.keys import format_key
-from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Static
 
 from ..key_by_key import KeyByKey
+from .sheet import Sheet
 
 __all__ = ["KeyHelp", "by_topic"]
 
@@ -45,8 +45,8 @@ def by_topic(bindings: Iterable[Binding]) -> list[tuple[str, list[Binding]]]:
     return [(_TOPICS[topic], found) for topic, found in parted.items() if found]
 
 
-class KeyHelp(ModalScreen[None]):
-    """Lists of keys, which arrows and page keys scroll. Textual's own panel is scrolled by the mouse alone.
+class KeyHelp(Sheet):
+    """Lists of keys.
 
     Args:
         note: A sentence on top.
@@ -56,27 +56,10 @@ class KeyHelp(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,q", "dismiss(None)", "Leave", id="help.leave", tooltip="Leave the help"),
     ]
-    AUTO_FOCUS = "VerticalScroll"
+    HEADING, HOW = "Keys", "arrows scroll · ? or esc leaves · ctrl+p finds"
     DEFAULT_CSS = """
     KeyHelp {
-        align: center middle;
-        background: $background 60%;
-
-        & > VerticalScroll {
-            width: 116;
-            max-width: 100%;
-            height: auto;
-            max-height: 100%;
-            border: round $accent;
-            border-title-color: $text-accent;
-            border-subtitle-color: $foreground 60%;
-            background: $surface;
-            padding: 0 1;
-            scrollbar-size-vertical: 1;
-        }
-
         & Horizontal { height: auto; }
-        & Static { height: auto; }
         & .help--keys { width: 1fr; margin-right: 2; }
     }
     """
@@ -88,7 +71,7 @@ class KeyHelp(ModalScreen[None]):
             (title, [key for key in keys if isinstance(key, Binding) and not key.system]) for title, keys in sections
         ]
 
-    def compose(self) -> ComposeResult:
+    def body(self) -> Iterable[Widget]:
         """The note, and the sections in one column or two of about the same length."""
         lines = sum(len(keys) + 2 for _, keys in self._sections)
         columns: list[list[tuple[str, list[Binding]]]] = [[], []]
@@ -96,12 +79,8 @@ class KeyHelp(ModalScreen[None]):
         for section in self._sections:
             columns[self.app.size.width >= _WIDE and filled >= lines / 2].append(section)
             filled += len(section[1]) + 2
-        with VerticalScroll() as scroll:
-            scroll.border_title, scroll.border_subtitle = "Keys", "arrows scroll · ? or esc leaves · ctrl+p finds"
-            yield Static(self._note, markup=False)
-            with Horizontal():
-                for column in filter(None, columns):
-                    yield Static(self._table(column), classes="help--keys")
+        yield Static(self._note, markup=False)
+        yield Horizontal(*(Static(self._table(column), classes="help--keys") for column in columns if column))
 
     def _table(self, sections: Sequence[tuple[str, Sequence[Binding]]]) -> Table:
         own = self.app.settings.keys if isinstance(self.app, KeyByKey) else {}

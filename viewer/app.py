@@ -16,7 +16,7 @@ from .loader import Loader
 from .model import Snapshot
 from .opening import Opening
 from .pins import Pins
-from .places import Actions, Layers
+from .places import Actions, Layers, NamedSteps
 from .screens.main import MainScreen
 from .settings import Settings
 from .views.registry import Registry, load_views
@@ -40,7 +40,11 @@ class Browser(KeyByKey):
     """
 
     TITLE = "dxray"
-    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = App.COMMANDS | {Actions, Layers}
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = App.COMMANDS | {
+        Actions,
+        Layers,
+        NamedSteps,
+    }
     CSS_PATH = "app.tcss"
 
     def __init__(

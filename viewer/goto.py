@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion_xray.tracer.capture import matches
 from diffusion_xray.tracer.errors import SiteNotFoundError, near_matches
 
 from .model import Layer, Snapshot
@@ -24,7 +25,8 @@ def find_place(text: str, snapshot: Snapshot) -> tuple[Layer | None, int | None]
     """The layer and the step that words name; None for what they do not mention.
 
     A step is found by its number, negative from the end, or as the nearest to a timestep or noise level. What remains
-    are words of a layer's name: the layer of that very name, else one that ends so, else the first that holds them.
+    are words of a layer's name: the layer of that very name, else one that ends so, else the first that holds them;
+    or a glob, which need not begin at the component.
 
     Raises:
         SiteNotFoundError: There is no such step or layer.
@@ -58,7 +60,11 @@ def _layer(words: str, snapshot: Snapshot) -> Layer:
     for layer in fired:
         if layer.name == words:
             return layer
-    matching = snapshot.matching(words)
+    if "*" in words:
+        fits = [matches(pattern) for pattern in (words, f"**.{words}")]
+        matching = [layer for layer in fired if any(fit(layer.name) for fit in fits)]
+    else:
+        matching = snapshot.matching(words)
     ending = (layer for layer in matching if layer.name.endswith(words.rsplit(maxsplit=1)[-1]))
     best = next(ending, next(iter(matching), None))
     if best is None:

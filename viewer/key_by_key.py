@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -18,6 +19,9 @@ __all__ = ["KeyByKey"]
 
 _ROUNDS: Final = 2
 """A key goes from the focused widget up to the application, which acts; then the messages of that act do."""
+_PAUSE: Final = 0.02
+_PATIENCE: Final = 50
+"""How often a screen that holds keys is asked again, a pause between."""
 
 
 class KeyByKey(App[None]):
@@ -27,6 +31,8 @@ class KeyByKey(App[None]):
     slow link or `tmux send-keys`, all go where the first one went: of "/mid" the letters would miss the field that "/"
     opens, and act as keys of the layers.
 
+    A screen whose view takes the focus with what is read for it says so by `holds_keys`, and is waited for a while.
+
     Args:
         settings: Those of the user; none when it is None.
     """
@@ -35,6 +41,7 @@ class KeyByKey(App[None]):
         super().__init__()
         self.settings = settings or Settings()
         self._typed: deque[events.Key | events.Paste] = deque()
+        self._patience = _PATIENCE
 
     def obey(self) -> None:
         """Do as the settings say; tell what of them is not understood."""
@@ -78,6 +85,11 @@ class KeyByKey(App[None]):
         if rounds > 1:
             await self._follow(self._way(), rounds - 1)
             return
+        if getattr(self.screen, "holds_keys", False) and self._patience:
+            self._patience -= 1
+            self.set_timer(_PAUSE, functools.partial(self._follow, (), 1))
+            return
+        self._patience = _PATIENCE
         self._typed.popleft()
         if self._typed:
             await self._handle_first()

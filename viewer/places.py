@@ -15,7 +15,7 @@ from diffusion_xray.tracer.info import printable
 if TYPE_CHECKING:
     from .screens.main import MainScreen
 
-__all__ = ["Actions", "Layers", "Steps"]
+__all__ = ["Actions", "Layers", "NamedSteps", "Steps"]
 
 _MOST = 50
 _Entry = tuple[str, str, IgnoreReturnCallbackType]
@@ -74,12 +74,27 @@ class Layers(_Places):
 class Steps(_Places):
     """Steps to go to, found by number or timestep."""
 
-    def entries(self, query: str) -> Iterator[_Entry]:  # noqa: ARG002 - the words are matched by the caller
-        """All steps."""
-        snapshot = self.main.snapshot
-        for step in range(snapshot.steps):
+    def entries(self, query: str) -> Iterator[_Entry]:
+        """All steps, that of the very number first."""
+        snapshot, words = self.main.snapshot, query.split()
+        for step in sorted(range(snapshot.steps), key=lambda step: str(step) not in words):
             text = f"step {step}  t={snapshot.timestep[step]:g}"
             yield text, "", partial(self.main.go_to_step, step)
+
+
+class NamedSteps(Steps):
+    """The same among everything else: only once something of a step is typed."""
+
+    async def discover(self) -> Hits:
+        """Nothing: there may be thousands."""
+        return
+        yield
+
+    async def search(self, query: str) -> Hits:
+        """The steps that hold the words, if there is a figure in them."""
+        if any(character.isdigit() for character in query):
+            async for hit in super().search(query):
+                yield hit
 
 
 class Actions(_Places):
@@ -95,6 +110,7 @@ class Actions(_Places):
             partial(self._run, "changed"),
         )
         yield "Largest absmax", "The layer with the largest value at any step", partial(self._run, "largest")
+        yield "First value large for float16", "An eighth of what float16 can hold, or more", self.main.action_narrow
         yield "Reload", "Look at the trace again", self.main.reload
         yield "Debug info", "Terminal, colours, versions", self._tell_versions
         for binding in self.main.all_keys():

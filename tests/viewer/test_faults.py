@@ -85,7 +85,7 @@ async def test_it_shows_before_the_first_key(growing: Path, browser: Callable[..
     """The mark is on the layer, on what it lies in, and counted at the top; the value stays beside it."""
     async with browser(growing, layer="unet.growing.1").run_test(size=(120, 40)) as pilot:
         await settle(pilot)
-        assert "▲ 1 near float16's end" in text(pilot, "#header")
+        assert "▲ 1 large for float16" in text(pilot, "#header")
         marked = [row.strip("▾ ").split()[0] for row in text(pilot, "#tree").splitlines() if "▲" in row]
         assert marked == ["unet", "growing.1"]
 

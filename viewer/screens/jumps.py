@@ -89,6 +89,17 @@ class JumpScreen(WalkScreen):
         self.reveal(fault.site, self._step)
         self.notify(f"fault {self._fault + 1} of {len(faults)}, causes first", timeout=2)
 
+    def action_narrow(self) -> None:
+        """Go to the first value that float16 could hardly hold."""
+        if not self.snapshot.narrow:
+            self.notify("Every value is well within float16.", timeout=2)
+            return
+        self._remember()
+        first = self.snapshot.narrow[0]
+        if first.step >= 0:
+            self.go_to_step(first.step)
+        self.reveal(first.site, self._step)
+
     def action_extreme(self, order: str) -> None:
         """Go to the layer that is first in an order: "largest" or "changed"."""
         layers = [layer for layer in self.snapshot.layers.values() if layer.module and layer.module.site.stepped]

@@ -29,7 +29,7 @@ KEYS: Final = (
         "slash", "filter", "Filter", id="layer.filter", tooltip="Show layers that hold some words", key_display="/"
     ),
     Binding("n", "fault(1)", "Next fault", id="fault.next", tooltip="Next place that is not finite", group=_FAULT),
-    Binding("N", "fault(-1)", "Last fault", id="fault.previous", tooltip="The fault before", group=_FAULT),
+    Binding("N", "fault(-1)", "Fault before", id="fault.previous", tooltip="The fault before", group=_FAULT),
     hidden(
         "shift+left",
         "widen(-4)",

@@ -52,6 +52,7 @@ class ListScreen(JumpScreen):
     @on(Input.Submitted, "#filter")
     def _filter_submitted(self, event: Input.Submitted) -> None:
         event.stop()
+        event.input.can_focus = False  # else tab leads into it, and the next letter replaces the words
         self.query_one(LayerTree).focus()
 
     def action_filter(self) -> None:
@@ -62,7 +63,7 @@ class ListScreen(JumpScreen):
         else:
             self.remove_class("-flip")
         field = self.query_one("#filter", Input)
-        field.display = True
+        field.display = field.can_focus = True
         self.set_focus(field)
 
     def action_sort(self) -> None:
@@ -70,6 +71,8 @@ class ListScreen(JumpScreen):
         tree = self.query_one(LayerTree)
         order = ORDERS[(ORDERS.index(tree.arrangement.order) + 1) % len(ORDERS)]
         self._arrange(order=order)
+        if self.has_class("-narrow"):
+            self.add_class("-flip")
         if order != "called":
             self._remember()
             tree.choose_first()
@@ -81,8 +84,9 @@ class ListScreen(JumpScreen):
     def action_pin(self) -> None:
         """Pin the layer, or let go of it."""
         tree = self.query_one(LayerTree)
-        tree.pin()
-        if error := self.pins.write(tree.pins):
+        if not tree.pin():
+            self.notify("This group never fires by itself: pin a layer inside.", timeout=3)
+        elif error := self.pins.write(tree.pins):
             self.tell(error, title="Pins are not kept")
 
     def action_tree(self) -> None:

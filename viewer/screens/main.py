@@ -90,8 +90,10 @@ class MainScreen(ListScreen):
         await self.action_tab(message.tab)
 
     async def action_tab(self, tab: str) -> None:
-        """Show another view."""
+        """Show another view; where there is no room for both, in place of the layers."""
         if await self.open_page(tab):
+            if self.has_class("-narrow"):
+                self.remove_class("-flip")
             self.select(self._site, self._step)
             if self.focused is None:
                 self.query_one(LayerTree).focus()

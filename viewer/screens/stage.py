@@ -75,6 +75,11 @@ class StageScreen(FeedScreen):
         )
 
     @property
+    def holds_keys(self) -> bool:
+        """Whether the next key is for the view, which is about to take the focus with what is read for it."""
+        return self._waiting and any(getattr(page, "wants_keys", False) for page in self.query(f"#{self._view.id}"))
+
+    @property
     def request(self) -> Request:
         """What is to be read for what is on show."""
         return Request(self._site, self._step, self.snapshot.steps, self._wishes.get(self._view.id))

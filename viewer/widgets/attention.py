@@ -64,6 +64,11 @@ class AttentionPage(Vertical):
         return self._map.seen
 
     @property
+    def wants_keys(self) -> bool:
+        """Whether it takes the focus with what is read for it."""
+        return self._entered
+
+    @property
     def wish(self) -> Wish:
         """What is asked for; the screen may lag a key behind."""
         if self._wish is None:

@@ -67,5 +67,6 @@ def paint_offer(canvas: Canvas, offer: Offer, at: int, width: int, height: int) 
                 width,
             )
         )
+    choose = "arrows choose" if canvas.has_focus else "tab, then arrows choose"
     wide = " · L: the mean over all of them" if offer.below else ""
-    return [*lines, canvas.line(), canvas.line((f" w goes there · tab and arrows choose{wide}", "muted"))]
+    return [*lines, canvas.line(), canvas.line((f" {choose} · w goes there{wide}", "muted"))]

@@ -47,4 +47,4 @@ class TraceHeader(Canvas):
         assert self.scene is not None
         faults, narrow = len(self.scene.snapshot.faults), len(self.scene.snapshot.narrow)
         parts: list[Part] = [(f"  {FAULT_SIGN} {faults} non-finite", "fault")] if faults else []
-        return [*parts, (f"  {NARROW_SIGN} {narrow} near float16's end", "warning")] if narrow else parts
+        return [*parts, (f"  {NARROW_SIGN} {narrow} large for float16", "warning")] if narrow else parts

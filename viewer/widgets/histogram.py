@@ -110,7 +110,8 @@ def histogram_lines(canvas: Canvas, scene: Scene, histogram: Histogram | None, w
     room = max(columns - len(start) - len(end), 0)
     axis = canvas.line((f" {start}{middle:─^{room}}{end}", "muted"))
     lost = histogram.not_finite
-    return [title, *body, axis, *([canvas.line((f" and {lost} values that are not finite", "fault"))] if lost else [])]
+    bad = [canvas.line((f" and {lost} value{'s' if lost != 1 else ''} not finite", "fault"))] if lost else []
+    return [title, *body, axis, *bad]
 
 
 def _bounds(histograms: Sequence[Histogram], *, clipped: bool) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from textual import events
 from textual.binding import Binding
@@ -15,6 +16,9 @@ from ..scene import Scene
 from .canvas import Canvas, Part
 
 __all__ = ["KeyLine"]
+
+_HIDDEN: Final = "layer.tree"
+"""Id of the key that shows the layers, which a narrow terminal has no room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,11 @@ class KeyLine(Canvas):
         self.screen.bindings_updated_signal.subscribe(self, self._changed)
         self._changed(self.screen)
 
+    def on_resize(self) -> None:
+        """What is hidden changes with the room."""
+        self._changed(self.screen)
+        super().on_resize()
+
     def parts_of(self, scene: Scene) -> tuple[object, ...]:  # noqa: ARG002 - the keys come by a signal
         """Nothing of the scene."""
         return ()
@@ -75,11 +84,13 @@ class KeyLine(Canvas):
         return [entry for entry, end in zip(self._entries, total, strict=True) if end <= width - 12]
 
     def _changed(self, screen: Screen[object]) -> None:
-        shown = [active.binding for active in screen.active_bindings.values() if active.binding.show and active.enabled]
-        shown = [binding for binding in shown if not binding.system]
+        found = [active.binding for active in screen.active_bindings.values() if active.enabled]
+        shown = [binding for binding in found if binding.show and not binding.system]
+        if screen.has_class("-narrow"):  # what is hidden there must be named first
+            shown = [*(binding for binding in found if binding.id == _HIDDEN), *shown]
         entries = []
-        for group, found in itertools.groupby(shown, key=lambda binding: binding.group or binding.id or binding.key):
-            bindings = list({binding.id: binding for binding in found}.values())  # one may have several keys
+        for group, grouped in itertools.groupby(shown, key=lambda binding: binding.group or binding.id or binding.key):
+            bindings = list({binding.id: binding for binding in grouped}.values())  # one may have several keys
             title = group.description if isinstance(group, Binding.Group) else bindings[0].description
             keys = " ".join(self.app.get_key_display(binding) for binding in bindings)
             entries.append(_Entry(keys, title, bindings[-1].key))

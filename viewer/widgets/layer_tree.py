@@ -28,6 +28,8 @@ __all__ = ["LayerTree"]
 
 _SPARK = 8
 _VALUE = 6
+_OWN = 6
+"""Characters of its own that a name keeps at least, when it is cut in the middle."""
 
 
 class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
@@ -86,8 +88,7 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         """Put the cursor on a layer, unfolding what it lies in, and with `unfold` itself; nothing is posted."""
         assert self.scene is not None
         self._chosen = name
-        parts = name.split(".")
-        above = {".".join(parts[:length]) for length in range(1, len(parts) + unfold)}
+        above = _above(name) | ({name} if unfold else set())
         if not above <= self._unfolded or not self._rows:
             self._unfolded |= above
             self._fill()
@@ -109,13 +110,17 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         if self.scene.snapshot is not self._filled_from or sorted_by != self._sorted_by:
             self._sorted_by = sorted_by
             self._fill()
+            self._show_cursor()
 
     def watch_arrangement(self) -> None:
-        """List what is asked for, and choose the first of it."""
+        """List what is asked for; where the chosen layer is not of it, choose the first."""
+        if not self.arrangement.is_list and self.lists(self._chosen):
+            self._unfolded |= _above(self._chosen)
         self._fill()
         self.scroll_to(y=0, animate=False)
         if self._rows and self._index() is None:
             self._move_to(0)
+        self._show_cursor()
 
     def choose_first(self) -> None:
         """Go to the top of the list."""
@@ -213,8 +218,8 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         left: list[Part] = [f"{'  ' * row.depth}{sign} ", label if layer.module else (label, "muted")]
         spark, value = self._series(layer)
         if not math.isnan(row.score):
-            value = f"Δ{row.score:.2g}" if self.arrangement.order == "changed" else number(row.score)
-        fault = fault_text(layer.fault)
+            value = f"Δ{row.score:.2g}" if self.arrangement.order == "changed" else _compact(row.score)
+        fault = f"{NARROW_SIGN if layer.narrow and layer.fault is not None else ''}{fault_text(layer.fault)}"
         right: list[Part] = [(sign, "fault" if sign == FAULT_SIGN else "muted") for sign in f"{spark:<{_SPARK}}"]
         if layer.narrow and not fault:
             right += [(NARROW_SIGN, "warning"), (f"{value:>{_VALUE}}", "muted")]
@@ -231,7 +236,7 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         snapshot, site = self.scene.snapshot, layer.module.site
         values = snapshot.series(site, self.scene.look.statistic)
         finite = values[np.isfinite(values)]
-        value = number(float(finite[-1])) if finite.size else "–"
+        value = _compact(float(finite[-1])) if finite.size else "–"
         spark = sparkline(values, snapshot.faulty(site), _SPARK) if site.stepped else ""
         return spark, value
 
@@ -255,10 +260,14 @@ class LayerTree(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
             return name in self._places
         return not self.arrangement.faults or layer.fault is not None
 
-    def pin(self) -> None:
-        """Pin the chosen layer, or let go of it."""
+    def pin(self) -> bool:
+        """Pin the chosen layer, or let go of it; false where it is a group that never fired, which no list holds."""
+        index = self._index()
+        if index is None or self._rows[index].layer.module is None:
+            return False
         self.pins ^= {self._chosen}
         self._fill()
+        return True
 
     def _measure(self) -> None:
         self.virtual_size = Size(self.size.width, len(self._rows))
@@ -284,12 +293,27 @@ def _plain(parts: list[Part]) -> list[Part]:
     return [part if isinstance(part, str) else part[0] for part in parts]
 
 
+def _compact(value: float) -> str:
+    """A number in at most six characters, where a digit less makes it fit; no number takes more than seven."""
+    text = number(value)
+    return text if len(text) <= _VALUE else f"{value:.0e}"
+
+
+def _above(name: str) -> set[str]:
+    """Names of the layers that one lies in."""
+    parts = name.split(".")
+    return {".".join(parts[:length]) for length in range(1, len(parts))}
+
+
 def _short(name: str, width: int) -> str:
-    """A full name in what room there is: of what lies above first letters, then its end, which tells it from others."""
+    """A full name in what room there is: of what lies above first letters, of itself both ends; then its end alone."""
     *above, own = name.split(".")
     for at in range(len(above)):
         if len(".".join((*above, own))) <= width:
             break
         above[at] = above[at][:1]
     short = ".".join((*above, own))
+    room = len(own) - (len(short) - width)
+    if len(short) > width and room > _OWN:
+        short = ".".join((*above, f"{own[: room - 4]}…{own[-3:]}"))
     return short if len(short) <= width else f"…{short[len(short) - max(width - 1, 0) :]}"

@@ -24,7 +24,7 @@ __all__ = ["Overview"]
 
 _LABEL = 9
 """Columns of a chart's scale."""
-_WIDE = 46
+_WIDE = 49
 """Columns that three numbers side by side need."""
 
 
@@ -54,6 +54,7 @@ class Overview(Canvas):
         kept = "tensor stored" if site.array else "statistics only"
         histogram = _histogram(scene) if not scene.loading else None
         low, high = (histogram.percentile(q) for q in (1, 99)) if histogram else (math.nan, math.nan)
+        low, high = max(low, at["min"]), min(high, at["max"])  # a bin reaches beyond the values in it
         bad: list[Part] = []
         for name, column in (("NaN", "nans"), ("+Inf", "positive_infs"), ("−Inf", "negative_infs")):
             count = at[column]
@@ -71,7 +72,8 @@ class Overview(Canvas):
         headroom = histogram.headroom("float16") if histogram else math.nan
         if math.isfinite(headroom) and headroom < 3:
             limit = number(DTYPE_LIMITS["float16"][0])
-            lines.append(self.line((f" float16 ends at {limit}: 2^{headroom:.1f} times the largest value", "fault")))
+            far = f"2^{headroom:.1f} times the largest value" if headroom > 0 else "the largest value is beyond"
+            lines.append(self.line((f" float16 ends at {limit}: {far}", "warning")))
         return lines
 
     def _cause(self, scene: Scene, site: SiteInfo) -> list[Strip]:

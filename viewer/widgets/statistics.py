@@ -49,6 +49,8 @@ class StatisticsView(Canvas):
             )
             for name in names
         ]
+        if len(names) < len(STATISTICS):
+            head.append((" …", "muted"))
         lines = [self.line(*head)]
         for step in self._steps(height):
             values = rows[step, [STATISTICS.index(name) for name in names]]

@@ -22,6 +22,8 @@ __all__ = ["TabBar"]
 
 _WIDE = 70
 """Columns that hold the tabs and how the view draws."""
+_LEAST = 8
+"""Columns in which it is worth while to say the latter."""
 
 
 class TabBar(Canvas):
@@ -44,11 +46,15 @@ class TabBar(Canvas):
         scene = self.scene
         assert scene is not None
         tabs: list[Part] = [" "]
+        taken = sum(len(label) for label, _ in _labels(scene, width)) + 4
+        how = scene.view.how(scene) if width >= _WIDE else ""
+        if len(how) > width - taken:
+            how = f"{how[: max(width - taken - 1, 0)]}…" if width - taken > _LEAST else ""
         for label, view in _labels(scene, width):
             tabs += [(label, "cursor" if view is scene.view else "muted")]
         return [
             self.spread(_layer(scene), [(when(scene), "accent"), " "], width),
-            self.spread(tabs, [(scene.view.how(scene), "muted"), " "] if width >= _WIDE else [], width),
+            self.spread(tabs, [(how, "muted"), " "] if how else [], width),
         ]
 
     def on_click(self, event: events.Click) -> None:
@@ -65,7 +71,7 @@ def _labels(scene: Scene, width: int) -> list[tuple[str, View]]:
     """What each tab says; titles are cut where not all of them have room."""
     views = list(scene.views.values())
     room = max((width - 2) // max(len(views), 1) - 4, 4)
-    whole = sum(len(view.title) + 5 for view in views) <= width
+    whole = sum(len(view.title) + 4 for view in views) + 2 <= width
     return [(f" {view.key} {printable(view.title if whole else view.title[:room])} ", view) for view in views]
 
 

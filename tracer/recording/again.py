@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+import torch
 from torch import Tensor
 
 from ..layout import HAS_STATISTICS, HAS_TENSOR
@@ -46,6 +47,9 @@ def output_taker(
         known, key = port.known.get(port.calls), id(tensor)
         if (
             known is None
+            or not tensor.is_cpu
+            or tensor.layout is not torch.strided
+            or tensor.is_nested
             or tensor.dtype is not known.dtype
             or tensor.shape != known.shape
             or tensor.stride() != known.stride
@@ -54,16 +58,20 @@ def output_taker(
             or ((before := seen.get(key)) is not None and before.tensor() is tensor)
         ):
             return False
+        try:
+            address = tensor.data_ptr()
+        except RuntimeError:  # made by a transformation of torch.func
+            return False
         step, array, row, table = clock.last_step, "", known.row, port.table
         rows = table.rows
         place, dense = rows.places[row], known.dense
         if keep and wants(step):
             array = known.array
-            if not array or not add_again(tensor, known, step=step, place=place):
+            if not array or not add_again(tensor, address, known, step=step, place=place):
                 return False
             rows.marks[row] = HAS_TENSOR
         else:
-            dense.measure(tensor.data_ptr(), dense.kind, dense.count, place.row_address, place.histogram_address)
+            dense.measure(address, dense.kind, dense.count, place.row_address, place.histogram_address)
             rows.marks[row] = HAS_STATISTICS
         seen[key] = Seen(tensor, tensor._version, table, row, array)
         if not port.calls:

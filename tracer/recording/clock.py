@@ -68,7 +68,10 @@ class Clock:
 
     def plan(self, steps: int) -> None:
         """A run of `steps` more steps begins."""
-        self.planned = steps + (0 if self.log is None else self.log.step + 1)
+        if self._driven and self.log is not None:  # the user has begun the first of them, and numbers them
+            self.planned = max(steps, self.log.step + 1)
+        else:
+            self.planned = steps + (0 if self.log is None else self.log.step + 1)
         self._over = False
 
     def run_ended(self) -> None:

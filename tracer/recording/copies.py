@@ -70,13 +70,13 @@ class Copies:
         dense = dense_kernel(buffer.tensor) if place is not None and buffer.tensor.is_contiguous() else None
         self._wait(_Copy(array, step, buffer, dtype, place, dense, arrived))
 
-    def add_again(self, tensor: Tensor, known: Known, *, step: int | None, place: Place) -> bool:
-        """`add` a tensor that is as it was in the step before; false where there is no memory for it now."""
+    def add_again(self, tensor: Tensor, address: int, known: Known, *, step: int | None, place: Place) -> bool:
+        """`add` a tensor at an address that is as it was in the step before; false where there is no memory now."""
         buffer = self._writer.pool.take(known.buffers, known.nbytes, wait=False)
         if buffer is None:
             return False
         if known.nbytes <= SMALL:
-            ctypes.memmove(buffer.address, tensor.data_ptr(), known.nbytes)  # keeps the interpreter's lock
+            ctypes.memmove(buffer.address, address, known.nbytes)  # keeps the interpreter's lock
         else:
             copy_to_host(tensor, buffer.tensor)
         self._wait(_Copy(known.array, step, buffer, known.stored_dtype, place, known.dense, None))

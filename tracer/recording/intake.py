@@ -41,7 +41,8 @@ class Intake:
         clock: Knows the step.
         copies: Takes what is kept.
         wait: Wait for the writer while its budget is spent; else only the statistics are kept then.
-        on_array: Called with a site that is about to get its first tensor, and that tensor's stored dtype.
+        on_array: Called with a site that is about to get its first tensor of its own, that tensor's stored dtype, and
+            the other site's array that its tensors were read from until now, or "".
         on_gap: Called with a site, a step and a reason when something cannot be recorded.
     """
 
@@ -52,7 +53,7 @@ class Intake:
         copies: Copies,
         *,
         wait: bool,
-        on_array: Callable[[SiteInfo, str], None],
+        on_array: Callable[[SiteInfo, str, str], None],
         on_gap: Callable[[str, int | None, str], None],
     ) -> None:
         self.sites = Sites(clock)
@@ -64,6 +65,7 @@ class Intake:
         self.copies = copies
         self._wait = wait
         self._on_array = on_array
+        self._dtypes: dict[str, str] = {}
         self._on_gap = on_gap
         self.seen: dict[int, Seen] = {}
         self._wanted: tuple[int | None, bool] = (None, True)
@@ -124,9 +126,10 @@ class Intake:
             return
         row = place.rows[call]
         site, own = place.table.sites[row], place.arrays[call]
-        own = own if site.array == own and site.shape == tensor.shape else ""
+        stored = self._stored_dtype(tensor)
+        own = own if site.array == own and site.shape == tensor.shape and self._dtypes[own] == stored else ""
         like = tensor.dtype, tensor.shape, tensor.stride(), tensor.nbytes
-        place.known[call] = Known(row, *like, dense, own, self._stored_dtype(tensor), kind_of(tensor))
+        place.known[call] = Known(row, *like, dense, own, stored, kind_of(tensor))
 
     def wants(self, step: int | None) -> bool:
         """Whether tensors of a step are to be kept."""
@@ -165,16 +168,19 @@ class Intake:
         if tensor.shape != site.shape:
             self._on_gap(site.key, step, f"shape {tuple(tensor.shape)} differs from the first, {site.shape}")
             return False
+        dtype = self._stored_dtype(tensor)
+        first = self._dtypes.get(site.array, dtype)  # its own array, or that of the module whose tensors it shares
+        if dtype != first:
+            self._on_gap(site.key, step, f"{tensor.dtype} does not fit in with the first, stored as {first}")
+            return False
         buffer = self.copies.buffer(kind_of(tensor), tensor.nbytes, wait=self._wait)
         if buffer is None:
             self.shed += 1
             return False
-        dtype = self._stored_dtype(tensor)
         if site.array != own:
-            if site.array:
-                self._on_gap(site.key, step, f"up to here its tensors are those of {site.array}")
-            site = replace(site, array=own)
-            self._on_array(site, dtype)
+            before, site = site.array, replace(site, array=own)
+            self._dtypes[own] = dtype
+            self._on_array(site, dtype, before)
             table.replace(site)
         self.copies.add(tensor, buffer, array=own, step=step, dtype=dtype, place=unmeasured)
         return True

@@ -192,7 +192,7 @@ class Recorder:
         fill = self._intake.results.fetch()
         self._writer.submit(lambda _: fill())
 
-    def _add_array(self, site: SiteInfo, dtype: str) -> None:
+    def _add_array(self, site: SiteInfo, dtype: str, before: str) -> None:
         attributes: dict[str, Any] = {"torch_dtype": site.torch_dtype, "module_class": site.module_class}
         attributes |= {"call": site.call, "branch": site.branch}
         if dtype == "float16":
@@ -203,6 +203,9 @@ class Recorder:
         steps, codec = self._capacity if site.stepped else None, self._codec
         spec = tensor_spec(site.array, dtype, site.shape, site.dims, steps=steps, codec=codec, attributes=attributes)
         self._writer.submit(lambda store: store.add_array(spec))
+        if before:  # until now its tensors were those of another module
+            self._copies.send()
+            self._writer.submit(lambda store: store.copy_chunks(before, spec.path))
 
     def _reserve_steps(self, steps: int) -> None:
         """Make room for `steps` steps in every array of the loop."""

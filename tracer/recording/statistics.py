@@ -39,6 +39,7 @@ _REAL = frozenset(
     for dtype in vars(torch).values()
     if isinstance(dtype, torch.dtype) and not dtype.is_complex and not str(dtype).startswith("torch.q")
 )
+_is_transformed = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", lambda _: False)
 _PLAIN = (Tensor, torch.nn.Parameter)
 _SMALL = 1 << 16
 """Up to here, some 50 microseconds, it costs less to keep the interpreter's lock than to ask for it again."""
@@ -86,9 +87,12 @@ class Place:
 def can_summarise(tensor: Tensor) -> bool:
     """Whether the tensor has numbers in memory: sparse, nested, quantised, complex and meta tensors do not count.
 
-    Nor do tensors that are made of others, as those of torchao and of tensor parallelism are.
+    Nor do tensors that are made of others, as those of torchao and of tensor parallelism are, nor those that stand for
+    many within a transformation of `torch.func`.
     """
     if type(tensor) not in _PLAIN and is_traceable_wrapper_subclass(tensor):
+        return False
+    if _is_transformed(tensor):
         return False
     return tensor.dtype in _REAL and tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
 

@@ -85,10 +85,12 @@ class Target:
         """Hold the modules for one tracer: each would otherwise record what the other's hooks do to the run.
 
         Raises:
-            TracerStateError: Another tracer holds one of them.
+            TracerStateError: Another tracer holds one of them, or writes to the same place.
         """
         modules = self.modules()
         with _LOCK:
+            if any(_is_same(trace, other) for other in set(_HOLDERS.values())):
+                raise TracerStateError(f"another tracer is writing to {trace}; choose another path, or end it first")
             for name, module in modules.items():
                 if other := _HOLDERS.get(id(module)):
                     raise TracerStateError(
@@ -120,6 +122,12 @@ def timestep_parameter(module: nn.Module) -> str | None:
     """Name under which a denoiser's forward takes the timestep, or None when it takes none."""
     parameters = inspect.signature(type(module).forward).parameters
     return next((name for name in _TIMESTEP_PARAMETERS if name in parameters), None)
+
+
+def _is_same(trace: Path | str, other: Path | str) -> bool:
+    if isinstance(trace, Path) and isinstance(other, Path):
+        return trace.resolve() == other.resolve()
+    return trace == other
 
 
 def _is_scheduler(part: object) -> bool:

@@ -51,6 +51,15 @@ class LibraryWriter(StoreWriter):
         index = (*index, *(0,) * (len(spec.shape) - len(index)))
         self._put(f"{path}/{chunk_name(index)}", encode(spec, chunk))
 
+    def copy_chunks(self, source: str, target: str) -> None:
+        """Write what an array of the loop holds so far to another one of the same chunks."""
+        spec = self.spec(source)
+        for step in range(spec.shape[0]):
+            name = chunk_name((step, *(0,) * (len(spec.shape) - 1)))
+            data = self._waiting.get(f"{source}/{name}") or self._store.get(f"{source}/{name}")
+            if data is not None:
+                self._put(f"{target}/{name}", data)
+
     def poke(self, path: str, position: int, value: float) -> None:
         """Set one element of a raw one-dimensional array, after everything before it has arrived."""
         spec = self.spec(path)
@@ -64,8 +73,9 @@ class LibraryWriter(StoreWriter):
     def release_reserve(self) -> None:
         """Nothing is kept back here."""
 
-    def _create(self) -> None:
+    def _begin(self) -> None:
         """Stores need no folders."""
+        self.publish()
 
     def _put(self, key: str, data: bytes | memoryview) -> None:
         data = bytes(data)  # what is in a reused buffer must not wait there

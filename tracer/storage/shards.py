@@ -84,6 +84,13 @@ class Shard:
         if durable:
             os.fsync(descriptor)
 
+    def chunks(self) -> Iterator[tuple[int, bytes]]:
+        """Slot and contents of every chunk."""
+        self.open()
+        descriptor = int(self.state[FILE])
+        for slot, offset, length in written_chunks(descriptor, self.file.name, self._slots, range(self._slots)):
+            yield slot, os.pread(descriptor, length, offset)
+
     def close(self) -> None:
         """Close the file; all of it is written."""
         self.is_open = False

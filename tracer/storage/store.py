@@ -11,6 +11,7 @@ import functools
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,8 +56,7 @@ class StoreWriter:
         self._scratch = np.empty(0, np.uint8)
         self._pace = Pace()
         self._published: dict[str, dict[str, Any]] = {}
-        self._create()
-        self.publish()
+        self._begin()
 
     def __contains__(self, path: str) -> bool:
         return path in self._arrays
@@ -145,6 +145,17 @@ class StoreWriter:
             for shard in shards:
                 self._close_or_keep(shard)
 
+    def copy_chunks(self, source: str, target: str) -> None:
+        """Append what an array of the loop holds so far to another one of the same chunks, byte by byte."""
+        steps = self._arrays[source].chunks_per_shard[0]
+        for (path, place), shard in list(self._shards.items()):
+            if path == source:
+                for slot, data in shard.chunks():
+                    other, at = self._shard(target, self._arrays[target], (place[0] * steps + slot,))
+                    other.append(at, data, durable=self._durable)
+                    self._close_or_keep(other)
+                self._close_or_keep(shard)
+
     def close(self) -> None:
         """Close the files that are kept open; everything is written already."""
         for shard in self._open:
@@ -182,9 +193,15 @@ class StoreWriter:
         if gone:
             raise FileNotFoundError(f"{gone[0]} was deleted while the trace was written")
 
-    def _create(self) -> None:
+    def _begin(self) -> None:
+        """Make the folder and the first metadata; where that fails, leave nothing that would be in the way later."""
         self.path.mkdir(parents=True)
-        (self.path / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
+        try:
+            (self.path / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
+            self.publish()
+        except OSError:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def _put(self, key: str, data: bytes | memoryview) -> None:
         """Write or replace a whole file."""

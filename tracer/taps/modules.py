@@ -30,17 +30,20 @@ class ModulesTap:
             for name, module in target.modules().items():
                 keep = emit.selection.capture.outputs and name in emit.selection.modules
                 if _calls_nothing(module) and name not in inputs:
-                    undo.callback(module.register_forward_hook(hooks.of_leaf(name, keep=keep), always_call=True).remove)
+                    undo.callback(
+                        module.register_forward_hook(hooks.of_leaf(name, module, keep=keep), always_call=True).remove
+                    )
                     continue
-                before = hooks.before(name, inputs=name in inputs)
+                before = hooks.before(name, module, inputs=name in inputs)
                 undo.callback(module.register_forward_pre_hook(before, with_kwargs=name in inputs).remove)
-                undo.callback(module.register_forward_hook(hooks.after(name, keep=keep)).remove)
+                undo.callback(module.register_forward_hook(hooks.after(name, module, keep=keep)).remove)
             return undo.pop_all().close
 
 
 class _Hooks:
     """Makes the hooks. They run for every module of every step, so each has all it needs, and guards itself.
 
+    A copy of a module takes its hooks along; called for another module than their own they do nothing.
     Sources are numbered in the order in which modules are first called.
     """
 
@@ -48,11 +51,11 @@ class _Hooks:
         self._emit = emit
         self._sources: dict[str, Source] = {}
 
-    def before(self, name: str, *, inputs: bool) -> Callable[..., None]:
+    def before(self, name: str, module: nn.Module, *, inputs: bool) -> Callable[..., None]:
         """Push a module on the stack, and record what goes into it if `inputs`."""
         push, sources, emit = self._emit.stack.push, self._sources, self._emit
 
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
             push(name)
             if name not in sources:
                 self._add(name, module)
@@ -63,13 +66,13 @@ class _Hooks:
 
         return before
 
-    def after(self, name: str, *, keep: bool) -> Callable[..., None]:
+    def after(self, name: str, module: nn.Module, *, keep: bool) -> Callable[..., None]:
         """Pop a module off the stack and record what comes out of it."""
         pop, take, emit = self._emit.stack.pop, None, self._emit
 
-        def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        def after(called: nn.Module, _: tuple[Any, ...], output: Any) -> None:
             nonlocal take
-            if emit.failed:
+            if emit.failed or called is not module:
                 return
             try:
                 pop(name)
@@ -83,13 +86,13 @@ class _Hooks:
 
         return _guarded(after)
 
-    def of_leaf(self, name: str, *, keep: bool) -> Callable[..., None]:
+    def of_leaf(self, name: str, module: nn.Module, *, keep: bool) -> Callable[..., None]:
         """Record what comes out of a module that calls no other; one that raises is left on the stack."""
         push, take, emit = self._emit.stack.push, None, self._emit
 
-        def after(module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+        def after(called: nn.Module, _: tuple[Any, ...], output: Any) -> None:
             nonlocal take
-            if emit.failed:
+            if emit.failed or called is not module:
                 return
             try:
                 if type(output) is Tensor and take is not None:
@@ -138,13 +141,20 @@ def tensors_in(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str
         return
     if depth >= _DEEPEST:
         return
-    if isinstance(value, Mapping):
-        items = [(str(key), entry) for key, entry in value.items()]
-    elif isinstance(value, list | tuple):
-        items = [(str(index), entry) for index, entry in enumerate(value)]
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        items = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-    else:
+    try:
+        items = _entries(value)
+    except Exception:  # noqa: BLE001 — whatever a model returns may refuse to be looked at; it holds no tensor for us then
         return
     for key, entry in items:
         yield from tensors_in(entry, f"{path}_{key}" if path else key, depth + 1)
+
+
+def _entries(value: Any) -> list[tuple[str, Any]]:
+    """What lies in an output, by name; nothing where it is no container."""
+    if isinstance(value, Mapping):
+        return [(str(key), entry) for key, entry in value.items()]
+    if isinstance(value, list | tuple):
+        return [(str(index), entry) for index, entry in enumerate(value)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
+    return []

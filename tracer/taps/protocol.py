@@ -133,12 +133,17 @@ class Emit:
         """Set attributes of the trace, or of one of its groups; values must be JSON."""
         self._recorder.describe(attributes, group=group)
 
-    def guard(self, function: Callable[..., Any]) -> Callable[..., None]:
-        """Make a callback harmless: its result is dropped, its first error silences the tap and is reported."""
+    def guard(self, function: Callable[..., Any], *, only: nn.Module | None = None) -> Callable[..., None]:
+        """Make a callback harmless: its result is dropped, its first error silences the tap and is reported.
+
+        Args:
+            function: The callback.
+            only: Of a hook: the module it is for. A copy of that module, which takes the hook along, does not count.
+        """
 
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            if self.failed:
+            if self.failed or (only is not None and args[0] is not only):
                 return
             try:
                 function(*args, **kwargs)
@@ -158,17 +163,19 @@ def shield(modules: Mapping[str, nn.Module], emit: Emit, attach: Callable[[], Un
 
     What a failed attach leaves in the modules is removed.
     """
-    registries = [hooks for module in modules.values() for hooks in (module._forward_pre_hooks, module._forward_hooks)]
-    before = [set(hooks) for hooks in registries]
+    registries = [
+        (hooks, module) for module in modules.values() for hooks in (module._forward_pre_hooks, module._forward_hooks)
+    ]
+    before = [set(hooks) for hooks, _ in registries]
     try:
         undo = attach()
     except Exception:
-        for hooks, known in zip(registries, before, strict=True):
+        for (hooks, _), known in zip(registries, before, strict=True):
             for key in hooks.keys() - known:
                 del hooks[key]
         raise
-    for hooks, known in zip(registries, before, strict=True):
+    for (hooks, module), known in zip(registries, before, strict=True):
         for key in hooks.keys() - known:
             if not getattr(hooks[key], "is_guarded", False):  # a tap that guards its hooks itself saves a call
-                hooks[key] = emit.guard(hooks[key])
+                hooks[key] = emit.guard(hooks[key], only=module)
     return undo

@@ -433,3 +433,16 @@ def test_a_durable_store_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.
         writer.append("x/y", (0,), np.zeros((1, 2), np.float32))
         assert not durable or {str(root / "x/y/c.0.0"), str(root / "x/y"), str(root / "x"), str(root)} <= set(synced)
         assert bool(synced) is durable
+
+
+def test_a_trace_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
+    """Where the first words do not fit on the disk, no folder is left that would be in the way of the next try."""
+
+    class Full(StoreWriter):
+        def publish(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        Full(tmp_path / "deep" / "t.zarr", {})
+    assert not (tmp_path / "deep" / "t.zarr").exists()
+    StoreWriter(tmp_path / "deep" / "t.zarr", {}).close()

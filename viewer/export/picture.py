@@ -88,6 +88,8 @@ def _pixels(sheet: Sheet, colours: str) -> NDArray[np.uint8]:
     found = np.empty((down * (height + _LABEL) - _GAP, sheet.across * (width + _GAP) - _GAP, 3), np.uint8)
     found[:] = _PAPER
     for at, tile in enumerate(sheet.tiles):
+        if not tile.values.size:
+            continue  # there is no such head
         y, x = at // sheet.across * (height + _LABEL) + _LABEL - _GAP, at % sheet.across * (width + _GAP)
         found[y : y + height, x : x + width] = _coloured(tile, sheet, colours, (height, width))
     return found
@@ -103,11 +105,16 @@ def _coloured(tile: Tile, sheet: Sheet, colours: str, size: tuple[int, int]) -> 
 
 
 def _labels(draw: ImageDraw.ImageDraw, sheet: Sheet, *, top: int, left: int) -> None:
-    if len(sheet.tiles) > 1:
-        height, width = _size(sheet)
-        for at, tile in enumerate(sheet.tiles):
-            y, x = top + at // sheet.across * (height + _LABEL), left + at % sheet.across * (width + _GAP)
-            draw.text((x, y), _cut(tile.label, size=12, room=width), font=_font(12), fill=_FAINT)
+    """Above each of several maps, or above each line of them."""
+    height, width = _size(sheet)
+    for at, text in enumerate(sheet.lines):
+        room = sheet.across * (width + _GAP)
+        draw.text((left, top + at * (height + _LABEL)), _cut(text, size=12, room=room), font=_font(12), fill=_FAINT)
+    if sheet.lines or len(sheet.tiles) == 1:
+        return
+    for at, tile in enumerate(sheet.tiles):
+        y, x = top + at // sheet.across * (height + _LABEL), left + at % sheet.across * (width + _GAP)
+        draw.text((x, y), _cut(tile.label, size=12, room=width), font=_font(12), fill=_FAINT)
 
 
 def _title(selection: Selection) -> str:

@@ -41,6 +41,8 @@ class Sheet:
     """In place of the colour bar, where the maps have no range in common or are colours."""
     header: tuple[str, ...] = ()
     """Names of the columns, where they have any."""
+    lines: tuple[str, ...] = ()
+    """Labels of whole lines of maps, in place of those of each."""
     unit: Callable[[float], str] = number
     """How the ends of the colour bar are written."""
     below: NDArray[np.uint8] | None = None

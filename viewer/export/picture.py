@@ -48,10 +48,13 @@ def sheet_picture(selection: Selection, sheet: Sheet) -> Image.Image:
     bad = sum(int((~np.isfinite(tile.values)).sum()) for tile in sheet.tiles)
     colours = [] if sheet.tiles[0].values.ndim == 3 else [selection.look.colours]
     ranged = [*colours, "p1 to p99" if selection.look.clipped else "min to max"] if colours else []
-    lines = _wrapped(", ".join([sheet.caption, *ranged]), size=14, room=room - (130 if bad else 0))
+    over = [f"{sheet.opacity:.0%} over the picture"] if sheet.below is not None and sheet.opacity < 1 else []
+    lines = _wrapped(", ".join([sheet.caption, *ranged, *over]), size=14, room=room - (130 if bad else 0))
     canvas = Image.new("RGB", (room + 2 * _MARGIN, height + 2 * _MARGIN + 98 + _LINE * len(lines)), _PAPER)
     draw = ImageDraw.Draw(canvas)
-    _write(draw, _MARGIN - 4, _title(selection), size=20, colour=_INK, room=room)
+    title = _title(selection)
+    large = _font(20).getlength(printable(title)) <= room  # the end of a path tells most
+    _write(draw, _MARGIN - 4, title, size=20 if large else 14, colour=_INK, room=room)
     _write(draw, _MARGIN + 24, _when(selection), size=14, colour=_FAINT, room=room)
     top = _MARGIN + 52
     left = _MARGIN + (room - width) // 2

@@ -85,7 +85,7 @@ class AttentionPage(Vertical):
             return None
         seen = self.seen
         about = ", ".join(filter(None, (heads_text(seen), entry_text(seen)))) if seen is not None else ""
-        return attention_taken(scene, self.wish, about, unit=percent, opacity=self._map.opacity)
+        return attention_taken(scene, self.wish, about, unit=percent, opacity=self._map.map_opacity)
 
     def ask(self, **changes: Any) -> None:
         """Have something else read."""

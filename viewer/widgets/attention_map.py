@@ -87,7 +87,7 @@ class AttentionMap(Canvas, can_focus=True):
         return seen.tiles.rows[row], seen.tiles.columns[column]
 
     @property
-    def opacity(self) -> float:
+    def map_opacity(self) -> float:
         """Of the map over the picture, from 0 to 1."""
         return 1 if self.app.no_color else _OPACITIES[self._opacity] / 100
 
@@ -147,7 +147,7 @@ class AttentionMap(Canvas, can_focus=True):
             low=low,
             high=high,
             colours=scene.look.colours,
-            opacity=self.opacity,
+            opacity=self.map_opacity,
             shade=scene.look.shade,
         )
         grid = (plane.shape[0], plane.shape[1])
@@ -195,7 +195,7 @@ class AttentionMap(Canvas, can_focus=True):
             seen,
             self._tiles,
             (row, column),
-            opacity=self.opacity,
+            opacity=self.map_opacity,
         )
         where = f"{printable(seen.tiles.rows[row])}, head {head}" if len(seen.tiles.rows) > 1 else f"head {head}"
         plane = seen.tiles.maps[row][column]

@@ -7,10 +7,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .palette import FAULT, colour_map, luminance
-from .render import Cells, heat_map, picture, resample, scale
+from .palette import luminance
+from .render import Cells, coloured, heat_map, picture, resample, scale
 
-__all__ = ["fitted", "mark", "overlay"]
+__all__ = ["blended", "fitted", "mark", "overlay"]
 
 _DIM: Final = 0.6
 """How bright the greyed picture is: the colours are to be seen before it."""
@@ -52,15 +52,30 @@ def overlay(
         return heat_map(
             heat, rows=height // 2, columns=width, low=low, high=high, keep_aspect=False, shade=True, colours=colours
         )
-    level = scale(resample(heat, height, width), low, high)
-    known = np.isfinite(level)[..., None]
-    table = colour_map(colours)[(np.nan_to_num(level) * 255).round().astype(np.intp)].astype(np.float64)
-    if below is not None and opacity < 1:
-        grey = resample(luminance(below) * 255 * _DIM, height, width)[..., None]
-        share = np.clip(1 - (1 - opacity) * (1.4 - 1.1 * np.nan_to_num(level)), 0, 1)[..., None]
-        table = np.nan_to_num(grey) * (1 - share) + table * share
-    rgb = np.where(known, table, np.array(FAULT)).round().astype(np.uint8)
+    rgb = blended(heat, below, size=size, low=low, high=high, colours=colours, opacity=opacity)
     return picture(rgb, rows=height // 2, columns=width)
+
+
+def blended(
+    heat: NDArray[np.floating],
+    below: NDArray[np.uint8] | None,
+    *,
+    size: tuple[int, int],
+    low: float,
+    high: float,
+    colours: str,
+    opacity: float,
+) -> NDArray[np.uint8]:
+    """As `overlay`, in pixels: uint8 (height, width, 3)."""
+    height, width = size
+    level = scale(resample(heat, height, width), low, high)
+    pixels = coloured(level, colours)
+    if below is None or opacity >= 1:
+        return pixels
+    known = np.isfinite(level)[..., None]
+    grey = np.nan_to_num(resample(luminance(below) * 255 * _DIM, height, width)[..., None])
+    share = np.clip(1 - (1 - opacity) * (1.4 - 1.1 * np.nan_to_num(level)), 0, 1)[..., None]
+    return np.where(known, grey * (1 - share) + pixels * share, pixels).round().astype(np.uint8)
 
 
 def mark(cells: Cells, cell: tuple[int, int], grid: tuple[int, int], sign: str) -> None:

@@ -1,7 +1,7 @@
 """Draw the browser into a picture, without a terminal.
 
 python -m diffusion_xray.viewer.screenshot TRACE OUT.svg [--layer GLOB] [--step N] [--tab NAME] [--compare TRACE]
-    [--size 120x40] [--keys KEY ...]
+    [--size 120x40] [--theme NAME] [--keys KEY ...]
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from textual.app import App
 from textual.pilot import Pilot
+from textual.theme import BUILTIN_THEMES
 
 from diffusion_xray.tracer.errors import DxrayError
 from diffusion_xray.tracer.info import printable
@@ -25,9 +27,12 @@ from .compare.opening import open_comparison
 from .compare.screen import CompareScreen
 from .loader import Loader
 from .opening import find_opening
+from .settings import Settings
 from .views.registry import load_views
 
 __all__ = ["take_screenshot"]
+
+_PLAIN: Final = "textual-dark"
 
 
 def take_screenshot(
@@ -38,6 +43,7 @@ def take_screenshot(
     tab: str = "overview",
     compare: str | Path | None = None,
     size: tuple[int, int] = (120, 40),
+    theme: str = _PLAIN,
     keys: Sequence[str] = (),
 ) -> str:
     """The browser on `trace` as an SVG document.
@@ -49,18 +55,23 @@ def take_screenshot(
         tab: Likewise.
         compare: Another trace, to draw the comparison instead.
         size: Columns and rows.
+        theme: Name of a theme. Settings and environment of whoever draws choose none.
         keys: Keys to press before the picture is taken, by Textual's names.
 
     Raises:
-        DxrayError: There is no such trace, layer, step or view.
+        DxrayError: There is no such trace, layer, step, view or theme.
     """
+    if theme not in BUILTIN_THEMES:
+        raise DxrayError(f"no theme {theme!r}; there are {', '.join(sorted(BUILTIN_THEMES))}")
+    settings = Settings(theme=theme)
     if compare is not None:
         beside = open_comparison(open_trace(trace), open_trace(compare), layer=layer, step=step)
-        return asyncio.run(_draw(CompareApp(CompareScreen(beside), shade=False), size, keys))
+        return asyncio.run(_draw(CompareApp(CompareScreen(beside), shade=False, settings=settings), size, keys))
     loader, views = Loader(open_trace(trace)), load_views()
     snapshot = loader.snapshot()
     opening = find_opening(snapshot, layer=layer, step=step, tab=tab, tabs=views)
-    return asyncio.run(_draw(Browser(loader, opening, snapshot=snapshot, views=views, shade=False), size, keys))
+    browser = Browser(loader, opening, snapshot=snapshot, views=views, shade=False, settings=settings)
+    return asyncio.run(_draw(browser, size, keys))
 
 
 async def _draw(app: App[None], size: tuple[int, int], keys: Sequence[str]) -> str:
@@ -89,6 +100,7 @@ def _main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tab", metavar="NAME", default="overview")
     parser.add_argument("--compare", metavar="TRACE", help="draw the comparison with another trace")
     parser.add_argument("--size", metavar="COLUMNSxROWS", default="120x40", type=_size)
+    parser.add_argument("--theme", metavar="NAME", default=_PLAIN, help="its colours (%(default)s)")
     parser.add_argument("--keys", metavar="KEY", nargs="*", default=(), help="keys to press first, such as m or space")
     options = parser.parse_args(argv)
     try:
@@ -99,6 +111,7 @@ def _main(argv: Sequence[str] | None = None) -> int:
             tab=options.tab,
             compare=options.compare,
             size=options.size,
+            theme=options.theme,
             keys=options.keys,
         )
     except DxrayError as error:

@@ -88,6 +88,23 @@ def test_screenshot(traces: dict[str, Path], tmp_path: Path) -> None:
     assert "unet.mid_block" in text and "feature&#160;map" in text
 
 
+def test_theme_of_a_screenshot(
+    traces: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A picture has the theme that is asked for, whatever the settings of whoever draws it say."""
+    (tmp_path / "dxray").mkdir()
+    (tmp_path / "dxray" / "config.toml").write_text('theme = "textual-light"\n')
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    grounds = []
+    for theme in ([], ["--theme", "textual-dark"], ["--theme", "textual-light"]):
+        out = tmp_path / "picture.svg"
+        assert screenshot([str(traces["normal"]), str(out), "--layer", "unet.mid_block", *theme]) == 0
+        grounds.append('fill="#121212"' in out.read_text(encoding="utf-8"))
+    assert grounds == [True, True, False]
+    assert screenshot([str(traces["normal"]), str(out), "--theme", "none"]) == 2
+    assert "no theme 'none'; there are" in capsys.readouterr().err
+
+
 def test_screenshot_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The picture command tells errors as the command line does."""
     assert screenshot([str(tmp_path / "none.zarr"), str(tmp_path / "picture.svg")]) == 2

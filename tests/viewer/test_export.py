@@ -30,6 +30,7 @@ from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.export.files import write_new
 from diffusion_xray.viewer.export.formats import FORMATS, Format
 from diffusion_xray.viewer.export.selection import Selection
+from diffusion_xray.viewer.export.sheet import Taken
 from diffusion_xray.viewer.export.text import file_stem, full_path, quoted, snippet, view_command
 from diffusion_xray.viewer.loader import Loader
 from diffusion_xray.viewer.look import Look
@@ -170,7 +171,7 @@ def test_snippet_of_statistics(select: Select, tab: str, name: str) -> None:
 
 def test_snippet_of_a_view(select: Select, traces: dict[str, Path]) -> None:
     """A view that knows better gives its own lines, which find the open trace."""
-    names = run(snippet(select("normal", python="steps = len(trace)")))
+    names = run(snippet(select("normal", taken=Taken(python="steps = len(trace)"))))
     assert names["steps"] == 6
 
 

@@ -80,6 +80,23 @@ def test_exact_reads_back(dtype: str) -> None:
         assert np.array([printed == "True"] if dtype == "bool" else [printed]).astype(dtype)[0] == value
 
 
+@pytest.mark.parametrize("width", [100, 107, 120])
+async def test_values_stay_around_the_cursor(browser: Make, recorded: Callable[..., Path], width: int) -> None:
+    """Wherever the cursor goes, the column and the row under it are among those drawn."""
+    tensor = torch.zeros(1, 1, 50, 14)
+    tensor[0, 0, 3, 9] = 1
+    path = recorded(x=tensor)
+    async with browser(path, layer="records.x", tab="values").run_test(size=(width, 40)) as pilot:
+        await settle(pilot)
+        for key in ["x", "tab", *["right"] * 5, *["left"] * 13, *["right"] * 7, "G", "g"]:
+            await pilot.press(key)
+            await pilot.pause()
+            where, head, *rows = text(pilot, "#values").splitlines()
+            found = re.search(r"height (\d+) width (\d+)", where)
+            assert found is not None
+            assert found[2] in head.split() and found[1] in [row.split()[0] for row in rows if row.strip()], key
+
+
 async def test_values_walk_all_dimensions(browser: Make, recorded: Callable[..., Path]) -> None:
     """`,` `.` and `<` `>` walk what is not in the table, and go round at the end."""
     tensor = torch.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)

@@ -14,7 +14,8 @@ from diffusion_xray.tracer.info import SiteInfo
 
 from ..look import Look
 from ..model import Snapshot
-from ..planes import Plane, plane_of
+from ..planes import Plane, plane_of, value_range
+from .sheet import Sheet, Taken, Tile
 
 __all__ = ["Selection"]
 
@@ -27,8 +28,7 @@ def _nothing() -> None:
 class Selection:
     """A place in a trace and how it is looked at.
 
-    A view that shows more than a plane of the tensor (an attention map, a difference) says so through `plane`, `value`
-    and `python`.
+    A view that shows something else than a plane of the tensor (an attention map, a mosaic) says so through `taken`.
     """
 
     trace: str
@@ -40,12 +40,10 @@ class Selection:
     look: Look = field(default_factory=Look)
     read: Callable[[], NDArray[Any] | None] = _nothing
     """Reads the tensor; may take long and may raise."""
-    plane: Plane | None = None
-    """What the view shows as a picture, where that is no plane of the tensor."""
+    taken: Taken = field(default_factory=Taken)
+    """What the view shows, where that is no plane of the tensor."""
     value: str = ""
     """The value under the cursor, where the view has one."""
-    python: str = ""
-    """Code that makes what the view shows, where `snippet` does not know it; `trace` is the open trace."""
 
     @property
     def layer(self) -> str:
@@ -80,19 +78,34 @@ class Selection:
         return values
 
     def shown(self) -> Plane:
-        """The plane that the view shows.
+        """The plane of the tensor that `look` chooses.
 
         Raises:
             SiteNotFoundError: There is none; the message says why.
         """
-        if self.plane is not None:
-            return self.plane
         values = self.tensor()
         assert self.site is not None
         plane = plane_of(values, self.site, self.look)
         if not plane.values.size:
             raise SiteNotFoundError("this tensor holds no values")
         return plane
+
+    def sheet(self) -> Sheet:
+        """What the view shows as a picture.
+
+        Raises:
+            SiteNotFoundError: There is none; the message says why.
+        """
+        if self.taken.draw is not None:
+            return self.taken.draw(self)
+        plane = self.shown()
+        rows, columns = plane.values.shape
+        parts = [f"{rows}x{columns} {plane.caption}".replace("×", "x")]
+        if plane.channels > 1:
+            parts.append(f"channel {self.look.channel % plane.channels} of {plane.channels}")
+        if plane.batches > 1:
+            parts.append(f"batch {self.look.batch % plane.batches} of {plane.batches}")
+        return Sheet((Tile(plane.values, value_range(plane.values, self.look)),), ", ".join(parts))
 
     def number(self) -> str:
         """The value under the cursor, or the chosen statistic at the step; exact, "" where nothing was recorded."""

@@ -57,7 +57,7 @@ def _escaped(word: str) -> str:
 def snippet(selection: Selection) -> str:
     """Python that reads what the view shows from the trace."""
     lines = ["from diffusion_xray.tracer import open_trace", "", f"trace = open_trace({selection.trace!r})"]
-    return "\n".join([*lines, *(selection.python.splitlines() or _reading(selection))]) + "\n"
+    return "\n".join([*lines, *(selection.taken.python.splitlines() or _reading(selection))]) + "\n"
 
 
 def _reading(selection: Selection) -> list[str]:
@@ -100,5 +100,6 @@ def file_stem(selection: Selection) -> str:
     parts = [selection.snapshot.title.removesuffix(".zarr"), selection.layer]
     if selection.site is None or selection.site.stepped:
         parts.append(f"step{selection.step}")
+    parts.append(selection.taken.name)
     stem = "-".join(name for part in parts if (name := re.sub(r"[^A-Za-z0-9_.-]+", "_", part).strip("._-")))
     return stem[-_LONGEST:].lstrip("._-") or "trace"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from textual import on, work
 from textual.app import App, ComposeResult
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 from textual.widgets import Input, OptionList, Static
 from textual.worker import get_current_worker
 
@@ -41,6 +41,16 @@ class ExportMenu(Menu[None]):
         folder: Where files go, until the user types another.
     """
 
+    DEFAULT_CSS = """
+    ExportMenu #where {
+        height: 1;
+        margin: 0 0 1 1;
+
+        & > Static { width: auto; color: $foreground 60%; }
+        & > Input, & > Input:focus { width: 1fr; margin: 0 0 0 1; }
+    }
+    """
+
     def __init__(self, selection: Selection, *, folder: str = ".") -> None:
         super().__init__("Export", *_where(selection))
         self._selection = selection
@@ -51,7 +61,7 @@ class ExportMenu(Menu[None]):
         """A format each."""
         reasons = [form.why_not(self._selection) for form in FORMATS]
         return [
-            Choice(form.key, form.title, why or form.suffix, possible=not why)
+            Choice(form.key, form.title_of(self._selection), why or form.suffix, possible=not why)
             for form, why in zip(FORMATS, reasons, strict=True)
         ]
 
@@ -62,8 +72,10 @@ class ExportMenu(Menu[None]):
             if self.app.is_web:
                 yield Static("to the downloads of this web browser", classes="menu--note", markup=False)
             else:
-                yield Static(f"as {self._stem}.… in the folder (tab to change it)", classes="menu--note", markup=False)
-                yield Input(self._folder, id="folder", compact=True)
+                yield Static(f"as {self._stem}.…", classes="menu--note", markup=False)
+                with Horizontal(id="where"):
+                    yield Static("in the folder (tab to change it)", markup=False)
+                    yield Input(self._folder, id="folder", compact=True)
 
     @on(Input.Submitted, "#folder")
     def _folder_given(self, event: Input.Submitted) -> None:

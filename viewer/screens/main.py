@@ -11,6 +11,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import ContentSwitcher, Input, Static
 
 from ..export.selection import Selection
+from ..export.sheet import Taken, Takes
 from ..export.text import full_path
 from ..look import CHANGES
 from ..widgets.explanation import Explanation
@@ -169,7 +170,13 @@ class MainScreen(ListScreen):
             tab=self._view.id,
             look=self._look,
             read=lambda: trace.tensor(site, step) if site else None,
+            taken=self._taken(),
         )
+
+    def _taken(self) -> Taken:
+        page = self.page
+        shown = self.query_one("#pages", ContentSwitcher).visible_content is page
+        return (page.taken() if shown and isinstance(page, Takes) else None) or Taken()
 
     def action_help(self) -> None:
         """Show the keys that hold now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -15,7 +14,7 @@ from diffusion_xray.tracer.capture import matches
 
 from ..reader import Reader
 from .attention_picture import picture_below
-from .attention_seen import Seen, Tiles, cell_of, frame_of
+from .attention_seen import Seen, Tiles, asked_of, frame_of
 from .attention_source import Asked, Floats, Hurry, Kind, Source, alike, kinds_of, same_entry
 from .attention_wish import Wish
 from .protocol import Request
@@ -70,6 +69,8 @@ class Reading:
             entries=self._place.of,
             branch=self._attentions.branches(self._call)[self._entry],
             head=self._head,
+            step=self._step,
+            sources=(own,),
             names=own.queries.names,
             special=own.queries.special,
             keys=own.keys.names,
@@ -115,15 +116,6 @@ class Reading:
         joined: Floats = stack.max(axis=0) if self._wish.heads == "max" else stack.mean(axis=0, dtype=np.float32)
         return joined
 
-    def _asked(self, source: Source) -> Asked:
-        if self._kind == "words":
-            return "words", 0
-        part = source.columns if self._wish.reverse else source.rows
-        y, x = cell_of(self._wish.place, part.shape[-2:])
-        frame = frame_of(part.shape, self._wish.frame)
-        at = frame * math.prod(part.shape[-2:]) + y * part.shape[-1] + x
-        return ("to" if self._wish.reverse else "from"), at
-
     def _flat(self, stack: Floats) -> Floats:
         """Maps without frames."""
         return stack[:, :, frame_of(stack.shape[2:], self._wish.frame)] if stack.ndim == 5 else stack
@@ -141,7 +133,7 @@ class Reading:
 
     def _one(self, own: Source, seen: Seen) -> Seen:
         """The map of one layer."""
-        stack = self._stack(own, self._asked(own))
+        stack = self._stack(own, asked_of(own, self._wish))
         further = self._done < self._total
         seen = replace(seen, layers=(own.name,), further=further)
         if stack is None:  # other steps may be there
@@ -195,13 +187,16 @@ class Reading:
     def _several(self, own: Source, seen: Seen) -> Seen:
         """Maps of several layers: their mean, or one for every head of each."""
         sources = self._sources(own) if self._scope or self._wish.spread == "layers" else [own]
-        stacks = [self._stack(source, self._asked(source), every=bool(self._wish.spread)) for source in sources]
+        stacks = [
+            self._stack(source, asked_of(source, self._wish), every=bool(self._wish.spread)) for source in sources
+        ]
         further = self._done < self._total
         mass = _mean_mass(seen.names, sources, stacks) if self._kind == "words" else None
         chosen = self._chosen(seen.names, seen.special, mass) if mass is not None else ()
         names = [seen.names[at] for at in chosen]
         seen = replace(
             seen,
+            sources=tuple(sources),
             layers=tuple(source.name for source in sources),
             scope=self._scope or (f"{self._call.module.split('.', 1)[0]}.**" if len(sources) > 1 else ""),
             mass=mass,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 
 from diffusion_xray.tracer.attention.info import AttentionInfo
 
-from .attention_source import Floats, Kind
+from .attention_source import Asked, Floats, Kind, Source
 from .attention_wish import Wish
 
-__all__ = ["Offer", "Seen", "Tiles", "cell_of", "frame_of"]
+__all__ = ["Offer", "Seen", "Tiles", "asked_of", "cell_of", "frame_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +52,9 @@ class Seen:
     branch: str = ""
     head: int = 0
     """The number of the single head."""
+    step: int = 0
+    sources: tuple[Source, ...] = ()
+    """The calls that are shown, one a layer."""
     layers: tuple[str, ...] = ()
     scope: str = ""
     """The pattern that the layers match; "" for one layer."""
@@ -97,6 +101,17 @@ def cell_of(place: tuple[float, float], grid: Sequence[int]) -> tuple[int, int]:
     """The cell of a grid that holds a relative place."""
     y, x = (min(max(int(at * size), 0), size - 1) for at, size in zip(place, grid, strict=True))
     return y, x
+
+
+def asked_of(source: Source, wish: Wish) -> Asked:
+    """What a call is asked: for its words, or for the position under the cursor on its own grid."""
+    if source.kind != "places":
+        return "words", 0
+    part = source.columns if wish.reverse else source.rows
+    y, x = cell_of(wish.place, part.shape[-2:])
+    frame = frame_of(part.shape, wish.frame)
+    at = frame * math.prod(part.shape[-2:]) + y * part.shape[-1] + x
+    return ("to" if wish.reverse else "from"), at
 
 
 def frame_of(shape: Sequence[int], wanted: int | None) -> int:

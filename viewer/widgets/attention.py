@@ -10,12 +10,15 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 
+from ..export.sheet import Taken
 from ..scene import Scene
 from ..views.attention_seen import Offer, Seen
+from ..views.attention_taken import attention_taken
 from ..views.attention_wish import Wish
 from .attention_map import AttentionMap
 from .attention_steps import ShareOverSteps
-from .attention_words import WordList
+from .attention_title import entry_text, heads_text
+from .attention_words import WordList, percent
 from .layer_tree import LayerTree
 
 __all__ = ["AttentionPage"]
@@ -79,6 +82,15 @@ class AttentionPage(Vertical):
     @property
     def _map(self) -> AttentionMap:
         return self.query_one(AttentionMap)
+
+    def taken(self) -> Taken | None:
+        """The map, for whoever exports it; None where there is none to come."""
+        scene = self._map.scene
+        if scene is None:
+            return None
+        seen = self.seen
+        about = ", ".join(filter(None, (heads_text(seen), entry_text(seen)))) if seen is not None else ""
+        return attention_taken(scene, self.wish, about, unit=percent, opacity=self._map.map_opacity)
 
     def ask(self, **changes: Any) -> None:
         """Have something else read."""

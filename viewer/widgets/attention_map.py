@@ -86,6 +86,11 @@ class AttentionMap(Canvas, can_focus=True):
         row, column = self._tile_in(seen)
         return seen.tiles.rows[row], seen.tiles.columns[column]
 
+    @property
+    def map_opacity(self) -> float:
+        """Of the map over the picture, from 0 to 1."""
+        return 1 if self.app.no_color else _OPACITIES[self._opacity] / 100
+
     def next_opacity(self) -> None:
         """More or less of the picture below."""
         self._opacity = (self._opacity + 1) % len(_OPACITIES)
@@ -142,7 +147,7 @@ class AttentionMap(Canvas, can_focus=True):
             low=low,
             high=high,
             colours=scene.look.colours,
-            opacity=1 if self.app.no_color else _OPACITIES[self._opacity] / 100,
+            opacity=self.map_opacity,
             shade=scene.look.shade,
         )
         grid = (plane.shape[0], plane.shape[1])
@@ -190,7 +195,7 @@ class AttentionMap(Canvas, can_focus=True):
             seen,
             self._tiles,
             (row, column),
-            opacity=1 if self.app.no_color else _OPACITIES[self._opacity] / 100,
+            opacity=self.map_opacity,
         )
         where = f"{printable(seen.tiles.rows[row])}, head {head}" if len(seen.tiles.rows) > 1 else f"head {head}"
         plane = seen.tiles.maps[row][column]

@@ -15,11 +15,13 @@ from textual.strip import Strip
 from diffusion_xray.tracer.text import number
 
 from ..branches import batch_name
+from ..export.sheet import Taken
 from ..look import Look
 from ..planes import PROJECTIONS, Colours, Maps, maps_of, value_range
 from ..render import Cells, colour_bar, heat_map, picture
 from ..scene import Scene
 from ..views.image import ImageWish, Picture
+from ..views.image_taken import mosaic_taken, projection_taken
 from .canvas import Canvas, Part, beside, centred, to_strips
 
 __all__ = ["HeatmapView"]
@@ -47,13 +49,15 @@ class HeatmapView(Canvas, can_focus=True):
     _box: tuple[int, int, int, int] = (0, 0, 1, 1)
     """Where the picture was drawn: first line, first column, lines, columns."""
     _plane: NDArray[Any] | None = None
+    _tiles: tuple[int, int, int] | None = None
+    """Of a mosaic that was drawn: the first channel, how many, and how many in a line."""
 
     def paint(self, width: int, height: int) -> Sequence[Strip]:
         """The picture, a line on what it is, and the colour bar."""
         scene = self.scene
         assert scene is not None and scene.site is not None
         found = scene.found
-        self._plane = None
+        self._plane = self._tiles = None
         if not isinstance(found, Picture):
             return self.explain(f"? This tensor cannot be read: {scene.error}" if scene.error else "loading …")
         maps = maps_of(found.tensor, scene.site, scene.look.batch)
@@ -67,6 +71,15 @@ class HeatmapView(Canvas, can_focus=True):
         projected = found.projection is not None
         plane = found.projection if projected else maps.values[scene.look.channel % len(maps.values)]
         return self._one(scene, np.asarray(plane, dtype=np.float64), maps, width, rows)
+
+    def taken(self) -> Taken | None:
+        """The projection or the mosaic, for whoever exports it; None for one channel."""
+        scene = self.scene
+        if scene is None or not isinstance(scene.found, Picture):
+            return None
+        if scene.found.projection is not None:
+            return projection_taken(scene, _wish(scene).projection)
+        return mosaic_taken(scene, *self._tiles) if self._tiles is not None else None
 
     def action_walk(self, by: int) -> None:
         """Another channel, or in the mosaic another page of them."""
@@ -141,6 +154,7 @@ class HeatmapView(Canvas, can_focus=True):
         pages = -(-len(maps.values) // shown)
         first = look.channel % pages * shown
         part = np.asarray(maps.values[first : first + shown], dtype=np.float64)
+        self._tiles = (first, len(part), min(columns, len(part)))
         low, high = value_range(part, look)
         body: list[Strip] = []
         for start in range(0, len(part), columns):

@@ -84,7 +84,7 @@ class ValuesView(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         if not plane.size:
             return self.explain("This tensor holds no values: one of its dimensions is 0.")
         cell = _cell(plane)
-        top, left = round(self.scroll_offset.y), round(self.scroll_offset.x / cell)
+        top, left = round(self.scroll_offset.y), self._left(cell)
         row, column = self._at
         columns = range(left, min(left + max((width - _ROW) // cell, 1), plane.shape[1]))
         down, across = self._dims(plane)
@@ -132,8 +132,12 @@ class ValuesView(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         plane = self._plane()
         if plane is not None and event.y >= _HEAD and event.x >= _ROW:
             cell = _cell(plane)
-            across = round(self.scroll_offset.x / cell) + (event.x - _ROW) // cell
+            across = self._left(cell) + (event.x - _ROW) // cell
             self._go(event.y - _HEAD + round(self.scroll_offset.y), across)
+
+    def _left(self, cell: int) -> int:
+        """The first column drawn: one cut off at the left is left out, so that the last one in sight is whole."""
+        return math.ceil(self.scroll_offset.x / cell)
 
     def _go(self, row: int, column: int) -> None:
         plane = self._plane()

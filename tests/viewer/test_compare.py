@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from textual.pilot import Pilot
 
-from diffusion_xray.tracer import open_trace
+from diffusion_xray.tracer import Capture, open_trace
 from diffusion_xray.tracer.cli import main
 from diffusion_xray.tracer.comparison.divergence import Comparison, Evidence
 from diffusion_xray.tracer.errors import SiteNotFoundError
@@ -165,7 +165,7 @@ async def test_nothing_over(compared: Compare) -> None:
     """Equal traces say so, and `n` has nowhere to go."""
     async with compared("normal", "same").run_test(size=SIZE) as pilot:
         await settle(pilot)
-        assert pilot.app.screen.query_one("#compare-layers").border_subtitle == f"no difference in {9 * STEPS} tensors"
+        assert pilot.app.screen.query_one("#compare-layers").border_subtitle == "no difference in 9 tensors"
         assert "equal in every element" in text(pilot, "#pane-difference")
         await pilot.press("n")
         assert [note.message for note in pilot.app._notifications] == ["No layer is over the tolerance."]
@@ -492,11 +492,17 @@ async def test_traces_without_steps(compared: Compare, pair: tuple[str, str]) ->
         assert "= links them in another way" in text(pilot, "#compare-steps")
 
 
-async def test_a_broken_chunk(compared: Compare, tmp_path: Path) -> None:
-    """A tensor that cannot be read is a "?" with the reason; the rest works."""
-    path = Path(shutil.copytree(record(tmp_path / "b.zarr", seed=1).path, tmp_path / "broken.zarr"))
+def torn(source: Path, path: Path) -> Path:
+    """A copy of a trace in which the tensors of `conv_in` cannot be read at the last steps."""
+    shutil.copytree(source, path)
     chunk = next(file for file in (path / "unet" / "conv_in" / "output").iterdir() if file.name.startswith("c"))
     chunk.write_bytes(chunk.read_bytes()[:2500])
+    return path
+
+
+async def test_a_broken_chunk(compared: Compare, parted: dict[str, Path], tmp_path: Path) -> None:
+    """A tensor that cannot be read is a "?" with the reason; the rest works."""
+    path = torn(parted["seed"], tmp_path / "broken.zarr")
     async with compared("normal", path, layer="unet.conv_in", step=5).run_test(size=SIZE) as pilot:
         await settle(pilot)
         assert "Not readable" in text(pilot, "#pane-difference")
@@ -506,6 +512,38 @@ async def test_a_broken_chunk(compared: Compare, tmp_path: Path) -> None:
         await pilot.press("down")
         await settle(pilot)
         assert "rel L2" in text(pilot, "#pane-difference")
+
+
+async def test_what_cannot_be_read_is_counted(compared: Compare, parted: dict[str, Path], tmp_path: Path) -> None:
+    """Runs that differ in nothing that can be read are never called equal without the tensors that cannot be."""
+    path = torn(parted["normal"], tmp_path / "torn.zarr")
+    async with compared("normal", path).run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        told = pilot.app.screen.query_one("#compare-layers").border_subtitle
+        assert told == "no difference in 8 of 9 tensors · 1 unreadable"
+        await pilot.press("n")
+        messages = [note.message for note in pilot.app._notifications]
+        assert "No layer is over the tolerance; 1 of 9 cannot be read." in messages
+
+
+async def test_unreadable_beside_differences(compared: Compare, parted: dict[str, Path], tmp_path: Path) -> None:
+    """Where layers differ, those that cannot be read are counted beside them, in the frame and by `n`."""
+    path = torn(parted["seed"], tmp_path / "torn.zarr")
+    async with compared("normal", path).run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        told = str(pilot.app.screen.query_one("#compare-layers").border_subtitle)
+        assert told == "9 of 9 over tolerance (by dtype) · 1 unreadable"
+        await pilot.press("n")
+        assert [note.message for note in pilot.app._notifications][-1].endswith("; 1 of 9 cannot be read")
+
+
+async def test_statistics_are_no_proof(compared: Compare, tmp_path: Path) -> None:
+    """Tensors of which there are statistics alone are not among those without a difference."""
+    traces = [record(tmp_path / f"{side}.zarr", capture=Capture(modules="unet.conv_in")).path for side in "ab"]
+    async with compared(*traces).run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        told = pilot.app.screen.query_one("#compare-layers").border_subtitle
+        assert told == "no difference in 1 of 9 tensors · 8 from statistics"
 
 
 async def test_control_characters_stay_out(compared: Compare, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ class CompareScreen(CompareStage):
         """Go to the next layer and step over the tolerance, a layer once, causes first."""
         found = self.state.table.first_steps(self.state.tolerance)
         if not len(found):
-            self.notify("No layer is over the tolerance.", timeout=2)
+            self.notify(f"No layer is over the tolerance{self._unreadable()}.", timeout=2)
             return
         here = np.flatnonzero(found[:, 0] == self.state.row)
         if self._over < 0 and not (by < 0 and len(here)):
@@ -134,7 +134,12 @@ class CompareScreen(CompareStage):
         row = int(found[at, 0])
         stepped = self.state.table.pairing.pairs[row].a.stepped
         self.go_to(row, int(found[at, 1]) if stepped else None)
-        self.notify(f"{at + 1} of {len(found)} over the tolerance, causes first", timeout=2)
+        self.notify(f"{at + 1} of {len(found)} over the tolerance, causes first{self._unreadable()}", timeout=2)
+
+    def _unreadable(self) -> str:
+        """What a message about the whole table may not keep back."""
+        count = self.state.unreadable
+        return f"; {count} of {len(self.state.table)} cannot be read" if count else ""
 
     def action_mode(self) -> None:
         """Show the difference in the next way."""

@@ -141,10 +141,14 @@ class CompareStage(ReadingScreen):
 
     def _verdict(self) -> str:
         state = self.state
-        told = tolerance_text(state.tolerance)
+        unreadable = [f"{state.unreadable} unreadable"] if state.unreadable else []
         if state.equal and not state.running:
-            return f"no difference in {state.equal} tensors"
-        return f"{state.over or 'none'} of {len(state.table)} over tolerance ({told})"
+            total = len(state.table)
+            count = f"{total}" if state.measured == total else f"{state.measured} of {total}"
+            rest = [f"{state.estimated} from statistics"] if state.estimated else []
+            return " · ".join([f"no difference in {count} tensors", *rest, *unreadable])
+        over = f"{state.over or 'none'} of {len(state.table)} over tolerance ({tolerance_text(state.tolerance)})"
+        return " · ".join([over, *unreadable])
 
     def _link_of(self, step: int) -> int:
         """The link of the step of A that is nearest."""

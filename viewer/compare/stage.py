@@ -88,7 +88,10 @@ class CompareStage(ReadingScreen):
         layers.border_subtitle = self._verdict()
         for side, trace in (("a", state.comparison.a), ("b", state.comparison.b)):
             self.query_one(f"#pane-{side}").border_title = f"{side.upper()} {_plain(trace.name)}"
-        self.query_one("#pane-difference").border_title = _plain(f"X {state.mode}: {LABELS[state.mode]}")
+        difference = self.query_one("#pane-difference")
+        label = LABELS[state.mode] if state.has_tensors else "no tensor"
+        difference.border_title = _plain(f"X {state.mode}: {label}")
+        difference.border_subtitle = "← → move the edge" if state.mode == "wipe" and state.has_tensors else ""
 
     @on(ReadingScreen.Progressed)
     def _progressed(self, message: ReadingScreen.Progressed) -> None:

@@ -113,6 +113,12 @@ class Comparing:
         return ("B", pairing.only_b[at]) if 0 <= at < len(pairing.only_b) else None
 
     @property
+    def has_tensors(self) -> bool:
+        """Whether two tensors are drawn, or may be once they are read; else numbers or words stand in their place."""
+        found = self.found
+        return self.pair is not None and (found is None or (found.a is not None and found.b is not None))
+
+    @property
     def steps(self) -> int:
         """How many steps are linked."""
         return len(self.table.links.pairs)

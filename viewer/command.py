@@ -64,6 +64,7 @@ class View:
 
     def run(self, options: argparse.Namespace) -> int:
         """Browse until the user leaves, or list what there is to browse."""
+        _check_companions(options)
         if options.trace is None:
             return _list_traces()
         if options.compare is not None:
@@ -161,6 +162,21 @@ class View:
         browser = Browser(loader, opening, snapshot=snapshot, views=views, pins=pins, settings=settings)
         browser.run()
         return browser.return_code or 0
+
+
+def _check_companions(options: argparse.Namespace) -> None:
+    """Refuse what would mean nothing beside the other options, and so be passed over in silence."""
+    if options.compare is None:
+        if options.names:
+            raise ComparisonError(f"--names {options.names[0]!r} needs a trace to compare with: add --compare TRACE")
+        return
+    if options.trace is None:
+        raise ComparisonError(f"which trace? --compare {options.compare} names the second of two")
+    for name, given in (("--tab", options.tab), ("--token", options.token), ("--head", options.head)):
+        if given not in ("", None):
+            raise ComparisonError(
+                f"{name} {given} opens a view of one trace, of which a comparison has none; leave it out"
+            )
 
 
 def _rule(text: str) -> tuple[str, str]:

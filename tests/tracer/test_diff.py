@@ -182,14 +182,18 @@ def test_other_shapes(a: Trace, tmp_path: Path, diff: Diff) -> None:
     assert parsed(diff(a.path, b.path, "--glob", "unet.conv_in", "--json"))["layers"][0]["worst"] is None
 
 
-def test_a_broken_chunk(a: Trace, tmp_path: Path, diff: Diff) -> None:
-    """A tensor that cannot be read is named, and no exit code says that the runs agree."""
+def test_a_broken_chunk(a: Trace, tmp_path: Path, diff: Diff, capsys: pytest.CaptureFixture[str]) -> None:
+    """A tensor that cannot be read is named, and neither a line nor the exit code says that the runs agree."""
     b = Path(shutil.copytree(a.path, tmp_path / "broken.zarr"))
     chunk = next(file for file in (b / "unet" / "conv_in" / "output").iterdir() if file.name.startswith("c"))
     chunk.write_bytes(chunk.read_bytes()[:2500])
     code, lines = diff(a.path, b)
     assert code == 2
-    assert "cannot be read, the first unet.conv_in:output at step" in lines[0]
+    assert "1 of 9 tensors cannot be read, the first unet.conv_in:output at step" in lines[0]
+    assert main(["diff", str(a.path), str(b)]) == 2
+    shown = capsys.readouterr().out
+    assert "unreadable 1 tensor, the first unet.conv_in:output: " in shown
+    assert shown.endswith("no divergence in the 8 that can be read of 9 tensors\n")
     assert parsed(diff(a.path, a.path, "--json"))["unreadable"] == []
 
 

@@ -620,6 +620,13 @@ def test_openings(embedded: Path) -> None:
         opened(embedded, token="otter")
     with pytest.raises(SiteNotFoundError, match=r"no head 9; it has 0, 1, 2, 3"):
         opened(embedded, head=9)
+    with pytest.raises(SiteNotFoundError, match=r"no layer of .* has an attention head 9; they have 0, 1, 2, 3"):
+        opened(embedded, "unet.conv_in", head=9)
+
+
+def test_a_head_from_a_layer_without_attention(embedded: Path) -> None:
+    """Where the layer has no attention, the head is the one that the next layer with attention is opened at."""
+    assert opened(embedded, "unet.conv_in", head=2).wish == Wish(heads="single", head=2)
 
 
 async def test_opens_at_a_word(embedded: Path) -> None:

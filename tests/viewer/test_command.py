@@ -51,6 +51,23 @@ def test_error_is_one_line(traces: dict[str, Path], capsys: pytest.CaptureFixtur
     assert error.startswith("dxray: ") and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["a.zarr", "--names", "unet=other"], "--names 'unet=other' needs a trace to compare with: add --compare"),
+        (["--compare", "b.zarr"], "which trace? --compare b.zarr names the second of two"),
+        (["a.zarr", "--compare", "b.zarr", "--tab", "hist"], "--tab hist opens a view of one trace"),
+        (["a.zarr", "--compare", "b.zarr", "--token", "circle"], "--token circle opens a view of one trace"),
+        (["a.zarr", "--compare", "b.zarr", "--head", "0"], "--head 0 opens a view of one trace"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An option that would be without effect beside the others is refused in one line, before a trace is opened."""
+    assert main(["view", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"dxray: {told}") and error.count("\n") == 1
+
+
 def test_help_tells_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     """The help text is the class docstring with the options."""
     with pytest.raises(SystemExit):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from textual.pilot import Pilot
 
-from diffusion_xray.tracer import open_trace
+from diffusion_xray.tracer import Capture, open_trace
 from diffusion_xray.tracer.cli import main
 from diffusion_xray.tracer.comparison.divergence import Comparison, Evidence
 from diffusion_xray.tracer.errors import SiteNotFoundError
@@ -32,6 +32,7 @@ from diffusion_xray.viewer.compare.state import MODES, SORTS, TOLERANCES, Compar
 from diffusion_xray.viewer.compare.strip import DivergenceStrip
 from diffusion_xray.viewer.compare.table import DivergenceTable
 from diffusion_xray.viewer.screens.help import KeyHelp
+from diffusion_xray.viewer.widgets.key_line import KeyLine
 
 from ..parting import STEPS, record
 
@@ -165,7 +166,7 @@ async def test_nothing_over(compared: Compare) -> None:
     """Equal traces say so, and `n` has nowhere to go."""
     async with compared("normal", "same").run_test(size=SIZE) as pilot:
         await settle(pilot)
-        assert pilot.app.screen.query_one("#compare-layers").border_subtitle == f"no difference in {9 * STEPS} tensors"
+        assert pilot.app.screen.query_one("#compare-layers").border_subtitle == "no difference in 9 tensors"
         assert "equal in every element" in text(pilot, "#pane-difference")
         await pilot.press("n")
         assert [note.message for note in pilot.app._notifications] == ["No layer is over the tolerance."]
@@ -182,6 +183,7 @@ async def test_modes(compared: Compare) -> None:
             assert mode in str(pane.border_title)
             await pilot.pause()
             seen.add(tuple(str(pane.render_line(y)) for y in range(pane.size.height)))
+            assert (pane.border_subtitle == "← → move the edge") == (mode == "wipe")
             if mode == "wipe":
                 await pilot.press("right")
                 assert state(pilot).wipe == pytest.approx(0.55)
@@ -353,7 +355,7 @@ async def test_a_report_that_cannot_be_written(
 
 
 async def test_help_and_leaving(compared: Compare) -> None:
-    """`?` shows the keys and hides them; `escape` leaves the help first and then the comparison."""
+    """`?` shows the keys and hides them; `escape` leaves the help, and ends no program that has nothing below it."""
     app = compared("normal", "late")
     async with app.run_test(size=SIZE) as pilot:
         await settle(pilot)
@@ -363,9 +365,29 @@ async def test_help_and_leaving(compared: Compare) -> None:
         assert isinstance(pilot.app.screen, CompareScreen)
         await pilot.press("question_mark", "escape")
         assert app.is_running and isinstance(pilot.app.screen, CompareScreen)
-        await pilot.press("escape")
+        await pilot.press("escape", "escape")
         await pilot.pause()
-    assert app.return_code == 0
+        assert app.is_running and isinstance(pilot.app.screen, CompareScreen)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+async def test_the_last_line_says_what_leaves(compared: Compare, width: int) -> None:
+    """The line of keys names `q`, `escape` only while it leads back to something, and the key of all others."""
+
+    def keys() -> str:
+        return pilot.app.screen.query_one(KeyLine).render_line(0).text
+
+    async with compared("normal", "late").run_test(size=(width, 24)) as pilot:
+        await settle(pilot)
+        assert "q Leave" in keys() and "esc" not in keys()
+        assert "e Report" in keys() and keys().endswith("ctrl+p all ")
+        for key in ("i", "m"):
+            await pilot.press(key)
+            await settle(pilot)
+            assert "esc Back" in keys()
+            await pilot.press("escape")
+            await settle(pilot)
+            assert "esc" not in keys()
 
 
 async def test_quit(compared: Compare) -> None:
@@ -437,6 +459,7 @@ async def test_pushed_on_the_browser(traces: dict[str, Path], browser: Callable[
         await settle(pilot)
         assert isinstance(pilot.app.screen, CompareScreen)
         assert layer(pilot) == "unet.down_blocks.1"
+        assert "esc Back" in pilot.app.screen.query_one(KeyLine).render_line(0).text
         await pilot.press("ctrl+p")
         await pilot.pause(0.2)
         await pilot.press(*"mid")
@@ -460,6 +483,41 @@ async def test_statistics_alone(compared: Compare) -> None:
         assert "Relative L2 at least" in " ".join(told.split())
         assert re.search(r"≥\S+ +– +– +2", text(pilot, "#divergences"))
         assert re.search(r"mean +-?\d", text(pilot, "#pane-a"))
+
+
+async def test_modes_without_tensors(compared: Compare) -> None:
+    """Where there are numbers alone, each mode of drawing says that it has nothing to draw, and what stands there."""
+    async with compared("normal", "statistics").run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        pane = pilot.app.screen.query_one("#pane-difference", Pane)
+        for mode in MODES:
+            assert str(pane.border_title) == f"X {mode}: no tensor" and not pane.border_subtitle
+            told = " ".join(text(pilot, "#pane-difference").split())
+            assert (f"No tensors to draw as {mode}: the numbers are A − B." in told) == (mode != "signed")
+            await pilot.press("X")
+            await pilot.pause()
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+async def test_names_in_code_stay_whole(compared: Compare, width: int) -> None:
+    """The line that would have captured a layer breaks before the name of it, never within."""
+    async with compared("normal", "statistics").run_test(size=(width, 40)) as pilot:
+        await settle(pilot)
+        told = text(pilot, "#pane-difference")
+        assert any(line.strip().endswith("'unet.conv_in')") for line in told.splitlines())
+        assert "capture=Capture(modules='unet.conv_in')" in "".join(told.split())
+
+
+async def test_a_name_wider_than_its_pane(compared: Compare, tmp_path: Path) -> None:
+    """A name that no line has room for is cut, and keeps the end by which layers are told apart."""
+    paths = [
+        record(tmp_path / f"{side}.zarr", component="unet" * 10, capture="statistics", seed=seed).path
+        for side, seed in (("a", 0), ("b", 1))
+    ]
+    async with compared(*paths).run_test(size=(80, 40)) as pilot:
+        await settle(pilot)
+        lines = [line.strip() for line in text(pilot, "#pane-difference").splitlines()]
+        assert any(re.fullmatch(r"…(unet)*.*\.conv_in'\)", line) for line in lines)
 
 
 async def test_other_shapes(compared: Compare) -> None:
@@ -492,11 +550,17 @@ async def test_traces_without_steps(compared: Compare, pair: tuple[str, str]) ->
         assert "= links them in another way" in text(pilot, "#compare-steps")
 
 
-async def test_a_broken_chunk(compared: Compare, tmp_path: Path) -> None:
-    """A tensor that cannot be read is a "?" with the reason; the rest works."""
-    path = Path(shutil.copytree(record(tmp_path / "b.zarr", seed=1).path, tmp_path / "broken.zarr"))
+def torn(source: Path, path: Path) -> Path:
+    """A copy of a trace in which the tensors of `conv_in` cannot be read at the last steps."""
+    shutil.copytree(source, path)
     chunk = next(file for file in (path / "unet" / "conv_in" / "output").iterdir() if file.name.startswith("c"))
     chunk.write_bytes(chunk.read_bytes()[:2500])
+    return path
+
+
+async def test_a_broken_chunk(compared: Compare, parted: dict[str, Path], tmp_path: Path) -> None:
+    """A tensor that cannot be read is a "?" with the reason; the rest works."""
+    path = torn(parted["seed"], tmp_path / "broken.zarr")
     async with compared("normal", path, layer="unet.conv_in", step=5).run_test(size=SIZE) as pilot:
         await settle(pilot)
         assert "Not readable" in text(pilot, "#pane-difference")
@@ -506,6 +570,38 @@ async def test_a_broken_chunk(compared: Compare, tmp_path: Path) -> None:
         await pilot.press("down")
         await settle(pilot)
         assert "rel L2" in text(pilot, "#pane-difference")
+
+
+async def test_what_cannot_be_read_is_counted(compared: Compare, parted: dict[str, Path], tmp_path: Path) -> None:
+    """Runs that differ in nothing that can be read are never called equal without the tensors that cannot be."""
+    path = torn(parted["normal"], tmp_path / "torn.zarr")
+    async with compared("normal", path).run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        told = pilot.app.screen.query_one("#compare-layers").border_subtitle
+        assert told == "no difference in 8 of 9 tensors · 1 unreadable"
+        await pilot.press("n")
+        messages = [note.message for note in pilot.app._notifications]
+        assert "No layer is over the tolerance; 1 of 9 cannot be read." in messages
+
+
+async def test_unreadable_beside_differences(compared: Compare, parted: dict[str, Path], tmp_path: Path) -> None:
+    """Where layers differ, those that cannot be read are counted beside them, in the frame and by `n`."""
+    path = torn(parted["seed"], tmp_path / "torn.zarr")
+    async with compared("normal", path).run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        told = str(pilot.app.screen.query_one("#compare-layers").border_subtitle)
+        assert told == "9 of 9 over tolerance (by dtype) · 1 unreadable"
+        await pilot.press("n")
+        assert [note.message for note in pilot.app._notifications][-1].endswith("; 1 of 9 cannot be read")
+
+
+async def test_statistics_are_no_proof(compared: Compare, tmp_path: Path) -> None:
+    """Tensors of which there are statistics alone are not among those without a difference."""
+    traces = [record(tmp_path / f"{side}.zarr", capture=Capture(modules="unet.conv_in")).path for side in "ab"]
+    async with compared(*traces).run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        told = pilot.app.screen.query_one("#compare-layers").border_subtitle
+        assert told == "no difference in 1 of 9 tensors · 8 from statistics"
 
 
 async def test_control_characters_stay_out(compared: Compare, tmp_path: Path) -> None:

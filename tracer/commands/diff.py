@@ -159,7 +159,9 @@ def _print(verdict: Verdict, *, everything: bool) -> None:
         more = f"; the worst {len(shown)} are listed, --all lists them" if hidden else ""
         print(f"{len(verdict.partings)} of {_count(len(table), 'tensor')} diverge{more}")
     else:
-        print(f"no divergence in {_count(len(table), 'tensor')}")
+        unreadable = int(table.unreadable.sum())
+        readable = f"the {len(table) - unreadable} that can be read of " if unreadable else ""
+        print(f"no divergence in {readable}{_count(len(table), 'tensor')}")
 
 
 def _row(parting: Parting) -> tuple[str, ...]:
@@ -189,13 +191,13 @@ def _lone(sites: Sequence[SiteInfo], steps: Sequence[int], *, everything: bool) 
 
 
 def _unreadable(verdict: Verdict) -> str:
-    """The first of what cannot be read, and how many more there are."""
+    """How many tensors cannot be read, and the first of them."""
     table = verdict.comparison.table
     if not table.errors:
         return ""
     (row, _), error = next(iter(table.errors.items()))
-    more = f", and {len(table.errors) - 1} more" if len(table.errors) > 1 else ""
-    return f"{table.pairing.pairs[row].a.key}: {error}{more}"
+    count = _count(int(table.unreadable.sum()), "tensor")
+    return f"{count}, the first {table.pairing.pairs[row].a.key}: {error}"
 
 
 def _ranges(steps: Sequence[int]) -> str:

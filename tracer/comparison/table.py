@@ -107,6 +107,18 @@ class Divergences:
         evidence = Evidence(int(self.evidence[row, link]))
         return Divergence(row, link, pair, steps, evidence, distance, float(self.histogram[row, link]))
 
+    @property
+    def unreadable(self) -> NDArray[np.bool_]:
+        """Which tensors cannot be read at one step or more, shape (pair,)."""
+        return np.asarray((self.evidence == Evidence.UNREADABLE).any(axis=1))
+
+    @property
+    def best_evidence(self) -> NDArray[np.uint8]:
+        """The best `Evidence` that there is of each tensor at any step, shape (pair,)."""
+        known = np.where(self.evidence == Evidence.UNREADABLE, np.uint8(Evidence.STATISTICS), self.evidence)
+        best: NDArray[np.uint8] = known.max(axis=1, initial=0)
+        return best
+
     def is_over(self, tolerance: float | None = None) -> NDArray[np.bool_]:
         """Where the relative L2 distance is above a tolerance, shape (pair, link).
 

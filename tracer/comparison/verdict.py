@@ -61,10 +61,7 @@ class Verdict:
     @property
     def evidence(self) -> NDArray[np.uint8]:
         """The best `Evidence` that there is of each tensor at any step, shape (pair,)."""
-        evidence = self.comparison.table.evidence
-        known = np.where(evidence == Evidence.UNREADABLE, np.uint8(Evidence.STATISTICS), evidence)
-        best: NDArray[np.uint8] = known.max(axis=1, initial=0)
-        return best
+        return self.comparison.table.best_evidence
 
     @cached_property
     def differing_facts(self) -> tuple[Fact, ...]:
@@ -95,7 +92,8 @@ class Verdict:
             at = table.at(row, link)
             step = f" at step {at.steps[0]}" if at.steps else ""
             raise TraceFormatError(
-                f"{len(table.errors)} tensors cannot be read, the first {at.pair.a.key}{step}: {error}"
+                f"{int(table.unreadable.sum())} of {len(table)} tensors cannot be read, "
+                f"the first {at.pair.a.key}{step}: {error}"
             )
         if not self.evidence.any():
             raise ComparisonError(f"nothing was recorded in both {a.name} and {b.name} that could be compared")

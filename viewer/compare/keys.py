@@ -20,9 +20,10 @@ KEYS: Final = (
     Binding("[", "step(-1)", "Step back", id="compare.step_back", tooltip="A step back", key_display="[", group=_STEP),
     Binding("]", "step(1)", "Step on", id="compare.step_on", tooltip="A step on", key_display="]", group=_STEP),
     Binding("t", "tolerance", "Tol", id="compare.tolerance", tooltip="Next tolerance of the relative L2 distance"),
-    Binding("e", "report", "Report", id="compare.report", tooltip="Write a report as Markdown, JSON and CSV"),
-    Binding("escape", "leave", "Leave", id="compare.leave", tooltip="Leave zoom, facts or the comparison"),
+    Binding("escape", "leave", "Back", id="compare.leave", tooltip="Leave zoom or facts, or go back to the browser"),
+    Binding("q", "app.quit", "Leave", id="compare.quit", tooltip="Leave dxray"),
     Binding("question_mark", "help", "Help", id="compare.help", tooltip="Show all keys", key_display="?"),
+    Binding("e", "report", "Report", id="compare.report", tooltip="Write a report as Markdown, JSON and CSV"),
     hidden("{", "step(-10)", "Ten back", id="compare.step_back_ten", tooltip="Ten steps back", display="{"),
     hidden("}", "step(10)", "Ten on", id="compare.step_on_ten", tooltip="Ten steps on", display="}"),
     hidden("home", "step(-100000)", "First step", id="compare.step_first", tooltip="Go to the first step"),
@@ -61,6 +62,5 @@ KEYS: Final = (
     ),
     hidden("c", "look('next_colours')", "Colour map", id="compare.colours", tooltip="Next colour map of A and B"),
     hidden("d", "look('range')", "Range", id="compare.range", tooltip="Range min to max, or p1 to p99"),
-    hidden("q", "app.quit", "Quit", id="compare.quit", tooltip="Leave the browser"),
 )
-"""At 80 columns the footer holds six entries; more are cut."""
+"""At 80 columns all that are shown fit, but for the last where `escape` leads back to the browser."""

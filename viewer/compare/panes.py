@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Literal
@@ -24,6 +25,8 @@ from .state import Comparing, Found
 __all__ = ["Pane", "Side"]
 
 Side = Literal["A", "B", "difference"]
+_PARTS: Final = re.compile(r"""'[^']*'[),]*\s*|"[^"]*"\s*|[^'"\s(=]+[\s(=]*|.""")
+"""Pieces of code that stay whole: a quoted name with what closes it, or a word."""
 _TOLD: Final = ("mean", "std", "abs_max", "min", "max", "nans", "positive_infs", "negative_infs", "zeros")
 _NAMES: Final = {"positive_infs": "+inf", "negative_infs": "−inf", "abs_max": "|x| max", "nans": "NaN"}
 
@@ -75,9 +78,8 @@ class Pane(PairCanvas, can_focus=True):
         return self._advise(told, '--names "unet.**=transformer.**"')
 
     def _advise(self, told: Sequence[str], code: str) -> list[Strip]:
-        """Lines that explain, and code broken where the pane ends."""
-        room = max(self.size.width - 4, 10)
-        parts = [code[at : at + room] for at in range(0, len(code), room)]
+        """Lines that explain, and code broken where no name is."""
+        parts = _broken(code, max(self.size.width - 4, 10))
         return [*self.explain(*told), self.line(), *(self.line((f"   {part}", "accent")) for part in parts)]
 
     def _planes(self, state: Comparing, found: Found) -> tuple[Plane, Plane]:
@@ -166,6 +168,8 @@ class Pane(PairCanvas, can_focus=True):
         lines = self._why(state, found)
         if found.statistics is None:
             return lines
+        if self._side == "difference" and state.mode != "signed":
+            lines += [*self.explain(f"No tensors to draw as {state.mode}: the numbers are A − B.")[1:], self.line()]
         ours, theirs = (dict(zip(STATISTICS, map(float, row), strict=True)) for row in found.statistics)
         for name in _TOLD:
             a, b = ours[name], theirs[name]
@@ -211,3 +215,14 @@ class Pane(PairCanvas, can_focus=True):
 def _capture(site: SiteInfo) -> str:
     """The argument of a tracer that keeps the tensors of a layer."""
     return f"capture=Capture(modules={site.name!r}" + (", inputs=True)" if site.port.startswith("input") else ")")
+
+
+def _broken(code: str, room: int) -> list[str]:
+    """Code in lines, none of which begins within a quoted name; one that is wider than a line keeps its end."""
+    lines = [""]
+    for part in _PARTS.findall(code):
+        width = len(part.rstrip())
+        if lines[-1] and len(lines[-1]) + width > room:
+            lines.append("")
+        lines[-1] += part if width <= room else f"…{part[width - room + 1 :]}"
+    return [line.rstrip() for line in lines]

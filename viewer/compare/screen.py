@@ -12,13 +12,14 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from diffusion_xray.tracer.comparison.pairing import LINKS, Link
 from diffusion_xray.tracer.info import printable
 
 from ..look import CHANGES
 from ..screens.help import KeyHelp
+from ..widgets.key_line import KeyLine
 from .header import CompareHeader, FactsView
 from .keys import KEYS
 from .panes import Pane
@@ -48,6 +49,7 @@ class CompareScreen(CompareStage):
     BINDINGS: ClassVar[list[BindingType]] = list(KEYS)
     COMMANDS: ClassVar[Any] = {CompareActions, ComparedLayers}
     AUTO_FOCUS = "DivergenceTable"
+    ALLOW_IN_MAXIMIZED_VIEW = "KeyLine"  # the key that leads back is named there too
     HORIZONTAL_BREAKPOINTS = [(0, "-slim"), (60, "-narrow"), (100, "-wide")]  # noqa: RUF012 - as the base class declares it
     VERTICAL_BREAKPOINTS = [(0, "-low"), (16, "-high"), (32, "-tall")]  # noqa: RUF012 - likewise
     HELP = "Layers in execution order; the first one over the tolerance is where the two runs part."
@@ -69,13 +71,17 @@ class CompareScreen(CompareStage):
             yield FactsView()
         yield DivergenceStrip(id="compare-steps")
         yield Static("dxray needs 60 × 16 characters: make the terminal larger", id="compare-small", markup=False)
-        yield Footer(id="compare-footer")
+        yield KeyLine(id="compare-footer")
 
     def on_mount(self) -> None:
         """Draw from the statistics first, then read the rest."""
         self.show()
         self.ask()
         self.compare_all(self.state.comparison)
+
+    def watch_maximized(self) -> None:
+        """Name the key that leads back while there is a way back; Textual takes the zoom back by itself as well."""
+        self.refresh_bindings()
 
     def set_tolerance(self, tolerance: float | None) -> None:
         """Count by another tolerance."""
@@ -123,7 +129,7 @@ class CompareScreen(CompareStage):
         """Go to the next layer and step over the tolerance, a layer once, causes first."""
         found = self.state.table.first_steps(self.state.tolerance)
         if not len(found):
-            self.notify("No layer is over the tolerance.", timeout=2)
+            self.notify(f"No layer is over the tolerance{self._unreadable()}.", timeout=2)
             return
         here = np.flatnonzero(found[:, 0] == self.state.row)
         if self._over < 0 and not (by < 0 and len(here)):
@@ -134,7 +140,12 @@ class CompareScreen(CompareStage):
         row = int(found[at, 0])
         stepped = self.state.table.pairing.pairs[row].a.stepped
         self.go_to(row, int(found[at, 1]) if stepped else None)
-        self.notify(f"{at + 1} of {len(found)} over the tolerance, causes first", timeout=2)
+        self.notify(f"{at + 1} of {len(found)} over the tolerance, causes first{self._unreadable()}", timeout=2)
+
+    def _unreadable(self) -> str:
+        """What a message about the whole table may not keep back."""
+        count = self.state.unreadable
+        return f"; {count} of {len(self.state.table)} cannot be read" if count else ""
 
     def action_mode(self) -> None:
         """Show the difference in the next way."""
@@ -176,6 +187,7 @@ class CompareScreen(CompareStage):
     def action_facts(self) -> None:
         """Show what the runs have in common, or the pictures again."""
         self.toggle_class("-facts")
+        self.refresh_bindings()
 
     def action_zoom(self) -> None:
         """Give what has the focus the whole screen, or take it back."""
@@ -195,12 +207,21 @@ class CompareScreen(CompareStage):
         self.write(self.state.comparison, self.state.tolerance)
 
     def action_leave(self) -> None:
-        """Leave what was entered last: zoom, facts, and then the comparison."""
+        """Leave what was entered last: zoom, facts, and then the comparison where it was begun in the browser."""
         if self.maximized is not None:
-            self.maximized = None
+            self.action_zoom()
         elif self.has_class("-facts"):
-            self.remove_class("-facts")
-        elif len(self.app.screen_stack) > 2:
+            self.action_facts()
+        elif not self._is_alone:
             self.dismiss()
-        else:
-            self.app.exit()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - of the base class
+        """Whether a key holds now: `escape` only where it leads back to something, and never out of the program."""
+        if action == "leave":
+            return self.maximized is not None or self.has_class("-facts") or not self._is_alone
+        return True
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether there is nothing below it but the empty screen that every application begins with."""
+        return self.app.screen_stack[:2][-1] is self

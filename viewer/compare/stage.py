@@ -88,7 +88,10 @@ class CompareStage(ReadingScreen):
         layers.border_subtitle = self._verdict()
         for side, trace in (("a", state.comparison.a), ("b", state.comparison.b)):
             self.query_one(f"#pane-{side}").border_title = f"{side.upper()} {_plain(trace.name)}"
-        self.query_one("#pane-difference").border_title = _plain(f"X {state.mode}: {LABELS[state.mode]}")
+        difference = self.query_one("#pane-difference")
+        label = LABELS[state.mode] if state.has_tensors else "no tensor"
+        difference.border_title = _plain(f"X {state.mode}: {label}")
+        difference.border_subtitle = "← → move the edge" if state.mode == "wipe" and state.has_tensors else ""
 
     @on(ReadingScreen.Progressed)
     def _progressed(self, message: ReadingScreen.Progressed) -> None:
@@ -141,10 +144,14 @@ class CompareStage(ReadingScreen):
 
     def _verdict(self) -> str:
         state = self.state
-        told = tolerance_text(state.tolerance)
+        unreadable = [f"{state.unreadable} unreadable"] if state.unreadable else []
         if state.equal and not state.running:
-            return f"no difference in {state.equal} tensors"
-        return f"{state.over or 'none'} of {len(state.table)} over tolerance ({told})"
+            total = len(state.table)
+            count = f"{total}" if state.measured == total else f"{state.measured} of {total}"
+            rest = [f"{state.estimated} from statistics"] if state.estimated else []
+            return " · ".join([f"no difference in {count} tensors", *rest, *unreadable])
+        over = f"{state.over or 'none'} of {len(state.table)} over tolerance ({tolerance_text(state.tolerance)})"
+        return " · ".join([over, *unreadable])
 
     def _link_of(self, step: int) -> int:
         """The link of the step of A that is nearest."""

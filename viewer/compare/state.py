@@ -82,8 +82,14 @@ class Comparing:
     """Layers over the tolerance. This and what follows is worked out when the numbers change, not when a key is hit."""
     first: Divergence | None = None
     """The first layer and step over it."""
-    equal: int = 0
-    """Tensors that were compared, where none of them differs."""
+    equal: bool = False
+    """Whether tensors were compared, and nothing that is known of any pair differs."""
+    measured: int = 0
+    """Tensors that were compared as such, at every step where they can be."""
+    estimated: int = 0
+    """Tensors of which there are statistics alone."""
+    unreadable: int = 0
+    """Tensors that cannot be read at one step or more."""
 
     @property
     def table(self) -> Divergences:
@@ -107,6 +113,12 @@ class Comparing:
         return ("B", pairing.only_b[at]) if 0 <= at < len(pairing.only_b) else None
 
     @property
+    def has_tensors(self) -> bool:
+        """Whether two tensors are drawn, or may be once they are read; else numbers or words stand in their place."""
+        found = self.found
+        return self.pair is not None and (found is None or (found.a is not None and found.b is not None))
+
+    @property
     def steps(self) -> int:
         """How many steps are linked."""
         return len(self.table.links.pairs)
@@ -121,10 +133,18 @@ def summed(state: Comparing) -> Comparing:
     table = state.table
     found = table.first_steps(state.tolerance)
     first = table.at(*map(int, found[0])) if len(found) else None
-    equal = 0
-    if not len(found) and not np.nan_to_num(table.relative_l2, nan=0.0).any():
-        equal = int((table.evidence == Evidence.TENSOR).sum())
-    return replace(state, over=len(found), first=first, equal=equal)
+    unreadable, best = table.unreadable, table.best_evidence
+    measured = int(((best == Evidence.TENSOR) & ~unreadable).sum())
+    alike = not np.nan_to_num(table.relative_l2, nan=0.0).any() and not any(p.problem for p in table.pairing.pairs)
+    return replace(
+        state,
+        over=len(found),
+        first=first,
+        equal=bool(measured) and alike,
+        measured=measured,
+        estimated=int(((best == Evidence.STATISTICS) & ~unreadable).sum()),
+        unreadable=int(unreadable.sum()),
+    )
 
 
 def label_of(site: SiteInfo) -> str:

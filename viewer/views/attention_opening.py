@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from diffusion_xray.tracer.attention.info import entry_of
+from diffusion_xray.tracer.attention.info import AttentionInfo, entry_of
 from diffusion_xray.tracer.attention.texts import CONDITIONAL
 from diffusion_xray.tracer.attention.words import find_phrase, unique
 from diffusion_xray.tracer.errors import SiteNotFoundError
@@ -33,10 +34,7 @@ def with_attention(trace: Trace, opening: Opening, *, token: str = "", head: int
     attentions = trace.attentions
     calls = [call for call in attentions.by_module.get(opening.layer, ()) if not call.reason]
     if head is not None:
-        heads = calls[0].heads if calls else (head,)
-        if head not in heads:
-            raise SiteNotFoundError(f"{opening.layer} has no head {head}; it has {', '.join(map(str, heads))}")
-        wish = replace(wish, heads="single", head=heads.index(head))
+        wish = replace(wish, heads="single", head=_place_of(head, opening.layer, calls, trace))
     if token:
         if calls and any(part.kind == "text" for part in calls[0].key_parts):
             labels = Labels.of(
@@ -55,3 +53,24 @@ def with_attention(trace: Trace, opening: Opening, *, token: str = "", head: int
             chosen = [name for name, word in zip(names, words, strict=True) if found.issuperset(word.positions)]
         wish = replace(wish, word=chosen[0], added=tuple(chosen[1:]))
     return replace(opening, wish=wish)
+
+
+def _place_of(head: int, layer: str, calls: Sequence[AttentionInfo], trace: Trace) -> int:
+    """Where a head is among those of the layer that were kept.
+
+    A layer without attention has none: then among those of the first layer that has such a head, as the wish holds for
+    the layers gone to from there.
+
+    Raises:
+        SiteNotFoundError: There is no such head.
+    """
+    kept = calls[:1] or [call for found in trace.attentions.by_module.values() for call in found if not call.reason]
+    place = next((call.heads.index(head) for call in kept if head in call.heads), None)
+    if place is not None:
+        return place
+    if not kept:
+        return head  # the view tells that no attention was kept
+    heads = ", ".join(map(str, sorted({number for call in kept for number in call.heads})))
+    if calls:
+        raise SiteNotFoundError(f"{layer} has no head {head}; it has {heads}")
+    raise SiteNotFoundError(f"no layer of {trace.name} has an attention head {head}; they have {heads}")

@@ -47,6 +47,11 @@ class KeyLine(Canvas):
 
     _entries: tuple[_Entry, ...] = ()
 
+    @property
+    def is_ready(self) -> bool:
+        """Always: of the scene nothing is shown, and the comparison has none."""
+        return True
+
     def on_mount(self) -> None:
         """Follow what keys there are."""
         self.screen.bindings_updated_signal.subscribe(self, self._changed)

@@ -17,8 +17,8 @@ from .canvas import Canvas, Part
 
 __all__ = ["KeyLine"]
 
-_HIDDEN: Final = "layer.tree"
-"""Id of the key that shows the layers, which a narrow terminal has no room for."""
+_FIRST: Final = ("layer.tree", "view.help")
+"""Ids of the keys that show what a narrow terminal has no room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,9 @@ class KeyLine(Canvas):
         found = [active.binding for active in screen.active_bindings.values() if active.enabled]
         shown = [binding for binding in found if binding.show and not binding.system]
         if screen.has_class("-narrow"):  # what is hidden there must be named first
-            shown = [*(binding for binding in found if binding.id == _HIDDEN), *shown]
+            first = [binding for binding in found if binding.id in _FIRST]
+            shown = [*sorted(first, key=lambda binding: _FIRST.index(binding.id or "")), *shown]
+            shown = list(dict.fromkeys(shown))
         entries = []
         for group, grouped in itertools.groupby(shown, key=lambda binding: binding.group or binding.id or binding.key):
             bindings = list({binding.id: binding for binding in grouped}.values())  # one may have several keys

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from diffusion_xray.tracer.errors import RecipeError
 from ..figures import new_figure, picture_grid
 from ..lab import Lab
 from ..models import open_model
+from ..option_types import Called, Steps, Timestep
 from .random_floyd import random_floyd
 
 __all__ = ["cascade"]
@@ -37,10 +38,10 @@ def cascade(
     lab: Lab,
     *,
     prompt: str = "a red circle on white",
-    stage2: str | None = None,
-    steps: int = 12,
+    stage2: Annotated[str, Called("ID")] | None = None,
+    steps: Steps = 12,
     guidance: float = 4.0,
-    noise_level: int = 250,
+    noise_level: Timestep = 250,
     seed: int = 0,
 ) -> None:
     """Cascade: DeepFloyd IF's two stages and its T5, in one trace.
@@ -68,7 +69,7 @@ def cascade(
         stage2: Hub id or folder of the second stage; --model is the first.
         steps: Denoising steps of each stage.
         guidance: Guidance scale of both.
-        noise_level: Timestep s up to which the small picture is noised, 0 to 999.
+        noise_level: Timestep s up to which the small picture is noised.
         seed: Of all noise.
     """
     first, second = _stages(lab, stage2)

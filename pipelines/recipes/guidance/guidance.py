@@ -10,6 +10,7 @@ from torch import Tensor
 from ..figures import coloured, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, noise_and_x0, predict_both, require_unet, starting_noise
+from ..option_types import Steps
 
 __all__ = ["guidance"]
 
@@ -23,7 +24,7 @@ def guidance(
     *,
     prompt: str = "a red circle left of a blue square on white",
     negative_prompt: str = "",
-    steps: int = 25,
+    steps: Steps = 25,
     scale: float = 3.0,
     seed: int = 0,
 ) -> None:

@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler
 from ..figures import picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, noise_and_x0, predict, require_unet, starting_noise
+from ..option_types import Steps
 
 __all__ = ["ddim"]
 
@@ -17,10 +18,10 @@ def ddim(
     lab: Lab,
     *,
     prompt: str = "a red circle left of a blue square on white",
-    steps: int = 25,
+    steps: Steps = 25,
     guidance: float = 3.0,
     seed: int = 0,
-    fewer: tuple[int, ...] = (1, 2, 4, 8, 16),
+    fewer: tuple[Steps, ...] = (1, 2, 4, 8, 16),
 ) -> None:
     """DDIM: from noise to a picture in n deterministic steps.
 

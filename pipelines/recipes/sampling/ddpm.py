@@ -10,6 +10,7 @@ from diffusion_xray.tracer.capture import Capture, Level
 from ..figures import picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, noise_and_x0, predict, require_unet, starting_noise
+from ..option_types import Count, Steps
 
 __all__ = ["ddpm"]
 
@@ -22,9 +23,9 @@ def ddpm(
     lab: Lab,
     *,
     prompt: str = "a red circle left of a blue square on white",
-    steps: int = 50,
+    steps: Steps = 50,
     guidance: float = 3.0,
-    pictures: int = 3,
+    pictures: Count = 3,
     seed: int = 0,
 ) -> None:
     """DDPM: ancestral sampling, fresh noise at every step.
@@ -42,7 +43,7 @@ def ddpm(
 
     Args:
         prompt: What to draw.
-        steps: Denoising steps, 1000 at most.
+        steps: Denoising steps.
         guidance: Guidance scale.
         pictures: How many to draw from the same starting noise.
         seed: Of the starting noise and of z.

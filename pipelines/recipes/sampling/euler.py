@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..figures import new_figure, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, noise_and_x0, predict, require_unet, starting_noise
+from ..option_types import Between
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ def euler(
     lab: Lab,
     *,
     prompt: str = "a red circle left of a blue square on white",
-    steps: int = 25,
+    steps: Annotated[int, Between(2, 1000)] = 25,
     guidance: float = 3.0,
     karras: bool = False,
     seed: int = 0,

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..figures import new_figure, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, noise_and_x0, predict, require_unet, starting_noise
+from ..option_types import Steps
 
 __all__ = ["coefficients", "lms"]
 
@@ -27,11 +28,11 @@ def lms(
     lab: Lab,
     *,
     prompt: str = "a red circle left of a blue square on white",
-    steps: int = 25,
+    steps: Steps = 25,
     guidance: float = 3.0,
     seed: int = 0,
-    compared: tuple[int, ...] = (8, 16, 32, 64),
-    exact: int = 200,
+    compared: tuple[Steps, ...] = (8, 16, 32, 64),
+    exact: Steps = 200,
 ) -> None:
     """LMS: the same ODE as Euler, with a memory of four directions.
 

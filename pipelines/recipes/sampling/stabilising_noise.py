@@ -9,6 +9,7 @@ from torch import Tensor
 from ..figures import curves, new_figure, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, noise_and_x0, predict, require_unet, starting_noise
+from ..option_types import Count, Steps
 
 __all__ = ["stabilising_noise"]
 
@@ -22,7 +23,7 @@ _SHOWN = 10
 
 
 @torch.no_grad()
-def stabilising_noise(lab: Lab, *, prompt: str = "", pictures: int = 20, steps: int = 50, seed: int = 0) -> None:
+def stabilising_noise(lab: Lab, *, prompt: str = "", pictures: Count = 20, steps: Steps = 50, seed: int = 0) -> None:
     """Stabilising noise: DDPM with and without the noise z it adds back.
 
     A DDPM step (dxray run ddpm --help) goes to the mean of all x_s that could have led to x_t, and then adds σ z:

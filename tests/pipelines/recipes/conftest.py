@@ -68,7 +68,7 @@ def soup(
             tracer.step(step, timestep=step)
             model(torch.ones(1, 2))
     lab.found("spoons", spoons, "tsp")
-    lab.found("heat", heat)
+    lab.found("heat", heat or float("nan"))
     lab.figure("bowl", Image.new("RGB", (8, 8), "red"), f"A bowl of {name}")
     lab.figure("film", [Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")], "Stirring")
 
@@ -76,6 +76,12 @@ def soup(
 def burnt(lab: Lab) -> None:
     """Burnt: it was left on the stove."""
     raise ZeroDivisionError("black \\x1b[31m<smoke>")
+
+
+def scorched(lab: Lab, *, heat: float = 1.0, level: int = 1, seed: int = 0) -> None:
+    """Scorched: it bears no other heat."""
+    if heat != 1:
+        raise ValueError(f"the pan melts at {heat}\\n  and drips")
 
 
 def refused(lab: Lab) -> None:
@@ -143,7 +149,20 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 @pytest.fixture
 def kitchen(install: Install) -> None:
     """A package of recipes in the chapter "kitchen"; "absent" and "nothing" are named by it and not there."""
-    names = ("soup", "burnt", "refused", "greedy", "left", "stopped", "odd", "bare", "taken", "number", "nothing")
+    names = (
+        "soup",
+        "burnt",
+        "scorched",
+        "refused",
+        "greedy",
+        "left",
+        "stopped",
+        "odd",
+        "bare",
+        "taken",
+        "number",
+        "nothing",
+    )
     files = {"kitchen/__init__.py": '"""From the kitchen."""\n', "kitchen/meals.py": KITCHEN}
     files["kitchen/torn.py"] = "def torn(:\n"
     entries = {name: f"kitchen.meals:{name}" for name in names}

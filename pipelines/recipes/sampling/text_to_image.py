@@ -57,6 +57,8 @@ def text_to_image(
         size: Height and width in pixels; the pipeline's own by default.
         seed: Of the starting noise.
     """
+    if not all(word.strip() for word in words):
+        raise RecipeError("--words '' is no word: give words of the prompt, or leave --words out")
     pipe = lab.pipeline()
     call = _arguments(pipe, prompt, steps=steps, size=size, guidance=3.0 if lab.model is None else None, asked=guidance)
 

@@ -14,19 +14,7 @@ from diffusion_xray.pipelines.recipes.registry import list_recipes, load_recipe
 from diffusion_xray.tracer.cli import main
 
 HUGE = "99999999999999999999999"
-BELOW_ONE = (
-    "steps",
-    "pictures",
-    "count",
-    "frames",
-    "repeats",
-    "every",
-    "stride",
-    "draws",
-    "batch",
-    "timesteps",
-    "ratios",
-)
+AT_LEAST_ONE = ("steps", "pictures", "count", "frames", "repeats", "every", "stride", "draws", "batch", "ratios")
 BY_NAME = {
     "steps": ("-1",),
     "seed": ("-1", HUGE),
@@ -52,6 +40,9 @@ BY_RECIPE = [
     ("start-step", "--steps", "1001"),
     ("noise-schedules", "--steps", "1"),
     ("euler", "--steps", "1"),
+    ("train-class-conditional", "--timesteps", "0"),
+    ("train-time-conditional", "--timesteps", "0"),
+    ("forward-noise", "--timesteps", "1000"),
     ("text-to-image", "--words", ""),
     ("text-to-image", "--size", "65"),
     ("text-to-image", "--model", ""),
@@ -64,7 +55,7 @@ def bad() -> Iterator[tuple[str, ...]]:
     for listed in list_recipes():
         for name, parameter in inspect.signature(load_recipe(listed.name).function).parameters.items():
             values = list(BY_NAME.get(name, ()))
-            values += ["0"] if name in BELOW_ONE and listed.name != "forward-noise" else []
+            values += ["0"] if name in AT_LEAST_ONE else []
             first = parameter.default[:1] if isinstance(parameter.default, tuple) else (parameter.default,)
             values += ["nan", "inf"] if any(isinstance(value, float) for value in first) else []
             yield from ((listed.name, f"--{name.replace('_', '-')}", value) for value in values)

@@ -39,7 +39,7 @@ _ON_THE_CURVE = 0.02
 
 
 @torch.no_grad()
-def noise_schedules(lab: Lab, *, steps: Annotated[int, Between(2, 1000)] = 20) -> None:
+def noise_schedules(lab: Lab, *, steps: Annotated[int, Between(4, 50)] = 20) -> None:
     """Noise levels over the steps of every scheduler of diffusers.
 
     A model is trained with one noise schedule, ᾱ_t, the share of variance that is signal at timestep t. A scheduler
@@ -61,7 +61,7 @@ def noise_schedules(lab: Lab, *, steps: Annotated[int, Between(2, 1000)] = 20) -
     is the curve.
 
     Args:
-        steps: Denoising steps asked for.
+        steps: Denoising steps asked for; PNDM has four at least, LCM fifty at most.
     """
     pipe = require_unet(lab.pipeline())
     config = pipe.scheduler.config

@@ -6,7 +6,6 @@ import argparse
 import gc
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from diffusion_xray.tracer.errors import DxrayError, StoreError
 from diffusion_xray.tracer.info import printable
 
 from .options import described, parse
-from .outcome import perform
+from .outcome import perform, told
 from .page import Entry, Page
 from .registry import Listed, chapter_summary, list_recipes, load_recipe
 from .sheet import contact_sheet
@@ -78,9 +77,7 @@ def _attempt(listed: Listed, options: argparse.Namespace) -> Entry:
     except DxrayError as error:
         return Entry(listed, text, error=str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 — told at the end, and on the page
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(place.filename).name}, line {place.lineno}"
-        return Entry(listed, text, error=f"{type(error).__name__} in {where}: {error}")
+        return Entry(listed, text, error=told(error))
 
 
 def _write(path: Path, data: bytes) -> None:

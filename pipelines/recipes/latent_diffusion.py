@@ -46,8 +46,8 @@ def require_unet(pipe: Any) -> Any:
     """
     if type(getattr(pipe, "unet", None)).__name__ != "UNet2DConditionModel" or getattr(pipe, "vae", None) is None:
         raise RecipeError(
-            f"this recipe writes out the loop of a latent-diffusion UNet, and {type(pipe).__name__} has none: "
-            "give --model a Stable Diffusion 1.x, 2.x or XL"
+            f"this recipe works with the parts of Stable Diffusion 1.x, 2.x and XL, and a {type(pipe).__name__} "
+            "has others: give --model one of these"
         )
     return pipe
 

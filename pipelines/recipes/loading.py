@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
 )
+from safetensors import SafetensorError, safe_open
 
 __all__ = ["folder_fault", "is_out_of_memory", "load_weights", "why_not"]
 
@@ -54,7 +55,8 @@ def why_not(model: str, device: str, error: BaseException) -> str:
     if is_out_of_memory(error):
         return f"{model!r} does not fit into the memory of {device}: try a smaller model, or --device cpu"
     if Path(model).is_dir():
-        return folder_fault(Path(model)) or f"the folder '{model}' cannot be loaded, {_first_line(error)}"
+        fault = folder_fault(Path(model)) or _weights_fault(Path(model))
+        return fault or f"the folder '{model}' cannot be loaded, {_first_line(error)}"
     if Path(model).exists():
         return f"{model!r} is a file: give the folder of a pipeline, or the id of one on the hub"
     if model.startswith((".", "/", "~")) or "\\" in model or model.count("/") > 1:
@@ -82,6 +84,17 @@ def folder_fault(folder: Path, without: Sequence[str] = ()) -> str:
     needed = [name for name, part in index.items() if isinstance(part, list) and any(part) and name not in without]
     missing = [f"{name}/" for name in needed if not (folder / name).is_dir() or not any((folder / name).iterdir())]
     return f"the folder '{folder}' lacks {', '.join(missing)}: download it again, all of it" if missing else ""
+
+
+def _weights_fault(folder: Path) -> str:
+    """Which file of weights cannot be read, as after a download that was cut off; "" where all can."""
+    for file in sorted(folder.glob("*/*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError):
+            return f"the folder '{folder}' is damaged: its {file.relative_to(folder)} cannot be read; download it again"
+    return ""
 
 
 def _about_hub(model: str, errors: Sequence[BaseException]) -> str:

@@ -67,6 +67,8 @@ def open_model(
     Raises:
         RecipeError: It cannot be found or loaded; the message says what to download or to log in to.
     """
+    if model is not None and not model.strip():
+        raise RecipeError(f"{model!r} is no model: give an id of the hub or the folder of a pipeline")
     device = _usable(device or ("cuda" if model is not None and torch.cuda.is_available() else "cpu"))
     if model is None:
         return Model("the embedded model", load_pipeline().to(device))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+import shlex
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from diffusion_xray.tracer.errors import RecipeError
 from diffusion_xray.tracer.info import printable
 
+from .option_types import Between, Called
 from .registry import Recipe
 
 __all__ = ["add_common", "add_options", "described", "given", "parse", "written"]
@@ -21,12 +23,16 @@ __all__ = ["add_common", "add_options", "described", "given", "parse", "written"
 _ENTRY = re.compile(r"^    (\w+): (.*(?:\n      .*)*)", re.MULTILINE)
 """An entry of "Args:" in a docstring, with its further lines."""
 _SINGLE = (int, float, str, Path)
+_MODEL = "hub id or folder of a pipeline; those that train make a network of their own (the embedded model)"
+_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
+_SEEDS = Between(0, 2**63 - 1)
+"""What random number generators take; an option called seed is one, and its help need not say so."""
 
 
 def add_common(parser: argparse._ActionsContainer) -> None:
     """Add the options of every recipe."""
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
-    parser.add_argument("--model", metavar="ID", help="hub id or folder of a pipeline (the embedded model)")
+    parser.add_argument("--model", metavar="ID", help=_MODEL)
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (cuda for --model where there is one)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON, for programs")
 
@@ -55,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -
     """Add an option for each keyword-only parameter of `function`.
 
     A parameter is an int, float, str, Path or bool, a `Literal`, a tuple of any number of the first four, or one of
-    these or None; it has a default.
+    these or None; it has a default. `Annotated` says more of it: see `option_types`.
 
     Raises:
         TypeError: A parameter is none of these.
@@ -65,19 +71,26 @@ def add_options(parser: argparse.ArgumentParser, function: Callable[..., Any]) -
         default = parameter.default
         if default is inspect.Parameter.empty:
             raise TypeError(f"option {name!r} of a recipe has no default")
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
         text = helps.get(name, "")
         text = text[:1].lower() + text[1:]
-        if default is not None and shown:
-            text = f"{text} ({'yes' if default is True else 'no' if default is False else shown})".strip()
-        how = {"default": default, "help": text.replace("%", "%%"), **_reading(_hint(function, name), name)}
+        hint, marks = _taken_apart(_hint(function, name))
+        aside = "; ".join(filter(None, (_shown(default), *(str(mark) for mark in marks if isinstance(mark, Between)))))
+        text = f"{text} ({aside})".strip() if aside else text
+        how = {"default": default, "help": text.replace("%", "%%"), **_reading(hint, marks, name)}
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, **how)
 
 
 def given(options: argparse.Namespace, function: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments for `function` that stand in parsed options."""
+    """The arguments for `function` that stand in parsed options.
+
+    Raises:
+        RecipeError: A number is out of the range that its annotation names, or not finite; or a seed is none.
+    """
     found = {name: getattr(options, name) for name in _options(function)}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    found = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    for name, value in found.items():
+        _refuse(name, value, _hint(function, name))
+    return found
 
 
 def written(options: Mapping[str, Any], function: Callable[..., Any]) -> list[str]:
@@ -114,24 +127,57 @@ def _hint(function: Callable[..., Any], name: str) -> Any:
     """The type of one parameter; those of the others may be known to type checkers only."""
     plain: Any = inspect.unwrap(function)
     alone = types.SimpleNamespace(__annotations__={name: plain.__annotations__.get(name)})
-    return typing.get_type_hints(alone, plain.__globals__)[name]
+    return typing.get_type_hints(alone, plain.__globals__, include_extras=True)[name]
 
 
-def _reading(hint: Any, name: str) -> dict[str, Any]:
+def _taken_apart(hint: Any) -> tuple[Any, list[Any]]:
+    """A type without None and `Annotated`, and what is said of it, or of what a tuple holds, by `Annotated`."""
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is Annotated:
+        plain, marks = _taken_apart(parts[0])
+        return plain, [*marks, *parts[1:]]
+    if type(None) in parts and len(parts) == 2:
+        return _taken_apart(parts[parts[0] is type(None)])
+    if typing.get_origin(hint) is tuple and parts[1:] == (...,):
+        plain, marks = _taken_apart(parts[0])
+        return types.GenericAlias(tuple, (plain, ...)), marks
+    return hint, []
+
+
+def _shown(default: Any) -> str:
+    """A default as it would be written; "" for None."""
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if isinstance(default, tuple):
+        return shlex.join(map(str, default))
+    return "" if default is None else str(default)
+
+
+def _reading(hint: Any, marks: Sequence[Any], name: str) -> dict[str, Any]:
     """How argparse reads a value of a type."""
     parts = typing.get_args(hint)
-    if type(None) in parts and len(parts) == 2:
-        hint = parts[parts[0] is type(None)]
-        parts = typing.get_args(hint)
     if hint is bool:
         return {"action": _Switch}
     if typing.get_origin(hint) is Literal:
         return {"choices": parts, "type": type(parts[0])}
-    if typing.get_origin(hint) is tuple and parts[1:] == (...,) and parts[0] in _SINGLE:
-        return {"type": parts[0], "nargs": "+", "metavar": _metavar(parts[0], name)}
-    if hint in _SINGLE:
-        return {"type": hint, "metavar": _metavar(hint, name)}
-    raise TypeError(f"option {name!r} of a recipe is a {hint}: docs/recipes.md has what it can be")
+    many = typing.get_origin(hint) is tuple and parts[1:] == (...,)
+    kind = parts[0] if many else hint
+    if kind not in _SINGLE:
+        raise TypeError(f"option {name!r} of a recipe is a {hint}: docs/recipes.md has what it can be")
+    metavar = next((mark.name for mark in marks if isinstance(mark, Called)), _METAVARS[kind])
+    return {"type": kind, "metavar": metavar, **({"nargs": "+"} if many else {})}
+
+
+def _refuse(name: str, value: Any, hint: Any) -> None:
+    """Raise a `RecipeError` for a number that an option of this type may not be."""
+    _, marks = _taken_apart(hint)
+    ranges = [mark for mark in marks if isinstance(mark, Between)]
+    ranges.append(_SEEDS if name == "seed" else Between())  # after the others: theirs say more
+    for each in value if isinstance(value, tuple) else (value,):
+        if isinstance(each, int | float):
+            for allowed in ranges:
+                if each not in allowed:
+                    raise RecipeError(f"--{name.replace('_', '-')} {each}: give {allowed}")
 
 
 class _Switch(argparse.BooleanOptionalAction):
@@ -140,7 +186,3 @@ class _Switch(argparse.BooleanOptionalAction):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.help = kwargs.get("help")
-
-
-def _metavar(kind: type, name: str) -> str:
-    return {int: "N", float: "X", Path: "FILE"}.get(kind, name.rpartition("_")[2].upper())

@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion_xray.tracer.errors import RecipeError
+from diffusion_xray.tracer.errors import DxrayError, RecipeError
 
 from .lab import Finding, Lab, Shown
 from .loading import is_out_of_memory
 from .options import given, written
 from .registry import Recipe
 
-__all__ = ["Outcome", "perform"]
+__all__ = ["Outcome", "perform", "told"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,21 @@ def perform(recipe: Recipe, options: argparse.Namespace) -> Outcome:
     """Run a recipe in a folder of its name, with the options of every recipe and its own.
 
     Raises:
-        RecipeError: It cannot run as asked, or memory runs out.
+        RecipeError: It cannot run as asked, or memory runs out; or it fails, with other options than its defaults.
     """
     lab = Lab(options.out / recipe.name, options.model, device=options.device, quiet=options.json)
     arguments = given(options, recipe.function)
     started = time.monotonic()
     try:
         recipe.function(lab, **arguments)
+    except DxrayError:
+        raise
     except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise RecipeError("memory ran out: try fewer steps, a smaller model, or --device cpu") from error
+        if is_out_of_memory(error):
+            raise RecipeError("memory ran out: try fewer steps, a smaller model, or --device cpu") from error
+        if not (words := _words(recipe, options, arguments)):
+            raise  # with its defaults a recipe runs: this is a mistake in it
+        raise RecipeError(f"{recipe.name} cannot run with {shlex.join(words)}: {told(error)}") from error
     return Outcome(
         recipe=recipe.name,
         model=lab.model,
@@ -72,9 +77,22 @@ def perform(recipe: Recipe, options: argparse.Namespace) -> Outcome:
     )
 
 
+def told(error: BaseException) -> str:
+    """An error that nobody has words for, in one line: its kind, where it was raised, and the start of what it says."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    where = f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
+    return f"{where}: {said}" if said else where
+
+
 def _command(recipe: Recipe, options: argparse.Namespace, arguments: Mapping[str, Any]) -> str:
-    words = ["dxray", "run", recipe.name, *written(arguments, recipe.function)]
+    return shlex.join(["dxray", "run", recipe.name, *_words(recipe, options, arguments)])
+
+
+def _words(recipe: Recipe, options: argparse.Namespace, arguments: Mapping[str, Any]) -> list[str]:
+    """What was given beside the recipe's name, as far as it bears on what is found."""
+    words = written(arguments, recipe.function)
     for name in ("model", "device"):
         if (value := getattr(options, name)) is not None:
             words += [f"--{name}", value]
-    return shlex.join(words)
+    return words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from diffusion_xray.tracer.errors import RecipeError
 from ..figures import new_figure, picture_grid
 from ..lab import Lab
 from ..models import open_model
+from ..option_types import Called, Steps, Timestep
 from .random_floyd import random_floyd
 
 __all__ = ["cascade"]
@@ -37,10 +38,10 @@ def cascade(
     lab: Lab,
     *,
     prompt: str = "a red circle on white",
-    stage2: str | None = None,
-    steps: int = 12,
+    stage2: Annotated[str, Called("ID")] | None = None,
+    steps: Steps = 12,
     guidance: float = 4.0,
-    noise_level: int = 250,
+    noise_level: Timestep = 250,
     seed: int = 0,
 ) -> None:
     """Cascade: DeepFloyd IF's two stages and its T5, in one trace.
@@ -67,8 +68,8 @@ def cascade(
         prompt: What to draw.
         stage2: Hub id or folder of the second stage; --model is the first.
         steps: Denoising steps of each stage.
-        guidance: Guidance scale of both.
-        noise_level: Timestep s up to which the small picture is noised, 0 to 999.
+        guidance: Guidance scale of both; compared with diffusers from 1 on, below which it has none.
+        noise_level: Timestep s up to which the small picture is noised.
         seed: Of all noise.
     """
     first, second = _stages(lab, stage2)
@@ -114,12 +115,13 @@ def cascade(
         )
         tracer.record_images(_shown(large))
 
-    told = {"prompt_embeds": text, "negative_prompt_embeds": no_text, "output_type": "pt"}
-    told |= {"num_inference_steps": steps, "guidance_scale": guidance, "generator": lab.generator(seed)}
-    theirs_1 = first(**told).images
-    theirs_2 = second(**told, image=theirs_1, noise_level=noise_level).images
-    lab.found("largest difference to diffusers' stage 1", float((small - theirs_1).abs().max()))
-    lab.found("largest difference to diffusers' stage 2", float((large - theirs_2).abs().max()))
+    if guidance >= 1:  # below, diffusers draws without guidance
+        told = {"prompt_embeds": text, "negative_prompt_embeds": no_text, "output_type": "pt"}
+        told |= {"num_inference_steps": steps, "guidance_scale": guidance, "generator": lab.generator(seed)}
+        theirs_1 = first(**told).images
+        theirs_2 = second(**told, image=theirs_1, noise_level=noise_level).images
+        lab.found("largest difference to diffusers' stage 1", float((small - theirs_1).abs().max()))
+        lab.found("largest difference to diffusers' stage 2", float((large - theirs_2).abs().max()))
     signal = second.image_noising_scheduler.alphas_cumprod.sqrt()
     lab.found("signal left in what stage 2 is given", 100 * float(signal[noise_level]), "%")
     other = 0 if noise_level > len(signal) // 2 else len(signal) - 1

@@ -13,6 +13,7 @@ from diffusion_xray.tracer.errors import RecipeError
 from ..figures import curves, new_figure, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_pictures, require_unet
+from ..option_types import Count, Timestep
 from .pictures import channels_last, latent_colours, sample_pictures
 
 __all__ = ["forward_noise"]
@@ -23,8 +24,8 @@ def forward_noise(
     lab: Lab,
     *,
     picture: Path | None = None,
-    timesteps: tuple[int, ...] = (0, 30, 100, 250, 500, 750, 999),
-    draws: int = 512,
+    timesteps: tuple[Timestep, ...] = (0, 30, 100, 250, 500, 750, 999),
+    draws: Count = 512,
     seed: int = 665,
 ) -> None:
     """The forward process: noise put into latents, at several t.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from diffusers import DDIMScheduler
@@ -11,6 +12,7 @@ from torch import Tensor
 from ..figures import curves, film, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, predict, require_unet, starting_noise
+from ..option_types import Between, Steps
 
 __all__ = ["latent_interpolation"]
 
@@ -20,8 +22,8 @@ def latent_interpolation(
     lab: Lab,
     *,
     prompt: str = "a red star left of a blue ring on white",
-    frames: int = 9,
-    steps: int = 20,
+    frames: Annotated[int, Between(2)] = 9,
+    steps: Steps = 20,
     guidance: float = 3.0,
     seed: int = 1,
 ) -> None:

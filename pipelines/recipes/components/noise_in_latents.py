@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor
 from ..figures import curves, new_figure, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_pictures, require_unet
+from ..option_types import Between, Count
 from .pictures import psnr, sample_pictures
 
 __all__ = ["noise_in_latents"]
@@ -21,8 +23,8 @@ def noise_in_latents(
     lab: Lab,
     *,
     picture: Path | None = None,
-    strengths: tuple[float, ...] = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5),
-    count: int = 6,
+    strengths: tuple[Annotated[float, Between(0)], ...] = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5),
+    count: Count = 6,
     seed: int = 665,
 ) -> None:
     """The same share of noise in a picture and in its latent.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import diffusers
 import numpy as np
@@ -17,6 +17,7 @@ from diffusion_xray.tracer.schedule import NoiseLevel, noise_level
 from ..figures import curves, new_figure
 from ..lab import Lab
 from ..latent_diffusion import require_unet
+from ..option_types import Between
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +39,7 @@ _ON_THE_CURVE = 0.02
 
 
 @torch.no_grad()
-def noise_schedules(lab: Lab, *, steps: int = 20) -> None:
+def noise_schedules(lab: Lab, *, steps: Annotated[int, Between(4, 50)] = 20) -> None:
     """Noise levels over the steps of every scheduler of diffusers.
 
     A model is trained with one noise schedule, ᾱ_t, the share of variance that is signal at timestep t. A scheduler
@@ -60,7 +61,7 @@ def noise_schedules(lab: Lab, *, steps: int = 20) -> None:
     is the curve.
 
     Args:
-        steps: Denoising steps asked for.
+        steps: Denoising steps asked for; PNDM has four at least, LCM fifty at most.
     """
     pipe = require_unet(lab.pipeline())
     config = pipe.scheduler.config

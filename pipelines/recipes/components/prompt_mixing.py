@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from ..figures import curves, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import Condition, decode, encode_prompts, predict, require_unet, starting_noise
+from ..option_types import Between, Steps
 
 __all__ = ["prompt_mixing"]
 
@@ -19,8 +22,8 @@ def prompt_mixing(
     *,
     prompt: str = "a big red circle at the left on white",
     other: str = "a big blue square at the right on white",
-    ratios: int = 9,
-    steps: int = 20,
+    ratios: Annotated[int, Between(2)] = 9,
+    steps: Steps = 20,
     guidance: float = 3.0,
     seed: int = 0,
 ) -> None:

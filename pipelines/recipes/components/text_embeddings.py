@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from diffusion_xray.tracer.errors import RecipeError
 from ..figures import heat, new_figure
 from ..lab import Lab
 from ..latent_diffusion import encode_prompts, require_unet
+from ..option_types import Between
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +39,9 @@ _PROMPTS = (
 
 
 @torch.no_grad()
-def text_embeddings(lab: Lab, *, prompts: tuple[str, ...] = _PROMPTS, of_a_kind: int = 3) -> None:
+def text_embeddings(
+    lab: Lab, *, prompts: tuple[str, ...] = _PROMPTS, of_a_kind: Annotated[int, Between(2)] = 3
+) -> None:
     """Text embeddings, and which prompts are alike.
 
     A text encoder looks up a vector for each token and one for each position, adds them, and lets the tokens attend to

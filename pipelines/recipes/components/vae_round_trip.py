@@ -11,6 +11,7 @@ from torch import Tensor
 from ..figures import heat, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_pictures, require_unet
+from ..option_types import Count
 from .pictures import coloured, psnr, sample_pictures
 
 __all__ = ["vae_round_trip"]
@@ -20,7 +21,7 @@ _SHOWN = 6
 
 
 @torch.no_grad()
-def vae_round_trip(lab: Lab, *, picture: Path | None = None, count: int = 6, seed: int = 665) -> None:
+def vae_round_trip(lab: Lab, *, picture: Path | None = None, count: Count = 6, seed: int = 665) -> None:
     """VAE round trip: what a latent holds and what is lost.
 
     Latent diffusion works on what the encoder of an autoencoder makes of a picture x, and its decoder makes a picture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler
@@ -10,6 +12,7 @@ from torch import Tensor
 from ..figures import coloured, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, noise_and_x0, predict_both, require_unet, starting_noise
+from ..option_types import Between
 
 __all__ = ["guidance"]
 
@@ -23,7 +26,7 @@ def guidance(
     *,
     prompt: str = "a red circle left of a blue square on white",
     negative_prompt: str = "",
-    steps: int = 25,
+    steps: Annotated[int, Between(2, 1000)] = 25,
     scale: float = 3.0,
     seed: int = 0,
 ) -> None:

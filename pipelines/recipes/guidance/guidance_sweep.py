@@ -15,6 +15,7 @@ from diffusion_xray.pipelines.shapes.quality import held_out_scenes
 from ..figures import curves, new_figure, picture_grid, pixels
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, predict, require_unet, starting_noise
+from ..option_types import Count, Steps
 
 __all__ = ["guidance_sweep"]
 
@@ -30,8 +31,8 @@ def guidance_sweep(
     *,
     scales: tuple[float, ...] = (0.0, 1.0, 1.5, 3.0, 5.0, 8.0, 15.0),
     prompt: str | None = None,
-    pictures: int = 16,
-    steps: int = 16,
+    pictures: Count = 16,
+    steps: Steps = 16,
     seed: int = 0,
 ) -> None:
     """Guidance scale from 0 to 15: adherence first, saturation in the end.

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..figures import curves, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, noise_and_x0, predict, require_unet, starting_noise
+from ..option_types import Count, Steps
 
 __all__ = ["more_blue"]
 
@@ -19,8 +20,8 @@ def more_blue(
     *,
     prompt: str = "a red circle on gray",
     strengths: tuple[float, ...] = (0.0, 400.0, 800.0, 1200.0, 1600.0, 2400.0),
-    every: int = 2,
-    steps: int = 25,
+    every: Count = 2,
+    steps: Steps = 25,
     guidance: float = 3.0,
     seed: int = 0,
 ) -> None:

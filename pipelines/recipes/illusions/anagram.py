@@ -12,6 +12,7 @@ from torch import Tensor
 from ..figures import film, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, noise_and_x0, predict, require_unet, starting_noise
+from ..option_types import Count, Steps
 from .scores import prompt_errors
 
 __all__ = ["View", "anagram", "turn", "turn_back"]
@@ -26,8 +27,8 @@ def anagram(
     prompt: str = "a big yellow star at the center on black",
     turned_prompt: str = "a big yellow triangle at the center on black",
     view: View = "flip",
-    pictures: int = 8,
-    steps: int = 25,
+    pictures: Count = 8,
+    steps: Steps = 25,
     guidance: float = 6.0,
     seed: int = 0,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Annotated
 
 import torch
 from diffusers import DDIMScheduler
@@ -11,6 +12,7 @@ from torch import Tensor
 from ..figures import curves, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, noise_and_x0, predict, require_unet, starting_noise
+from ..option_types import Between, Count, Steps
 from .scores import prompt_errors
 
 __all__ = ["hybrid", "low_pass"]
@@ -22,9 +24,9 @@ def hybrid(
     *,
     far_prompt: str = "a red circle left of a blue square on white",
     near_prompt: str = "a blue circle left of a red square on white",
-    blur: float = 1 / 16,
-    pictures: int = 6,
-    steps: int = 25,
+    blur: Annotated[float, Between(0, 1)] = 1 / 16,
+    pictures: Count = 6,
+    steps: Steps = 25,
     guidance: float = 3.0,
     seed: int = 0,
 ) -> None:

@@ -19,6 +19,7 @@ from diffusion_xray.tracer.errors import RecipeError
 from ..figures import film, picture_grid, pixels
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_pictures, encode_prompts, noise_and_x0, predict, require_unet
+from ..option_types import Count, Steps
 from .inputs import as_tensor, open_picture, picture_size
 
 __all__ = ["inpaint"]
@@ -40,10 +41,10 @@ def inpaint(
     picture: Path | None = None,
     mask: Path | None = None,
     prompt: tuple[str, ...] = (),
-    steps: int = 25,
-    repeats: int = 1,
+    steps: Steps = 25,
+    repeats: Count = 1,
     guidance: float = 3.0,
-    pictures: int = 2,
+    pictures: Count = 2,
     seed: int = 0,
 ) -> None:
     """Inpainting: what is known is put back at every step.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from diffusers import DDIMScheduler
@@ -25,6 +25,7 @@ from ..latent_diffusion import (
     predict,
     require_unet,
 )
+from ..option_types import Between, Count, Steps
 from .inputs import drawing, open_picture, photograph, picture_size
 
 __all__ = ["sdedit"]
@@ -39,10 +40,10 @@ def sdedit(
     *,
     picture: Path | None = None,
     prompt: str | None = None,
-    i_start: tuple[int, ...] = (0, 3, 5, 7, 10, 13, 16, 18, 20),
-    steps: int = 25,
+    i_start: tuple[Annotated[int, Between(0)], ...] = (0, 3, 5, 7, 10, 13, 16, 18, 20),
+    steps: Steps = 25,
     guidance: float = 3.0,
-    pictures: int = 4,
+    pictures: Count = 4,
     seed: int = 0,
 ) -> None:
     """SDEdit: a photograph or a sketch, redrawn by way of noise.

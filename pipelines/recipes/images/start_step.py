@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
@@ -13,6 +14,7 @@ from diffusion_xray.tracer.errors import RecipeError
 from ..figures import picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_pictures, encode_prompts, noise_and_x0, predict, require_unet
+from ..option_types import Between, Steps
 from .inputs import open_picture, photograph, picture_size
 
 __all__ = ["start_step"]
@@ -24,8 +26,8 @@ def start_step(
     *,
     picture: Path | None = None,
     prompt: str = "a red ring on gray",
-    start_step: int = 12,
-    steps: int = 25,
+    start_step: Annotated[int, Between(0)] = 12,
+    steps: Steps = 25,
     guidance: float = 3.0,
     seed: int = 0,
 ) -> None:
@@ -49,7 +51,7 @@ def start_step(
         prompt: What it should become.
         start_step: The step to begin with; 0 is almost nothing but noise.
         steps: Steps of the whole schedule.
-        guidance: Guidance scale.
+        guidance: Guidance scale; compared with diffusers from 1 on, below which it has none.
         seed: Of the noise.
     """
     pipe = require_unet(lab.pipeline())
@@ -99,7 +101,8 @@ def start_step(
         output_type="latent",
     ).images
     lab.found("strength of the same meaning", (steps - start_step) / steps)
-    lab.found("largest difference to diffusers' latents", float((latents - expected).abs().max()))
+    if guidance >= 1:  # below, diffusers draws without guidance
+        lab.found("largest difference to diffusers' latents", float((latents - expected).abs().max()))
 
     every = max(len(film) // 6, 1)
     figure = picture_grid(

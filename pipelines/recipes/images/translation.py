@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from diffusers import DDIMScheduler
@@ -27,6 +27,7 @@ from ..latent_diffusion import (
     predict,
     require_unet,
 )
+from ..option_types import Between, Steps
 from .inputs import as_tensor, open_picture, picture_size
 
 __all__ = ["translation"]
@@ -44,8 +45,8 @@ def translation(
     *,
     picture: Path | None = None,
     prompt: tuple[str, ...] = (),
-    start_step: int = 12,
-    steps: int = 20,
+    start_step: Annotated[int, Between(0)] = 12,
+    steps: Steps = 20,
     guidance: float = 3.0,
     seed: int = 0,
 ) -> None:

@@ -10,6 +10,7 @@ from diffusion_xray.tracer.capture import Capture, Level
 from ..figures import picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, noise_and_x0, predict, require_unet, starting_noise
+from ..option_types import Count, Steps
 
 __all__ = ["ddpm"]
 
@@ -22,9 +23,9 @@ def ddpm(
     lab: Lab,
     *,
     prompt: str = "a red circle left of a blue square on white",
-    steps: int = 50,
+    steps: Steps = 50,
     guidance: float = 3.0,
-    pictures: int = 3,
+    pictures: Count = 3,
     seed: int = 0,
 ) -> None:
     """DDPM: ancestral sampling, fresh noise at every step.
@@ -42,8 +43,8 @@ def ddpm(
 
     Args:
         prompt: What to draw.
-        steps: Denoising steps, 1000 at most.
-        guidance: Guidance scale.
+        steps: Denoising steps.
+        guidance: Guidance scale; compared with diffusers from 1 on, below which it has none.
         pictures: How many to draw from the same starting noise.
         seed: Of the starting noise and of z.
     """
@@ -78,12 +79,13 @@ def ddpm(
         tracer.step(None)
         tracer.record_images(decode(pipe, latents))
 
-    again = lab.generator(seed)
-    starting_noise(pipe, 1, again)  # the pipeline then draws the same z
-    options = {"negative_prompt": "", "guidance_scale": guidance, "output_type": "latent"}
-    options |= {"num_images_per_prompt": pictures, "latents": start, "generator": again}
-    theirs = pipe(prompt, num_inference_steps=steps, **options).images
-    lab.found("largest difference to diffusers' latents", float((latents - theirs).abs().max()))
+    if guidance >= 1:  # below, diffusers draws without guidance
+        again = lab.generator(seed)
+        starting_noise(pipe, 1, again)  # the pipeline then draws the same z
+        options = {"negative_prompt": "", "guidance_scale": guidance, "output_type": "latent"}
+        options |= {"num_images_per_prompt": pictures, "latents": start, "generator": again}
+        theirs = pipe(prompt, num_inference_steps=steps, **options).images
+        lab.found("largest difference to diffusers' latents", float((latents - theirs).abs().max()))
     if pictures > 1:
         spread = torch.stack([x0.std(0).mean() for _, x0 in film]).cpu()
         lab.found("deviation of x0 between pictures, first step", float(spread[0]))

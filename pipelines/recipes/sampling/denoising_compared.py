@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from ..latent_diffusion import (
     require_unet,
     starting_noise,
 )
+from ..option_types import Between, Count
 
 __all__ = ["denoising_compared"]
 
@@ -35,9 +37,9 @@ _BLURS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 def denoising_compared(
     lab: Lab,
     *,
-    noised: tuple[int, ...] = (250, 500, 750),
-    pictures: int = 16,
-    stride: int = 10,
+    noised: tuple[Annotated[int, Between(1, 999)], ...] = (250, 500, 750),
+    pictures: Count = 16,
+    stride: Annotated[int, Between(1, 999)] = 10,
     prompt: str = "",
     seed: int = 0,
 ) -> None:

@@ -12,6 +12,7 @@ from ..figures import curves, new_figure, picture_grid
 from ..figures import film as frames_of
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, predict, require_unet, starting_noise
+from ..option_types import Steps
 
 __all__ = ["film"]
 
@@ -27,7 +28,7 @@ def film(
     lab: Lab,
     *,
     prompt: str = "a yellow star above a blue ring on black",
-    steps: int = 30,
+    steps: Steps = 30,
     guidance: float = 3.0,
     scheduler: Literal["ddim", "ddpm"] = "ddim",
     seed: int = 0,

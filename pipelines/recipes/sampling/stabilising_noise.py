@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from ..figures import curves, new_figure, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import decode, encode_prompts, noise_and_x0, predict, require_unet, starting_noise
+from ..option_types import Between, Count
 
 __all__ = ["stabilising_noise"]
 
@@ -22,7 +25,9 @@ _SHOWN = 10
 
 
 @torch.no_grad()
-def stabilising_noise(lab: Lab, *, prompt: str = "", pictures: int = 20, steps: int = 50, seed: int = 0) -> None:
+def stabilising_noise(
+    lab: Lab, *, prompt: str = "", pictures: Count = 20, steps: Annotated[int, Between(2, 1000)] = 50, seed: int = 0
+) -> None:
     """Stabilising noise: DDPM with and without the noise z it adds back.
 
     A DDPM step (dxray run ddpm --help) goes to the mean of all x_s that could have led to x_t, and then adds σ z:

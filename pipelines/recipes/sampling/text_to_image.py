@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from diffusion_xray.tracer.errors import RecipeError, SiteNotFoundError
 
 from ..figures import new_figure, picture_grid, pixels
 from ..lab import Lab
+from ..option_types import Between, Steps
 
 __all__ = ["text_to_image"]
 
@@ -26,9 +27,9 @@ def text_to_image(
     *,
     prompt: str = "a red circle left of a blue square on white",
     words: tuple[str, ...] = (),
-    steps: int = 20,
+    steps: Steps = 20,
     guidance: float | None = None,
-    size: int | None = None,
+    size: Annotated[int, Between(8)] | None = None,
     seed: int = 0,
 ) -> None:
     """Text to image: any pipeline as it is, and what happened inside.
@@ -56,6 +57,8 @@ def text_to_image(
         size: Height and width in pixels; the pipeline's own by default.
         seed: Of the starting noise.
     """
+    if not all(word.strip() for word in words):
+        raise RecipeError("--words '' is no word: give words of the prompt, or leave --words out")
     pipe = lab.pipeline()
     call = _arguments(pipe, prompt, steps=steps, size=size, guidance=3.0 if lab.model is None else None, asked=guidance)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from diffusion_xray.tracer.trace import Trace
 from ..figures import new_figure, picture_grid
 from ..lab import Lab
 from ..latent_diffusion import require_unet
+from ..option_types import Between, Called, Steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,12 +45,12 @@ def from_scratch(
     *,
     prompt: str = "a red circle left of a blue square on white",
     change: str = "a green star left of a blue square on white",
-    steps: int = 12,
+    steps: Steps = 12,
     guidance: float = 3.0,
-    strength: float = 0.8,
+    strength: Annotated[float, Between(0, 1)] = 0.8,
     seed: int = 0,
-    mistake: str = "unet.middle.attention.transformer.text_attention.value",
-    tolerance: float = 1e-4,
+    mistake: Annotated[str, Called("MODULE")] = "unet.middle.attention.transformer.text_attention.value",
+    tolerance: Annotated[float, Between(0)] = 1e-4,
 ) -> None:
     """Stable Diffusion in plain PyTorch, equal to that of diffusers.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from diffusion_xray.tracer.capture import Capture
 
 from ..figures import curves, new_figure, picture_grid
 from ..lab import Lab
+from ..option_types import Between, Called, Count
 from .digits import batches, load_digits
 from .loop import Training
 from .unet import new_unet
@@ -24,13 +26,13 @@ __all__ = ["denoise_digits"]
 def denoise_digits(
     lab: Lab,
     *,
-    sigma: float = 0.5,
-    sigmas: tuple[float, ...] = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0),
-    steps: int = 300,
-    batch: int = 128,
-    rate: float = 1e-2,
-    every: int = 15,
-    mnist: Path | None = None,
+    sigma: Annotated[float, Between(0)] = 0.5,
+    sigmas: tuple[Annotated[float, Between(0)], ...] = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0),
+    steps: Count = 300,
+    batch: Count = 128,
+    rate: Annotated[float, Between(0)] = 1e-2,
+    every: Count = 15,
+    mnist: Annotated[Path, Called("DIR")] | None = None,
     seed: int = 0,
 ) -> None:
     """Train a denoiser for one noise level, and try it at others.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from diffusion_xray.tracer.capture import Capture
 
 from ..figures import curves, new_figure, picture_grid
 from ..lab import Lab
+from ..option_types import Between, Called, Count
 from .ddpm import cosine_alpha_bars, draw, noised
 from .digits import CLASSES, batches, load_digits, recognised, train_classifier
 from .loop import Training
@@ -29,15 +30,15 @@ __all__ = ["train_class_conditional"]
 def train_class_conditional(
     lab: Lab,
     *,
-    steps: int = 600,
-    batch: int = 128,
-    rate: float = 1e-2,
-    timesteps: int = 100,
+    steps: Count = 600,
+    batch: Count = 128,
+    rate: Annotated[float, Between(0)] = 1e-2,
+    timesteps: Count = 100,
     guidance: float = 2.0,
-    dropout: float = 0.1,
-    count: int = 10,
-    every: int = 30,
-    mnist: Path | None = None,
+    dropout: Annotated[float, Between(0, 1)] = 0.1,
+    count: Count = 10,
+    every: Count = 30,
+    mnist: Annotated[Path, Called("DIR")] | None = None,
     seed: int = 0,
 ) -> None:
     """Train a UNet that is told the digit, and draw digits to order.

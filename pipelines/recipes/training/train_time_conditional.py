@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from diffusion_xray.tracer.capture import Capture
 
 from ..figures import curves, new_figure, picture_grid
 from ..lab import Lab
+from ..option_types import Between, Called, Count
 from .ddpm import cosine_alpha_bars, draw, noised
 from .digits import batches, load_digits
 from .loop import Training
@@ -26,12 +28,12 @@ _SHOWN = 10
 def train_time_conditional(
     lab: Lab,
     *,
-    steps: int = 1000,
-    batch: int = 128,
-    rate: float = 1e-2,
-    timesteps: int = 100,
-    every: int = 50,
-    mnist: Path | None = None,
+    steps: Count = 1000,
+    batch: Count = 128,
+    rate: Annotated[float, Between(0)] = 1e-2,
+    timesteps: Count = 100,
+    every: Count = 50,
+    mnist: Annotated[Path, Called("DIR")] | None = None,
     seed: int = 0,
 ) -> None:
     """Train a UNet that is told the time, and draw digits from noise.

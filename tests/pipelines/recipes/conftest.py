@@ -14,10 +14,11 @@ KITCHEN = '''
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 
+from diffusion_xray.pipelines.recipes.option_types import Between, Called, Count
 from diffusion_xray.tracer.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -68,14 +69,44 @@ def soup(
             tracer.step(step, timestep=step)
             model(torch.ones(1, 2))
     lab.found("spoons", spoons, "tsp")
-    lab.found("heat", heat)
+    lab.found("heat", heat or float("nan"))
     lab.figure("bowl", Image.new("RGB", (8, 8), "red"), f"A bowl of {name}")
     lab.figure("film", [Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")], "Stirring")
+
+
+def stew(
+    lab: Lab,
+    *,
+    cooks: Count = 1,
+    share: Annotated[float, Between(0, 1)] = 0.5,
+    salt: float = 1.0,
+    days: tuple[Annotated[int, Between(high=7)], ...] = (1,),
+    names: tuple[str, ...] = ("good stew", "plain"),
+    cellar: Annotated[Path, Called("DIR")] | None = None,
+    seed: int = 0,
+) -> None:
+    """Stew: with all that can be said of an option.
+
+    Args:
+        cooks: How many.
+        share: Of the pot.
+        salt: In spoons.
+        days: When it is eaten.
+        names: How it is called.
+        cellar: Where it is kept.
+        seed: Of the carrots.
+    """
 
 
 def burnt(lab: Lab) -> None:
     """Burnt: it was left on the stove."""
     raise ZeroDivisionError("black \\x1b[31m<smoke>")
+
+
+def scorched(lab: Lab, *, heat: float = 1.0, level: int = 1, seed: int = 0) -> None:
+    """Scorched: it bears no other heat."""
+    if heat != 1:
+        raise ValueError(f"the pan melts at {heat}\\n  and drips")
 
 
 def refused(lab: Lab) -> None:
@@ -143,7 +174,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 @pytest.fixture
 def kitchen(install: Install) -> None:
     """A package of recipes in the chapter "kitchen"; "absent" and "nothing" are named by it and not there."""
-    names = ("soup", "burnt", "refused", "greedy", "left", "stopped", "odd", "bare", "taken", "number", "nothing")
+    names = ["soup", "stew", "burnt", "scorched", "refused", "greedy", "left", "stopped"]
+    names += ["odd", "bare", "taken", "number", "nothing"]
     files = {"kitchen/__init__.py": '"""From the kitchen."""\n', "kitchen/meals.py": KITCHEN}
     files["kitchen/torn.py"] = "def torn(:\n"
     entries = {name: f"kitchen.meals:{name}" for name in names}

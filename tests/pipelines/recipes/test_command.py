@@ -56,10 +56,10 @@ def test_run(kitchen: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_json(kitchen: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With --json all of it is data, with the command that does it again."""
-    assert main(["run", "--json", "--out", str(tmp_path), "soup", "--name", "a pea", "--no-hot", "--heat", "nan"]) == 0
+    assert main(["run", "--json", "--out", str(tmp_path), "soup", "--name", "a pea", "--no-hot", "--heat", "0"]) == 0
     outcome = json.loads(capsys.readouterr().out)
     assert outcome["findings"] == {"spoons": 3, "heat": None}
-    assert outcome["command"] == "dxray run soup --heat nan --name 'a pea' --no-hot"
+    assert outcome["command"] == "dxray run soup --heat 0.0 --name 'a pea' --no-hot"
     assert outcome["traces"] == [str(tmp_path / "soup" / "trace.zarr")]
     assert outcome["figures"][0] == {"file": str(tmp_path / "soup" / "bowl.png"), "caption": "A bowl of a pea"}
 
@@ -86,6 +86,12 @@ def test_options_of_every_recipe_on_both_sides(
         (["refused"], "give --model something to eat"),
         (["absent"], r"recipe 'absent' does not load: No module named 'kitchen\.nowhere'"),
         (["greedy"], "memory ran out: try fewer steps"),
+        (
+            ["scorched", "--heat", "2"],
+            r"scorched cannot run with --heat 2\.0: ValueError in meals\.py, line \d+: the pan melts at 2\.0$",
+        ),
+        (["scorched", "--heat", "nan"], "--heat nan: give a finite number"),
+        (["scorched", "--seed", "-1"], "--seed -1: give 0 to 9223372036854775807"),
         (["odd"], "recipe 'odd' cannot be run: option 'pot'"),
         (["taken"], "recipe 'taken' cannot be run: .*conflicting option string"),
         (["soup", "--device", "x", "--all"], None),

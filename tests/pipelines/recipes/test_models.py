@@ -147,10 +147,12 @@ def test_missing_parts(copied: Path) -> None:
 
 
 def test_missing_and_damaged_weights(copied: Path) -> None:
-    """A part without its weights, or with half of them, is told of in one line."""
+    """A part without its weights, or with what is left of them, is told of in one line, and what to do."""
     weights = copied / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    assert f"the folder '{copied}' cannot be loaded" in refusal(copied)
+    for content in (weights.read_bytes()[:1000], b"", b"version https://git-lfs.github.com/spec/v1"):
+        weights.write_bytes(content)
+        told = f"is damaged: its {weights.relative_to(copied)} cannot be read; download it again"
+        assert refusal(copied).endswith(told)
     weights.unlink()
     assert "diffusion_pytorch_model" in refusal(copied)
 

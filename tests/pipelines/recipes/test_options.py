@@ -12,6 +12,7 @@ import pytest
 
 from diffusion_xray.pipelines.recipes.options import add_options, described, given, written
 from diffusion_xray.pipelines.recipes.registry import load_recipe
+from diffusion_xray.tracer.errors import RecipeError
 
 
 @pytest.fixture
@@ -103,3 +104,36 @@ def test_what_cannot_be_an_option(kitchen: None, name: str, why: str) -> None:
     """A parameter of another type, or without a default, is named."""
     with pytest.raises(TypeError, match=why):
         read(load_recipe(name).function)
+
+
+def test_help_of_what_an_option_may_be(kitchen: None) -> None:
+    """A range stands behind the default, texts of several words are quoted, and a value has the name it was given."""
+    parser = argparse.ArgumentParser(
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=40, width=200)
+    )
+    add_options(parser, load_recipe("stew").function)
+    shown = parser.format_help()
+    assert "how many (1; 1 or more)" in shown
+    assert "of the pot (0.5; 0 to 1)" in shown
+    assert "when it is eaten (1; 7 at most)" in shown
+    assert "it is called ('good stew' plain)" in shown
+    assert "--cellar DIR" in shown
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("cooks", "0", "--cooks 0: give 1 or more"),
+        ("share", "1.5", r"--share 1\.5: give 0 to 1"),
+        ("share", "nan", "--share nan: give 0 to 1"),
+        ("salt", "inf", "--salt inf: give a finite number"),
+        ("days", "8", "--days 8: give 7 at most"),
+        ("seed", "-1", "--seed -1: give 0 to 9223372036854775807"),
+    ],
+)
+def test_what_an_option_may_not_be(kitchen: None, option: str, value: str, told: str) -> None:
+    """A number out of the range that is declared, one that is not finite, and a seed that is none are refused."""
+    stew = load_recipe("stew").function
+    assert read(stew)
+    with pytest.raises(RecipeError, match=f"^{told}$"):
+        read(stew, f"--{option}={value}")

@@ -1,6 +1,7 @@
 """Keys that come all at once."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from textual import events
@@ -108,3 +109,14 @@ async def test_keys_after_a_menu(browser: Make, keys: str) -> None:
         await pilot.press("escape")
         await type_at_once(pilot, "[[")
         assert place(pilot)[1] == 3
+
+
+async def test_an_arrow_right_after_the_tab_is_for_the_view(browser: Make, embedded: Path) -> None:
+    """A view that takes the focus with its first answer gets the keys typed before that, and the layer stays."""
+    async with browser(embedded, layer="unet").run_test(size=(120, 40)) as pilot:
+        await pilot.pause(0.3)
+        await pilot.app.workers.wait_for_complete()
+        pilot.app.post_message(events.Key("5", "5"))
+        pilot.app.post_message(events.Key("down", None))
+        await type_at_once(pilot, "w")
+        assert place(pilot)[0] == "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2", "the second on offer"

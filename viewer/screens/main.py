@@ -22,7 +22,6 @@ from ..widgets.preview import Preview
 from ..widgets.side import Side
 from ..widgets.step_strip import StepStrip
 from ..widgets.tab_bar import TabBar
-from .export import CopyMenu, ExportMenu
 from .help import KeyHelp, by_topic
 from .keys import KEYS, page_keys
 from .listing import ListScreen
@@ -154,10 +153,14 @@ class MainScreen(ListScreen):
 
     def action_export(self) -> None:
         """Write what is chosen into a file."""
+        from .export import ExportMenu  # which draws pictures: the first one here does not wait for it
+
         self.app.push_screen(ExportMenu(self._selection()))
 
     def action_copy(self) -> None:
         """Copy a value, a path, a command or code."""
+        from .export import CopyMenu
+
         self.app.push_screen(CopyMenu(self._selection()))
 
     def _selection(self) -> Selection:

@@ -68,7 +68,7 @@ class Copies:
         """
         arrived = copy_to_host(tensor, buffer.tensor)
         dense = dense_kernel(buffer.tensor) if place is not None and buffer.tensor.is_contiguous() else None
-        self._wait(_Copy(array, step, buffer, dtype, place, dense, arrived))
+        self._queue(_Copy(array, step, buffer, dtype, place, dense, arrived))
 
     def add_again(self, tensor: Tensor, address: int, known: Known, *, step: int | None, place: Place) -> bool:
         """`add` a tensor at an address that is as it was in the step before; false where there is no memory now."""
@@ -79,7 +79,7 @@ class Copies:
             ctypes.memmove(buffer.address, address, known.nbytes)  # keeps the interpreter's lock
         else:
             copy_to_host(tensor, buffer.tensor)
-        self._wait(_Copy(known.array, step, buffer, known.stored_dtype, place, known.dense, None))
+        self._queue(_Copy(known.array, step, buffer, known.stored_dtype, place, known.dense, None))
         return True
 
     def send(self) -> None:
@@ -89,7 +89,7 @@ class Copies:
             self._writer.submit(functools.partial(_store, copies), buffers=[copy.buffer for copy in copies])
             self._writer.send()
 
-    def _wait(self, copy: _Copy) -> None:
+    def _queue(self, copy: _Copy) -> None:
         self._waiting.append(copy)
         self._bytes += copy.buffer.nbytes
         if self._bytes >= _BATCH_BYTES:

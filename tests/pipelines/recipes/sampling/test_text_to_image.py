@@ -127,4 +127,4 @@ def test_a_loop_written_out_refuses_transformers(name: str, tmp_path: Path, caps
     capsys.readouterr()
     assert main(["run", "ddim", "--model", str(tmp_path / name), "--out", str(tmp_path), "--device", "cpu"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert type(pipeline).__name__ in line and "Stable Diffusion 1.x, 2.x or XL" in line
+    assert type(pipeline).__name__ in line and "Stable Diffusion 1.x, 2.x and XL" in line

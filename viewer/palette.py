@@ -9,10 +9,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DIVERGING", "FAULT", "MAPS", "colour_map", "luminance"]
+__all__ = ["DIVERGING", "FAINT", "FAULT", "INK", "MAPS", "PAPER", "colour_map", "luminance"]
 
 FAULT: Final = (255, 0, 200)
 """Colour of a value that is not finite: in none of the maps."""
+PAPER: Final = (18, 19, 23)
+INK: Final = (232, 232, 228)
+FAINT: Final = (150, 152, 158)
+"""Colours of a picture to keep: its ground, its writing, and what is less important of that."""
 
 _ANCHORS: Final[Mapping[str, tuple[str, ...]]] = {
     "viridis": (

@@ -9,15 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .palette import colour_map
+from .palette import FAINT, INK, PAPER, colour_map
 from .render import scale
 
 __all__ = ["heat_over", "plate", "share", "strip", "table"]
 
 _COLOURS: Final = "inferno"
-_PAPER: Final = (18, 19, 23)
-_INK: Final = (232, 232, 228)
-_FAINT: Final = (150, 152, 158)
 _PANEL: Final = 420
 _CELL: Final = 104
 _SMALL: Final = 16
@@ -48,7 +45,7 @@ def heat_over(heat: Plane, picture: Picture | None, *, high: float, size: tuple[
     level = np.nan_to_num(level)
     coloured = colour_map(_COLOURS)[(level * 255).round().astype(np.intp)].astype(np.float64)
     if picture is None:
-        return np.where(known, coloured, _FAINT).astype(np.uint8)
+        return np.where(known, coloured, FAINT).astype(np.uint8)
     shown = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC), np.float64)
     grey = (shown @ [0.2126, 0.7152, 0.0722])[..., None].repeat(3, axis=-1)
     opacity = (_LEAST + (_MOST - _LEAST) * level**0.7)[..., None]
@@ -64,14 +61,14 @@ def plate(heat: Plane, picture: Picture | None, *, title: str, caption: str) -> 
         whole = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
         panels.insert(0, np.asarray(whole, np.uint8))
     total = max(len(panels) * (width + _GAP) - _GAP, 360)
-    canvas = Image.new("RGB", (total + 2 * _MARGIN, height + 2 * _MARGIN + 106), _PAPER)
+    canvas = Image.new("RGB", (total + 2 * _MARGIN, height + 2 * _MARGIN + 106), PAPER)
     draw = ImageDraw.Draw(canvas)
     _write(draw, (_MARGIN, _MARGIN - 6), title, size=26, room=total)
     top = _MARGIN + 38
     for at, panel in enumerate(panels):
         canvas.paste(Image.fromarray(panel), (_MARGIN + at * (width + _GAP), top))
     _legend(canvas, draw, (_MARGIN, top + height + 14), width=total, high=high)
-    _write(draw, (_MARGIN, top + height + 48), caption, size=15, colour=_FAINT, room=total)
+    _write(draw, (_MARGIN, top + height + 48), caption, size=15, colour=FAINT, room=total)
     return canvas
 
 
@@ -104,22 +101,22 @@ def table(
     top = _MARGIN + 62
     total = left + len(columns) * (width + _GAP) + 62
     bottom = top + len(labels) * (height + _GAP)
-    canvas = Image.new("RGB", (max(total, 420) + _MARGIN, bottom + 40 + _MARGIN), _PAPER)
+    canvas = Image.new("RGB", (max(total, 420) + _MARGIN, bottom + 40 + _MARGIN), PAPER)
     draw = ImageDraw.Draw(canvas)
     room = canvas.width - 2 * _MARGIN
     _write(draw, (_MARGIN, _MARGIN - 6), title, size=22, room=room)
     for column, label in enumerate(columns):
         middle = left + column * (width + _GAP) + width // 2
-        draw.text((middle, top - 8), _cut(label, font, width), font=_font(13), fill=_FAINT, anchor="ms")
+        draw.text((middle, top - 8), _cut(label, font, width), font=_font(13), fill=FAINT, anchor="ms")
     if above is not None:
-        draw.text((left - 12, top + height // 2), _cut(above[0], font, 320), font=font, fill=_FAINT, anchor="rm")
+        draw.text((left - 12, top + height // 2), _cut(above[0], font, 320), font=font, fill=FAINT, anchor="rm")
         for column, seen in enumerate(above[1]):
             cell = Image.fromarray(seen).resize((width, height), Image.Resampling.BICUBIC)
             canvas.paste(cell, (left + column * (width + _GAP), top))
         top += height + _GAP
     for row, label in enumerate(rows):
         y = top + row * (height + _GAP)
-        draw.text((left - 12, y + height // 2), _cut(label, font, 320), font=font, fill=_INK, anchor="rm")
+        draw.text((left - 12, y + height // 2), _cut(label, font, 320), font=font, fill=INK, anchor="rm")
         high = _highest(heats[row])
         for column in range(len(columns)):
             heat = heats[row, column]
@@ -127,8 +124,8 @@ def table(
                 hot = heat_over(heat, picture, high=high, size=(height, width))
                 canvas.paste(Image.fromarray(hot), (left + column * (width + _GAP), y))
         end = left + len(columns) * (width + _GAP) + 4
-        draw.text((end, y + height // 2), share(high), font=_font(13), fill=_FAINT, anchor="lm")
-    _write(draw, (_MARGIN, canvas.height - _MARGIN - 16), caption, size=14, colour=_FAINT, room=room)
+        draw.text((end, y + height // 2), share(high), font=_font(13), fill=FAINT, anchor="lm")
+    _write(draw, (_MARGIN, canvas.height - _MARGIN - 16), caption, size=14, colour=FAINT, room=room)
     return canvas
 
 
@@ -148,8 +145,8 @@ def _legend(canvas: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, in
     start, end = x + 26, x + width - int(font.getlength(most)) - 10
     bar = colour_map(_COLOURS)[np.linspace(0, 255, max(end - start, 1)).astype(np.intp)]
     canvas.paste(Image.fromarray(np.repeat(bar[None], 12, axis=0)), (start, y))
-    draw.text((x, y + 6), "0 %", font=font, fill=_FAINT, anchor="lm")
-    draw.text((x + width, y + 6), most, font=font, fill=_FAINT, anchor="rm")
+    draw.text((x, y + 6), "0 %", font=font, fill=FAINT, anchor="lm")
+    draw.text((x + width, y + 6), most, font=font, fill=FAINT, anchor="rm")
 
 
 def _write(
@@ -159,7 +156,7 @@ def _write(
     *,
     size: int,
     room: int,
-    colour: tuple[int, int, int] = _INK,
+    colour: tuple[int, int, int] = INK,
 ) -> None:
     font = _font(size)
     draw.text(place, _cut(text, font, room), font=font, fill=colour)

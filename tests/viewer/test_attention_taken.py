@@ -18,7 +18,6 @@ from diffusion_xray.viewer.export.selection import Selection
 from diffusion_xray.viewer.export.text import file_stem, snippet
 from diffusion_xray.viewer.loader import Loader
 from diffusion_xray.viewer.reader import Reader
-from diffusion_xray.viewer.screens.export import ExportMenu
 from diffusion_xray.viewer.views.attention_code import code_of
 from diffusion_xray.viewer.views.attention_read import read_attention
 from diffusion_xray.viewer.views.attention_seen import Seen
@@ -26,6 +25,7 @@ from diffusion_xray.viewer.views.attention_wish import Wish
 from diffusion_xray.viewer.views.protocol import Request
 
 from ..attending import Call, made_trace
+from .exporting import exported as after_keys
 
 Make = Callable[..., Browser]
 TOKENS = ["<|startoftext|>", "an</w>", "ot", "ter</w>", "red</w>", "<|endoftext|>", "<|endoftext|>"]
@@ -148,15 +148,7 @@ async def settle(pilot: Pilot[None]) -> None:
 
 async def exported(browser: Make, path: Path, layer: str, *keys: str) -> Selection:
     """What the export menu is handed after some keys."""
-    async with browser(path, tab="attention", layer=layer, step=1).run_test(size=(120, 40)) as pilot:
-        await settle(pilot)
-        for key in keys:
-            await pilot.press(key)
-            await settle(pilot)
-        await pilot.press("e")
-        menu = pilot.app.screen
-        assert isinstance(menu, ExportMenu)
-        return menu._selection
+    return await after_keys(browser(path, tab="attention", layer=layer, step=1), keys, settle)
 
 
 def why_not(selection: Selection, suffix: str) -> str:

@@ -16,8 +16,9 @@ from diffusion_xray.viewer.export.selection import Selection
 from diffusion_xray.viewer.export.text import snippet
 from diffusion_xray.viewer.palette import colour_map
 from diffusion_xray.viewer.planes import Colours
-from diffusion_xray.viewer.screens.export import ExportMenu
 from diffusion_xray.viewer.screens.main import MainScreen
+
+from .exporting import exported as after_keys
 
 Make = Callable[..., Browser]
 
@@ -32,15 +33,7 @@ async def settle(pilot: Pilot[None]) -> None:
 
 async def exported(browser: Make, *keys: str, **where: Any) -> Selection:
     """What the export menu is handed after some keys."""
-    async with browser("normal", tab="image", **where).run_test(size=(120, 40)) as pilot:
-        await settle(pilot)
-        for key in keys:
-            await pilot.press(key)
-            await settle(pilot)
-        await pilot.press("e")
-        menu = pilot.app.screen
-        assert isinstance(menu, ExportMenu)
-        return menu._selection
+    return await after_keys(browser("normal", tab="image", **where), keys, settle)
 
 
 def made(selection: Selection, suffix: str) -> bytes:

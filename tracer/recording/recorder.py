@@ -28,8 +28,6 @@ __all__ = ["OnPressure", "Recorder"]
 OnPressure = Literal["wait", "degrade"]
 
 _MOST_GAPS = 100
-_BATCH_BYTES = 1 << 20
-"""Copies go to the writer in batches: to wake it for each would disturb the run, and this much stays in the caches."""
 _UNKNOWN_STEPS = 64
 """Steps to make room for when nobody knows how many there will be."""
 

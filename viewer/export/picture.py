@@ -13,16 +13,13 @@ from diffusion_xray.tracer.info import printable
 from diffusion_xray.tracer.text import number
 
 from ..overlay import blended
-from ..palette import FAULT, colour_map
+from ..palette import FAINT, FAULT, INK, PAPER, colour_map
 from ..render import resample
 from .selection import Selection
 from .sheet import Sheet, Tile
 
 __all__ = ["sheet_picture"]
 
-_PAPER: Final = (18, 19, 23)
-_INK: Final = (232, 232, 228)
-_FAINT: Final = (150, 152, 158)
 _FAULTY: Final = (255, 110, 210)
 _MARGIN: Final = 20
 _WANTED: Final = 512
@@ -50,23 +47,23 @@ def sheet_picture(selection: Selection, sheet: Sheet) -> Image.Image:
     ranged = [*colours, "p1 to p99" if selection.look.clipped else "min to max"] if colours else []
     over = [f"{sheet.opacity:.0%} over the picture"] if sheet.below is not None and sheet.opacity < 1 else []
     lines = _wrapped(", ".join([sheet.caption, *ranged, *over]), size=14, room=room - (130 if bad else 0))
-    canvas = Image.new("RGB", (room + 2 * _MARGIN, height + 2 * _MARGIN + 98 + _LINE * len(lines)), _PAPER)
+    canvas = Image.new("RGB", (room + 2 * _MARGIN, height + 2 * _MARGIN + 98 + _LINE * len(lines)), PAPER)
     draw = ImageDraw.Draw(canvas)
     title = _title(selection)
     large = _font(20).getlength(printable(title)) <= room  # the end of a path tells most
-    _write(draw, _MARGIN - 4, title, size=20 if large else 14, colour=_INK, room=room)
-    _write(draw, _MARGIN + 24, _when(selection), size=14, colour=_FAINT, room=room)
+    _write(draw, _MARGIN - 4, title, size=20 if large else 14, colour=INK, room=room)
+    _write(draw, _MARGIN + 24, _when(selection), size=14, colour=FAINT, room=room)
     top = _MARGIN + 52
     left = _MARGIN + (room - width) // 2
     canvas.paste(Image.fromarray(pixels), (left, top))
     _labels(draw, sheet, top=top, left=left)
     top += height + 14
     if sheet.note:
-        _write(draw, top - 2, sheet.note, size=14, colour=_FAINT, room=room)
+        _write(draw, top - 2, sheet.note, size=14, colour=FAINT, room=room)
     else:
         _legend(canvas, draw, top, sheet=sheet, colours=selection.look.colours, room=room)
     for at, line in enumerate(lines):
-        _write(draw, top + 24 + _LINE * at, line, size=14, colour=_FAINT, room=room)
+        _write(draw, top + 24 + _LINE * at, line, size=14, colour=FAINT, room=room)
     if bad:
         text = f"{bad} not finite"
         draw.text((_MARGIN + room, top + 24), text, font=_font(14), fill=_FAULTY, anchor="ra")
@@ -89,7 +86,7 @@ def _pixels(sheet: Sheet, colours: str) -> NDArray[np.uint8]:
         return _coloured(sheet.tiles[0], sheet, colours, (height, width))
     down = -(-len(sheet.tiles) // sheet.across)
     found = np.empty((down * (height + _LABEL) - _GAP, sheet.across * (width + _GAP) - _GAP, 3), np.uint8)
-    found[:] = _PAPER
+    found[:] = PAPER
     for at, tile in enumerate(sheet.tiles):
         if not tile.values.size:
             continue  # there is no such head
@@ -112,12 +109,12 @@ def _labels(draw: ImageDraw.ImageDraw, sheet: Sheet, *, top: int, left: int) -> 
     height, width = _size(sheet)
     for at, text in enumerate(sheet.lines):
         room = sheet.across * (width + _GAP)
-        draw.text((left, top + at * (height + _LABEL)), _cut(text, size=12, room=room), font=_font(12), fill=_FAINT)
+        draw.text((left, top + at * (height + _LABEL)), _cut(text, size=12, room=room), font=_font(12), fill=FAINT)
     if sheet.lines or len(sheet.tiles) == 1:
         return
     for at, tile in enumerate(sheet.tiles):
         y, x = top + at // sheet.across * (height + _LABEL), left + at % sheet.across * (width + _GAP)
-        draw.text((x, y), _cut(tile.label, size=12, room=width), font=_font(12), fill=_FAINT)
+        draw.text((x, y), _cut(tile.label, size=12, room=width), font=_font(12), fill=FAINT)
 
 
 def _title(selection: Selection) -> str:
@@ -150,8 +147,8 @@ def _legend(canvas: Image.Image, draw: ImageDraw.ImageDraw, top: int, *, sheet: 
     end = _MARGIN + room - int(font.getlength(last)) - 8
     bar = colour_map(colours)[np.linspace(0, 255, max(end - start, 1)).astype(np.intp)]
     canvas.paste(Image.fromarray(np.repeat(bar[None], _BAR, axis=0)), (start, top))
-    draw.text((_MARGIN, top + _BAR // 2), first, font=font, fill=_INK, anchor="lm")
-    draw.text((_MARGIN + room, top + _BAR // 2), last, font=font, fill=_INK, anchor="rm")
+    draw.text((_MARGIN, top + _BAR // 2), first, font=font, fill=INK, anchor="lm")
+    draw.text((_MARGIN + room, top + _BAR // 2), last, font=font, fill=INK, anchor="rm")
 
 
 def _write(

@@ -11,6 +11,7 @@ from textual.widgets import Input
 from diffusion_xray.tracer.errors import SiteNotFoundError
 from diffusion_xray.tracer.info import SiteInfo, printable
 
+from ..faults import Fault
 from ..goto import find_place
 from ..order import ranked
 from ..widgets.layer_tree import LayerTree
@@ -82,11 +83,7 @@ class JumpScreen(WalkScreen):
             self.notify("Every value is finite.", timeout=2)
             return
         self._fault = 0 if self._fault < 0 else (self._fault + by) % len(faults)
-        fault = faults[self._fault]
-        self._remember()
-        if fault.step >= 0:
-            self.go_to_step(fault.step)
-        self.reveal(fault.site, self._step)
+        self._go_to_fault(faults[self._fault])
         self.notify(f"fault {self._fault + 1} of {len(faults)}, causes first", timeout=2)
 
     def action_narrow(self) -> None:
@@ -94,11 +91,7 @@ class JumpScreen(WalkScreen):
         if not self.snapshot.narrow:
             self.notify("Every value is well within float16.", timeout=2)
             return
-        self._remember()
-        first = self.snapshot.narrow[0]
-        if first.step >= 0:
-            self.go_to_step(first.step)
-        self.reveal(first.site, self._step)
+        self._go_to_fault(self.snapshot.narrow[0])
 
     def action_extreme(self, order: str) -> None:
         """Go to the layer that is first in an order: "largest" or "changed"."""
@@ -130,6 +123,12 @@ class JumpScreen(WalkScreen):
         await self.open_page(spot.tab)
         self.go_to_step(spot.step)
         self.reveal(spot.site, self._step)
+
+    def _go_to_fault(self, fault: Fault) -> None:
+        self._remember()
+        if fault.step >= 0:
+            self.go_to_step(fault.step)
+        self.reveal(fault.site, self._step)
 
     def _remember(self) -> None:
         """Keep the place that is about to be left."""

@@ -67,7 +67,7 @@ class ExportMenu(Menu[None]):
 
     def compose(self) -> ComposeResult:
         """The formats, and below them where the file goes."""
-        with Vertical(id="menu"):
+        with Vertical(id="menu", classes="framed"):
             yield self.listed()
             if self.app.is_web:
                 yield Static("to the downloads of this web browser", classes="menu--note", markup=False)
@@ -145,7 +145,7 @@ class CopyMenu(Menu[None]):
 
     def compose(self) -> ComposeResult:
         """The texts, and what to do when nothing arrives."""
-        with Vertical(id="menu"):
+        with Vertical(id="menu", classes="framed"):
             yield self.listed()
             note = "Nothing in the clipboard afterwards? The terminal must allow OSC 52; tmux: set -g set-clipboard on"
             yield Static(note, classes="menu--note", markup=False)

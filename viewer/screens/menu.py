@@ -11,11 +11,12 @@ from textual import on
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.events import Key
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from diffusion_xray.tracer.info import printable
+
+from .framed import Framed
 
 __all__ = ["Choice", "Menu", "cut"]
 
@@ -34,10 +35,10 @@ class Choice:
     possible: bool = True
 
 
-class Menu(ModalScreen[Result], Generic[Result]):
+class Menu(Framed[Result], Generic[Result]):
     """Entries, some with a key each; nothing in them is taken as markup.
 
-    A subclass composes `listed` into a container of the id "menu".
+    A subclass composes `listed` into a container of the id "menu", framed.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -48,18 +49,8 @@ class Menu(ModalScreen[Result], Generic[Result]):
     """Below the list."""
     DEFAULT_CSS = """
     Menu {
-        align: center middle;
-        background: $background 60%;
-
         & > #menu {
             width: 76;
-            max-width: 100%;
-            height: auto;
-            max-height: 100%;
-            border: round $accent;
-            border-title-color: $text-accent;
-            border-subtitle-color: $foreground 60%;
-            background: $surface;
             padding: 1 1 0 1;
         }
 

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widget import Widget
+
+from .framed import Framed
 
 __all__ = ["Sheet"]
 
 
-class Sheet(ModalScreen[None]):
+class Sheet(Framed[None]):
     """A frame around what `body` returns. A subclass says by which keys it is left."""
 
     AUTO_FOCUS = "VerticalScroll"
@@ -22,18 +23,8 @@ class Sheet(ModalScreen[None]):
     """Likewise below: what keys do."""
     DEFAULT_CSS = """
     Sheet {
-        align: center middle;
-        background: $background 60%;
-
         & > VerticalScroll {
             width: 116;
-            max-width: 100%;
-            height: auto;
-            max-height: 100%;
-            border: round $accent;
-            border-title-color: $text-accent;
-            border-subtitle-color: $foreground 60%;
-            background: $surface;
             padding: 0 1;
             scrollbar-size-vertical: 1;
         }
@@ -48,6 +39,6 @@ class Sheet(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """The frame and what is in it."""
-        with VerticalScroll() as frame:
+        with VerticalScroll(classes="framed") as frame:
             frame.border_title, frame.border_subtitle = self.HEADING, self.HOW
             yield from self.body()

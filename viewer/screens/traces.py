@@ -69,7 +69,7 @@ class TraceMenu(Menu[CompareScreen]):
 
     def compose(self) -> ComposeResult:
         """What was found, and below it a field for what was not."""
-        with Vertical(id="menu"):
+        with Vertical(id="menu", classes="framed"):
             yield self.listed()
             yield Static("looking for traces …", id="looking", classes="menu--note", markup=False)
             yield Input(placeholder="path or URL of a trace", id="path", compact=True)

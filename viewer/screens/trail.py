@@ -48,7 +48,7 @@ class TrailMenu(Menu[Spot]):
 
     def compose(self) -> ComposeResult:
         """The list, or how it comes to be."""
-        with Vertical(id="menu"):
+        with Vertical(id="menu", classes="framed"):
             yield self.listed()
             if not self._spots:
                 yield Static("Nowhere yet: places are kept when you jump by n, : or the palette.", classes="menu--note")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,8 +18,6 @@ from ..views.protocol import Request, View
 __all__ = ["FeedScreen"]
 
 _DEBOUNCE: Final = 0.04
-_QUIET: Final = 0.15
-"""Seconds without a request, after which one is no part of a burst and is read at once."""
 _POLL_FIRST: Final = 1.0
 _POLL_MOST: Final = 5.0
 _PRELOADED: Final = (1, -1, 2, -2)
@@ -48,7 +45,6 @@ class FeedScreen(Screen[None]):
         super().__init__()
         self._loader = loader
         self._debounce: Timer | None = None
-        self._asked = -_QUIET
         self._pause = _POLL_FIRST
 
     def on_unmount(self) -> None:
@@ -56,14 +52,10 @@ class FeedScreen(Screen[None]):
         self.workers.cancel_node(self)
 
     def read_soon(self, view: View | None, request: Request) -> None:
-        """Read previews and what a view needs, then post `Read`; of several requests in a burst only the last."""
+        """Read previews and what a view needs, unless something else is asked for within a moment; then post `Read`."""
         if self._debounce is not None:
             self._debounce.stop()
-        before, self._asked = self._asked, time.monotonic()
-        if self._asked - before > _QUIET:
-            self._read(view, request)
-        else:
-            self._debounce = self.set_timer(_DEBOUNCE, lambda: self._read(view, request))
+        self._debounce = self.set_timer(_DEBOUNCE, lambda: self._read(view, request))
 
     def look_again(self, *, busy: bool) -> None:
         """Look at the store after a pause, a longer one each time unless it was `busy`; then post `Refreshed`."""

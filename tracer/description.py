@@ -18,7 +18,7 @@ def describe(trace: Trace) -> dict[str, Any]:
     return {
         "path": str(trace.path),
         **info,
-        "steps": len(trace),
+        "steps": trace.n_steps,
         "modules": len(trace.modules),
         "modules_with_tensors": sum(module.stored for module in trace.modules.values()),
         "attention": Counter(call.kind for calls in trace.attention_modules.values() for call in calls),
@@ -38,7 +38,7 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         ("status", info.status + (f", {info.seconds:.1f} s" if info.seconds is not None else "")),
         ("pipeline", info.pipeline or "modules"),
         *((f"  {name}", kind) for name, kind in info.components.items()),
-        ("steps", f"{len(trace)}" + (f" of {info.planned_steps}" if info.planned_steps > len(trace) else "")),
+        ("steps", f"{trace.n_steps}" + (f" of {info.planned_steps}" if info.planned_steps > trace.n_steps else "")),
         ("modules", f"{known['modules']} fired, tensors of {known['modules_with_tensors']} stored"),
         (
             "attention",

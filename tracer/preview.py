@@ -72,7 +72,7 @@ def fit_preview(latents: Pixels, pictures: NDArray[Any] | None) -> PreviewMap:
 
 def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
     """Add `preview` (of the latents) and `preview_x0` to a finished trace; returns what to say about them."""
-    last = len(trace) - 1
+    last = trace.n_steps - 1
     final = trace.step_array("next_latents", last) if last >= 0 else None
     if final is None:
         return {}
@@ -89,7 +89,8 @@ def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
     fitted = fit_preview(np.nan_to_num(finished).astype(np.float64), pictures)
     for source, name in (("latents", "preview"), ("x0", "preview_x0")):
         drawn = [
-            None if (array := trace.step_array(source, step)) is None else arrange(array) for step in range(len(trace))
+            None if (array := trace.step_array(source, step)) is None else arrange(array)
+            for step in range(trace.n_steps)
         ]
         shown = [None if images is None else fitted(images) for images in drawn]
         first = next((images for images in shown if images is not None), None)
@@ -97,7 +98,7 @@ def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
             continue
         path = f"{LATENTS}/{name}"
         dims = [f"preview_{dim}" for dim in ("image", "y", "x", "rgb")]
-        spec = tensor_spec(path, "uint8", first.shape, dims, steps=len(trace), codec="lz4", attributes={})
+        spec = tensor_spec(path, "uint8", first.shape, dims, steps=trace.n_steps, codec="lz4", attributes={})
         store.add_array(spec)
         for step, images in enumerate(shown):
             if images is not None and images.shape == first.shape:

@@ -187,7 +187,7 @@ class AttentionRequest:
         """The step asked for, or all, or `most` of them from the first to the last."""
         if self._step is not None:
             return [self._step]
-        count = len(self._trace)
+        count = self._trace.n_steps
         if not count:
             raise SiteNotFoundError(f"no step of {self._trace.path} is complete, so there is no attention of an image")
         if most is None or count <= most:
@@ -196,10 +196,10 @@ class AttentionRequest:
 
     def _caption(self, layers: int) -> str:
         if self._step is None:
-            when = f"mean over {len(self._trace)} steps" if self._grid != "words" else f"{len(self._trace)} steps"
+            when = f"mean over {self._trace.n_steps} steps" if self._grid != "words" else f"{self._trace.n_steps} steps"
         else:
             timestep = self._trace.timestep[self._step]
-            when = f"step {self._step} of {len(self._trace)}"
+            when = f"step {self._step} of {self._trace.n_steps}"
             when += f", t = {timestep:.0f}" if np.isfinite(timestep) else ""
         heads = "all heads" if self._choice["heads"] is None else f"head {self._choice['heads']}"
         heads = "" if self._grid == "heads" else f", {heads}"
@@ -210,10 +210,10 @@ class AttentionRequest:
 def _step_of(trace: Trace, step: int | None) -> int | None:
     if step is None:
         return None
-    if not -len(trace) <= step < len(trace):
-        known = f"its complete steps are 0 to {len(trace) - 1}" if len(trace) else "no step of it is complete"
+    if not -trace.n_steps <= step < trace.n_steps:
+        known = f"its complete steps are 0 to {trace.n_steps - 1}" if trace.n_steps else "no step of it is complete"
         raise SiteNotFoundError(f"no step {step} in {trace.path}; {known}")
-    return step % len(trace)
+    return step % trace.n_steps
 
 
 def _row(call: AttentionInfo) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def _look_at(path: Path) -> FoundTrace:
     trace = open_trace(path)
     fault = trace.first_fault()
     where = "" if fault is None else fault[0].name if fault[1] is None else f"step {fault[1]} {fault[0].name}"
-    return FoundTrace(path, trace.info.pipeline or "modules", len(trace), trace.nbytes, where)
+    return FoundTrace(path, trace.info.pipeline or "modules", trace.n_steps, trace.nbytes, where)
 
 
 def _candidates(folder: Path) -> Iterator[Path]:

@@ -40,7 +40,7 @@ class Count:
         parser.add_argument("trace")
 
     def run(self, options):
-        print(len(options.trace))
+        print(options.trace.n_steps)
         return 3
 '''
 

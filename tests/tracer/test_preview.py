@@ -187,7 +187,7 @@ def test_odd_runs_cost_the_preview_at_most(
 ) -> None:
     """Latents or pictures of an unexpected kind leave the trace complete, with or without thumbnails."""
     trace = traced(tmp_path / "run.zarr", noise(*shape), decode)
-    assert len(trace) == 3
+    assert trace.n_steps == 3
     assert trace.steps["next_latents"].shape == (3, *shape)
 
 

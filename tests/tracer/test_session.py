@@ -177,7 +177,7 @@ def test_the_users_own_loop_sets_the_step(tmp_path: Path) -> None:
                 tracer.step(step, timestep=30.0 - step, sigma=0.5)
                 model(torch.zeros(1, 4, 8, 8), 5.0)
     trace = tracer.trace
-    assert len(trace) == 6
+    assert trace.n_steps == 6
     assert trace.timestep.tolist() == [30, 29, 28, 30, 29, 28]
     assert set(trace.sigma.tolist()) == {0.5}
 
@@ -211,7 +211,7 @@ def test_an_error_in_the_run_is_told_and_undone(tmp_path: Path) -> None:
     assert trace.info.error["type"] == "ZeroDivisionError"
     assert trace.info.error["module"] == "model.blocks.1.conv2"
     assert trace.info.error["step"] == 2
-    assert len(trace) == 2
+    assert trace.n_steps == 2
     assert trace["model.blocks.0"]["output"].sizes["step"] == 2
 
 
@@ -273,7 +273,7 @@ def test_a_failing_tap_is_named_and_the_run_goes_on(tmp_path: Path, tap: Any, wo
     assert same(plain, traced)
     assert tracer.trace.info.tap_failures[0]["tap"] == type(tap).__name__
     assert tracer.trace.info.status == "complete"
-    assert len(tracer.trace) == 4
+    assert tracer.trace.n_steps == 4
     assert hooks(model) == 0
 
 
@@ -310,7 +310,7 @@ def test_a_full_disk_costs_records_not_the_run(tmp_path: Path) -> None:
     trace = tracer.trace
     assert trace.info.status == "incomplete"
     assert "No space left" in trace.info.error["message"]
-    assert 0 < len(trace) < 4
+    assert 0 < trace.n_steps < 4
     assert np.isfinite(trace.table("model").column("mean")).all()
 
 
@@ -352,7 +352,7 @@ def test_an_existing_trace_is_replaced_on_request_only(tmp_path: Path) -> None:
         Tracer(Denoiser(), path).__enter__()
     with Tracer(Denoiser(), path, overwrite=True) as tracer:
         denoise(tracer._target.components["model"], steps=2)
-    assert len(open_trace(path)) == 2
+    assert open_trace(path).n_steps == 2
 
 
 def test_what_is_not_a_trace_is_never_deleted(tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_a_mapping_of_modules_is_traced_by_name(tmp_path: Path) -> None:
     trace = tracer.trace
     assert trace.components == ("encoder", "unet")
     assert not trace.site("encoder").stepped
-    assert len(trace) == 3
+    assert trace.n_steps == 3
 
 
 def test_a_compiled_module_is_seen(tmp_path: Path) -> None:
@@ -434,7 +434,7 @@ def test_a_run_in_another_thread_is_recorded(tmp_path: Path) -> None:
         thread = threading.Thread(target=denoise, args=(model,))
         thread.start()
         thread.join()
-    assert len(tracer.trace) == 4
+    assert tracer.trace.n_steps == 4
 
 
 def test_no_warning_on_a_good_run(tmp_path: Path) -> None:

@@ -158,10 +158,10 @@ class AttentionReader(TraceArrays):
         return found.isel(step=0) if isinstance(step, int) else found
 
     def _steps_of(self, step: int | Sequence[int] | None) -> list[int]:
-        steps = list(range(len(self))) if step is None else [step] if isinstance(step, int) else list(step)
+        steps = list(range(self.n_steps)) if step is None else [step] if isinstance(step, int) else list(step)
         for wrong in steps:
-            if not 0 <= wrong < len(self):
-                raise SiteNotFoundError(f"no step {wrong}; the trace has {len(self)} complete steps, from 0")
+            if not 0 <= wrong < self.n_steps:
+                raise SiteNotFoundError(f"no step {wrong}; the trace has {self.n_steps} complete steps, from 0")
         return steps
 
     def _with_times(self, array: xarray.DataArray) -> xarray.DataArray:

@@ -131,8 +131,8 @@ def _print(verdict: Verdict, *, everything: bool) -> None:
     links = table.links
     told = "of each layer's dtype" if verdict.tolerance is None else f"{verdict.tolerance:g}"
     lines = [
-        ("A", f"{comparison.a.path}  {_count(len(comparison.a), 'step')}"),
-        ("B", f"{comparison.b.path}  {_count(len(comparison.b), 'step')}"),
+        ("A", f"{comparison.a.path}  {_count(comparison.a.n_steps, 'step')}"),
+        ("B", f"{comparison.b.path}  {_count(comparison.b.n_steps, 'step')}"),
         ("compared", f"{_count(len(table), 'tensor')} at {_count(len(links.pairs), 'step')}, linked by {links.by}"),
         ("", f"{tensors} from what is stored, {statistics} from statistics, which prove a least distance only"),
         ("tolerance", told),

@@ -56,8 +56,8 @@ class Stats:
 
 
 def _rows(trace: Trace, glob: str, step: int | None) -> list[dict[str, Any]]:
-    if step is not None and not 0 <= step < max(len(trace), 1):
-        raise SiteNotFoundError(f"no step {step} in {trace.path}; it has {len(trace)} complete steps, from 0")
+    if step is not None and not 0 <= step < max(trace.n_steps, 1):
+        raise SiteNotFoundError(f"no step {step} in {trace.path}; it has {trace.n_steps} complete steps, from 0")
     tables = {(table.component, table.stepped): table for table in trace.tables()}
     rows = []
     for site in select(trace, glob):

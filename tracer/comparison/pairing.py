@@ -111,7 +111,7 @@ def link_steps(a: Trace, b: Trace, by: Link = "index", tolerance: float | None =
     if by not in LINKS:
         raise ComparisonError(f"steps cannot be linked by {by!r}; choose from {', '.join(LINKS)}")
     if by == "index":
-        pairs, within = [(step, step) for step in range(min(len(a), len(b)))], 0.0
+        pairs, within = [(step, step) for step in range(min(a.n_steps, b.n_steps))], 0.0
     else:
         ours, theirs = (getattr(trace, by) for trace in (a, b))
         within = min(_gap(ours), _gap(theirs)) / 2 if tolerance is None else tolerance
@@ -120,8 +120,8 @@ def link_steps(a: Trace, b: Trace, by: Link = "index", tolerance: float | None =
     return StepLinks(
         by,
         tuple(pairs),
-        tuple(step for step in range(len(a)) if step not in left),
-        tuple(step for step in range(len(b)) if step not in right),
+        tuple(step for step in range(a.n_steps) if step not in left),
+        tuple(step for step in range(b.n_steps) if step not in right),
         within,
     )
 

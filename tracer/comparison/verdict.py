@@ -81,7 +81,7 @@ class Verdict:
                 f"no layer of {a.name} is called the same in {b.name}; say what it is called there, "
                 'with --rename "unet.**=transformer.**" or --map names.json'
             )
-        if table.stepped.any() and not table.links.pairs and (len(a) or len(b)):
+        if table.stepped.any() and not table.links.pairs and (a.n_steps or b.n_steps):
             raise ComparisonError(
                 f"no step of {a.name} belongs to one of {b.name} by {table.links.by}; link them in another way"
             )

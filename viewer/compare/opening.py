@@ -50,8 +50,8 @@ def open_comparison(
             hint = near_matches(layer.replace("*", "").strip("."), a.modules)
             raise SiteNotFoundError(f"{layer!r} matches no layer of {a.name}.{hint}")
         layer = found
-    if step is not None and not -len(a) <= step < len(a):
-        raise SiteNotFoundError(f"no step {step} in {a.name}; it has {len(a)}, from 0")
+    if step is not None and not -a.n_steps <= step < a.n_steps:
+        raise SiteNotFoundError(f"no step {step} in {a.name}; it has {a.n_steps}, from 0")
     try:
         return ComparisonOpening(Comparison(a, b, names or None, "index"), facts(a, b), names or None, layer, step)
     except DxrayError:

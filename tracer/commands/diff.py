@@ -18,6 +18,7 @@ from ..comparison.pairing import LINKS, Names, pair_sites
 from ..comparison.verdict import Parting, Verdict
 from ..errors import ComparisonError
 from ..info import SiteInfo, printable
+from ..storage.library_store import local_path
 from ..text import number
 from ..trace import Trace, open_trace
 from .protocol import print_json, print_table
@@ -68,7 +69,7 @@ class Diff:
             default=[],
             help='what modules of A are called in B, paths or globs: "unet.**=transformer.**"; can be repeated',
         )
-        parser.add_argument("--map", type=Path, metavar="FILE", help="the same as an object in JSON, or in TOML")
+        parser.add_argument("--map", type=local_path, metavar="FILE", help="the same as an object in JSON, or in TOML")
         parser.add_argument("--all", action="store_true", help=f"list everything, not the worst {_ROWS} layers")
 
     def run(self, options: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """Pipelines worth tracing: the embedded model, Stable Diffusion in plain PyTorch, experiments.
 
-``from diffusion_xray.pipelines import load_pipeline`` gives the embedded one. What needs torch is imported on first use.
+``from diffusion_xray.pipelines import load_pipeline`` gives the embedded one; what needs torch is imported on first
+use.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -19,6 +20,8 @@ from .errors import CaptureError, StoreError, TargetError, TracerStateError, Tra
 from .layout import RECORDS
 from .preview import write_previews
 from .recording.clock import Clock, StepLog
+from .recording.ending import remarks
+from .recording.foreign import as_tensor
 from .recording.origin import caller, describe_origin
 from .recording.places import MakeStore, place_of
 from .recording.recorder import OnPressure, Recorder
@@ -31,6 +34,7 @@ from .storage.library_store import Where
 from .storage.store import StoreWriter, bulk_calls
 from .taps.attachment import Attachment
 from .taps.images import images_in
+from .taps.ports import PortSteps
 from .taps.protocol import Tap
 from .taps.scheduler import LOOP
 from .taps.steps import StepsTap
@@ -136,6 +140,7 @@ class Tracer:
             self._undo = undo.pop_all()
         clock = Clock(self._step_ended, has_schedulers=bool(self._target.schedulers))
         self._clock = clock
+        self._ports = PortSteps(self._target, clock)
         self._recorder = Recorder(writer, self._selection.capture, clock, on_pressure=self._on_pressure)
         self._state = "recording"
         try:
@@ -168,23 +173,28 @@ class Tracer:
         self._loop_over = False
         self._clock.set_step(index + self._step_offset, float(timestep), float(sigma))
 
-    def record(self, name: str, tensor: Tensor) -> Summary:
+    def record(self, name: str, tensor: object) -> Summary:
         """Put any tensor of your own code into the trace, at the current step, as ``records.<name>``.
+
+        Where no module is traced, a scheduler alone, the first that is recorded after it has stepped begins the next
+        step; `step` says otherwise.
 
         Args:
             name: What it is; dots make a hierarchy.
-            tensor: Copied before this returns.
+            tensor: A tensor, an array of numpy, or anything with ``__array__`` or DLPack; copied before this returns.
 
         Returns:
             What it looks like, in one line when printed.
 
         Raises:
             TracerStateError: The tracer is not recording.
-            TargetError: `tensor` is not a dense real tensor, or the name is empty.
+            TargetError: `tensor` is not a dense real tensor or array, or the name is empty.
         """
         self._check_recording("record")
-        if not isinstance(tensor, Tensor) or not all(name.split(".")):
-            raise TargetError(f"record({name!r}, {type(tensor).__name__}): give a name such as 'noise' and a tensor")
+        if not all(name.split(".")):
+            raise TargetError(f"record({name!r}, {type(tensor).__name__}): give a name such as 'noise'")
+        tensor = _tensor(f"record({name!r})", tensor)
+        self._ports.array_comes()
         source = Source(f"{RECORDS}.{name}", "record", leaf=False)  # "a.b" may come after "a"
         self._recorder.record(source, tensor, keep=True, in_last_step=True)
         if not can_summarise(tensor):
@@ -193,17 +203,17 @@ class Tracer:
 
     def record_latents(
         self,
-        latents: Tensor,
+        latents: object,
         *,
-        model_output: Tensor | None = None,
-        next_latents: Tensor | None = None,
-        x0: Tensor | None = None,
+        model_output: object = None,
+        next_latents: object = None,
+        x0: object = None,
     ) -> None:
         """Put what a hand-written loop works on into the trace, at the current step, where a scheduler's would be.
 
         Previews and everything that reads `trace.steps` find it there. Where a denoiser was given twice as many, the
         first half of its batch is taken for the unconditional branch of guidance. Where a scheduler of diffusers makes
-        the steps, all this happens by itself.
+        the steps, all this happens by itself. All may be arrays as in `record`.
 
         Args:
             latents: What the step begins with, x_t, (batch, channel, y, x) or another shape.
@@ -213,14 +223,20 @@ class Tracer:
 
         Raises:
             TracerStateError: The tracer is not recording.
+            TargetError: One of them is no tensor or array.
         """
         self._check_recording("record_latents")
         given = {"latents": latents, "model_output": model_output, "next_latents": next_latents, "x0": x0}
-        for port, tensor in given.items():
-            if tensor is not None:
-                keep = self._selection.capture.latents
-                self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True)
-        self._steps.latents_are(latents)
+        tensors = {
+            port: _tensor(f"record_latents({port})", value)
+            for port, value in given.items()
+            if value is not None or port == "latents"
+        }
+        self._ports.array_comes()
+        for port, tensor in tensors.items():
+            keep = self._selection.capture.latents
+            self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True)
+        self._steps.latents_are(tensors["latents"])
 
     def record_images(self, images: object) -> None:
         """Put the pictures that a hand-written loop ends with into the trace, as a pipeline's are.
@@ -252,6 +268,10 @@ class Tracer:
             _warn(f"tap {entry['tap']!r} failed and recorded nothing from there on: {entry['error']}")
         if failure is not None:
             _warn(f"the trace {self.path} is incomplete: {failure}. The run itself is unharmed")
+        else:
+            with contextlib.suppress(*() if error is None else (TracerWarning,)):  # the run's own error goes first
+                for remark in remarks(self._target, self._place, self._recorder, failed=error is not None):
+                    _warn(remark)
 
     def _write_end(self, error: BaseException | None) -> Exception | None:
         """Commit what is complete and write how the run ended; returns what went wrong with the trace."""
@@ -279,6 +299,15 @@ class Tracer:
     def _check_recording(self, call: str) -> None:
         if self._state != "recording":
             raise TracerStateError(f"{call}() needs a tracer that is recording; this one is {self._state}")
+
+
+def _tensor(call: str, value: object) -> Tensor:
+    tensor = as_tensor(value)
+    if tensor is None:
+        raise TargetError(
+            f"{call}: a {type(value).__name__} is no tensor; give one, or an array by numpy, __array__ or DLPack"
+        )
+    return tensor
 
 
 def _warn(message: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from diffusion_xray.tracer import Trace, Tracer
+from diffusion_xray.tracer import Trace, Tracer, TracerWarning
 from diffusion_xray.tracer.preview import fit_preview
 
 WEIGHT = np.array([[0.11, 0.02, 0.0], [0.0, 0.12, -0.03], [-0.05, 0.0, 0.1], [0.04, -0.04, 0.04]])
@@ -201,6 +201,7 @@ def test_latents_that_are_not_finite(tmp_path: Path, share: float, pictures: boo
     def decode(z: NDArray[Any]) -> Any:
         return enlarged(np.nan_to_num(colours(np.moveaxis(z, 1, -1))), 2) if pictures else None
 
-    trace = traced(tmp_path / "run.zarr", latents, decode)
+    with pytest.warns(TracerWarning, match="a value is not finite, the first in"):
+        trace = traced(tmp_path / "run.zarr", latents, decode)
     assert ("preview" in trace.steps) == (share < 1)
     assert bool(trace.info.preview) == (share < 1)

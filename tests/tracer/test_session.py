@@ -335,8 +335,10 @@ def test_a_tracer_is_used_once(tmp_path: Path) -> None:
     tracer = Tracer(Denoiser(), tmp_path / "run.zarr")
     with pytest.raises(TracerStateError, match="with statement first"):
         _ = tracer.trace
-    with tracer, pytest.raises(TracerStateError, match="recording; make a new Tracer"):
-        tracer.__enter__()
+    with tracer:
+        tracer.record("something", torch.zeros(1))
+        with pytest.raises(TracerStateError, match="recording; make a new Tracer"):
+            tracer.__enter__()
     with pytest.raises(TracerStateError, match="closed; make a new Tracer"):
         tracer.__enter__()
     with pytest.raises(TracerStateError, match="record"):

@@ -61,6 +61,16 @@ class Recorder:
         self._gaps: list[dict[str, Any]] = []
         self._unlisted_gaps = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been recorded: no tensor and no picture."""
+        return not self._intake.sites.tables and not self._images_written
+
+    @property
+    def saw_fault(self) -> bool:
+        """Whether a value that is not finite was among what was written; known for certain once all is."""
+        return any(table.saw_fault for table in self._intake.sites.tables)
+
     def record(
         self,
         source: Source,

@@ -41,8 +41,10 @@ class Target:
     def of(cls, traced: object) -> Target:
         """Take a `DiffusionPipeline`, an `nn.Module`, or a mapping of names to modules, schedulers and tokenizers.
 
+        A scheduler alone will do: a port of a model runs outside of torch, and its arrays are recorded by hand.
+
         Raises:
-            TargetError: It is none of these, holds no module, or a name is reserved by the trace.
+            TargetError: It is none of these, holds neither module nor scheduler, or a name is reserved by the trace.
         """
         if isinstance(traced, nn.Module):
             return cls(None, {"model": traced}, {}, {})
@@ -63,9 +65,11 @@ class Target:
         for name in components:
             if name in RESERVED or "." in name or not name:
                 raise TargetError(f"a component cannot be called {name!r} in a trace; give it another name")
-        if not components:
-            raise TargetError(f"cannot trace {type(traced).__name__!r}: none of its parts is an nn.Module")
         schedulers = {name: part for name, part in others.items() if _is_scheduler(part)}
+        if not components and not schedulers:
+            raise TargetError(
+                f"cannot trace {type(traced).__name__!r}: none of its parts is an nn.Module, or a scheduler"
+            )
         tokenizers = {name: part for name, part in others.items() if hasattr(part, "convert_ids_to_tokens")}
         return cls(pipeline, components, schedulers, tokenizers)
 

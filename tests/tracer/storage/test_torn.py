@@ -119,7 +119,7 @@ def test_a_torn_timeline_is_named(path: Path, name: str) -> None:
     file.write_bytes(file.read_bytes()[:100])
     trace = open_trace(path)
     with pytest.raises(TraceFormatError, match=f"{name} .*cannot be read"):
-        trace.n_steps if name == "committed" else trace.timestep
+        _ = trace.n_steps if name == "committed" else trace.timestep
     assert trace.modules
 
 

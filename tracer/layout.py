@@ -63,6 +63,7 @@ A `DataTree` refuses to open when an array's dimension has another size in a gro
 lies above another one, apart from the coordinates of `step` at the root.
 """
 
+SEQUENCE: Final = "sequence"
 STATISTICS_GROUP: Final = "statistics"
 LATENTS: Final = "latents"
 PROMPTS: Final = "prompts"

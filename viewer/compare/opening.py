@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from diffusion_xray.tracer.capture import matches
 from diffusion_xray.tracer.comparison.divergence import Comparison
 from diffusion_xray.tracer.comparison.facts import Fact, facts
-from diffusion_xray.tracer.comparison.pairing import Names
+from diffusion_xray.tracer.comparison.naming import Names
 from diffusion_xray.tracer.errors import DxrayError, SiteNotFoundError, TraceFormatError, near_matches
 from diffusion_xray.tracer.trace import Trace
 

@@ -89,7 +89,7 @@ def test_dtypes(tmp_path: Path, dtype: torch.dtype) -> None:
     a, b = record(tmp_path / "a.zarr"), record(tmp_path / "b.zarr", dtype=dtype)
     table = done(a, b).table
     epsilon = float(torch.finfo(dtype).eps)
-    assert (table.limits == {torch.float16: 1e-3, torch.bfloat16: 1.6e-2}[dtype]).all()
+    assert (table.rounding == {torch.float16: 1e-3, torch.bfloat16: 1.6e-2}[dtype]).all()
     assert (table.relative_l2 > 0).all()
     assert table.relative_l2.max() < 4 * epsilon
     assert table.is_over(epsilon / 100).all()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .capture import Capture, Level, Selection
 from .errors import CaptureError, StoreError, TargetError, TracerStateError, TracerWarning
+from .info import printable
 from .layout import RECORDS
 from .preview import write_previews
 from .recording.clock import Clock, StepLog
@@ -121,6 +122,12 @@ class Tracer:
         if self._state == "new":
             raise TracerStateError("nothing is recorded yet; use the tracer in a with statement first")
         return self._place.open()
+
+    def __repr__(self) -> str:
+        target = self._target
+        parts = ", ".join([*target.components, *target.schedulers])
+        traced = type(target.pipeline).__name__ if target.pipeline is not None else parts
+        return f"<Tracer of {printable(traced)} into {printable(self.path)}: {self._state}>"
 
     def __enter__(self) -> Self:
         if self._state != "new":

@@ -170,8 +170,16 @@ def test_linked_by_timestep(a: Trace, tmp_path: Path, diff: Diff) -> None:
     assert "compared   9 tensors at 3 steps, linked by timestep" in lines
     assert "only in A  3 steps: 1, 3, 5" in lines
     assert any(line.startswith("differs    schedule: 1000 850") for line in lines)
-    _, lines = diff(a.path, b.path)
-    assert "only in A  3 steps: 3-5" in lines
+
+
+def test_steps_that_one_run_has_not(a: Trace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Equal as far as they go, two runs of which one has more steps do not agree, unless they are linked otherwise."""
+    b = record(tmp_path / "b.zarr", steps=3)
+    assert main(["diff", str(a.path), str(b.path)]) == 2
+    shown = capsys.readouterr()
+    assert "only in A  3 steps: 3-5" in shown.out.splitlines()
+    assert "steps 3, 4, 5 of A have no partner" in shown.err
+    assert main(["diff", str(a.path), str(b.path), "--link", "timestep"]) == 0
 
 
 def test_other_shapes(a: Trace, tmp_path: Path, diff: Diff) -> None:

@@ -58,6 +58,8 @@ def _known(moments: Moments) -> list[tuple[StatisticsTable, NDArray[np.float64]]
 
 def _running_most(parts: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> list[NDArray[np.float64]]:
     """The largest value up to each moment; NaN where the moment is. Each part has moments and values of one shape."""
+    if not parts:
+        return []
     when = np.concatenate([part.ravel() for part, _ in parts])
     values = np.concatenate([part.ravel() for _, part in parts])
     order = np.argsort(when, kind="stable")

@@ -91,6 +91,7 @@ def layouts(draw: st.DrawFn, source: st.SearchStrategy[Tensor]) -> Tensor:
     return tensor
 
 
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 @settings(max_examples=60, deadline=None)
 @given(layouts(tensors()), st.booleans())
 def test_whatever_a_module_returns_is_read_back(tensor: Tensor, stepped: bool) -> None:

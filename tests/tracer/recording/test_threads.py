@@ -180,9 +180,10 @@ def test_a_second_tracer_on_the_same_modules_is_refused(
         with pytest.raises(TracerStateError, match=r"traced .*first\.zarr"), Tracer(again, tmp_path / "second.zarr"):
             pass
         assert [hooks(module) for module in tracer._target.components.values()] == registered
+        tracer.record("something", torch.zeros(1))
     assert not (tmp_path / "second.zarr").exists()
     with Tracer(again, tmp_path / "second.zarr") as second:  # now it may
-        pass
+        second.record("something", torch.zeros(1))
     assert second.trace.info.status == "complete"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..recording.calls import watch
 from ..recording.patches import replace_attribute
 from ..recording.target import Target, is_held, timestep_parameter
 from ..schedule import noise_level
@@ -39,12 +40,7 @@ class StepsTap:
         """Hook the denoisers, and wrap `step` of the schedulers' classes and the pipeline's call."""
         driver = self._driver = _Driver(target, emit)
         with ExitStack() as undo:
-            for name, module in target.denoisers().items():
-                before = functools.partial(driver.denoiser_starts, name, _timestep_reader(module))
-                handle = module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
-                undo.callback(handle.remove)
-                handle = module.register_forward_hook(driver.denoiser_ends, always_call=True)
-                undo.callback(handle.remove)
+            undo.callback(emit.follow(driver.attach))
             for owner in scheduler_classes(target):
                 undo.callback(replace_attribute(owner, "step", driver.wrap_step))
             cache = sys.modules.get("diffusers.models.cache_utils")
@@ -65,12 +61,21 @@ class _Driver:
         self._target = target
         self._emit = emit
         self._schedulers = {id(scheduler) for scheduler in target.schedulers.values()}
-        self._denoisers = {id(module) for module in target.denoisers().values()}
+        self._denoisers: set[int] = set()
         self._contexts: dict[int, str] = {}
         self._batches: dict[str, int] = {}
         self._guidance: dict[str, Any] = {}
         self._planned = False
         self._thread = 0
+
+    def attach(self, name: str, module: nn.Module) -> Undo | None:
+        """Watch a denoiser, before and after all other taps."""
+        if "." in name or name not in self._emit.roster.target.denoisers():
+            return None
+        self._denoisers.add(id(module))
+        before = self._emit.guard(functools.partial(self.denoiser_starts, name, _timestep_reader(module), module))
+        ends = self._emit.guard(self.denoiser_ends)
+        return watch(module, before=before, after=ends, raised=ends, first=True)
 
     def denoiser_starts(
         self,
@@ -124,11 +129,14 @@ class _Driver:
         return cache_context
 
     def wrap_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        refresh = self._emit.guard(functools.partial(self._emit.roster.refresh, wholly=True))
+
         @functools.wraps(original)
         def call(pipeline: Any, *args: Any, **kwargs: Any) -> Any:
             if pipeline is not self._target.pipeline:
                 return original(pipeline, *args, **kwargs)
             self._planned = False
+            refresh()
             try:
                 return original(pipeline, *args, **kwargs)
             finally:

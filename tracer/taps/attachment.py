@@ -54,7 +54,7 @@ class Attachment:
             named[name] = tap
         named |= last
         recorder.describe({"taps": list(named)})
-        if any(map(_is_compiled, self._modules.values())):
+        if any(_is_compiled(module) for root in self._target.components.values() for module in root.modules()):
             undo.enter_context(torch.compiler.set_stance("force_eager"))
             recorder.describe({"compiled": "ran eagerly, as hooks do not fire in compiled modules"})
         for name, tap in named.items():

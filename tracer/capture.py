@@ -122,7 +122,7 @@ class Selection:
     """What was asked for."""
 
     def over(self, modules: Mapping[str, Any]) -> Selection:
-        """The same wish for other modules: some were added or replaced. A pattern that matches none of them is no error."""
+        """The same wish for other modules, as some were added or replaced; here a pattern may match none of them."""
         if self.wanted is None:
             return self
         try:

@@ -46,10 +46,13 @@ def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel | None:  # noqa: PL
         return NoiseLevel(1.0, sigma, sigma, stage)
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if isinstance(alphas, Tensor):
-        at = int(timestep)
-        if not 0 <= at < len(alphas):
+        at = _place(scheduler, int(timestep))
+        if at < 0 and (cleanest := getattr(scheduler, "initial_alpha_cumprod", None)) is not None:
+            signal = float(cleanest)
+        elif 0 <= at < len(alphas):
+            signal = float(alphas[at])
+        else:
             return None
-        signal = float(alphas[at])
         ratio = math.sqrt((1 - signal) / signal) if signal else math.inf
         return NoiseLevel(math.sqrt(signal), math.sqrt(1 - signal), ratio, stage)
     return None
@@ -93,6 +96,14 @@ def _is_flow(scheduler: Any) -> bool:
         or bool(config.get("use_flow_sigmas", False))
         or config.get("prediction_type") == "flow_prediction"
     )
+
+
+def _place(scheduler: Any, timestep: int) -> int:
+    """The place in `alphas_cumprod` of the sample given, which DDIM's inverse names by the level it goes up to."""
+    if not hasattr(scheduler, "initial_alpha_cumprod"):
+        return timestep
+    count = scheduler.config.num_train_timesteps
+    return min(timestep - count // scheduler.num_inference_steps, count - 1)
 
 
 def _index(scheduler: Any, timestep: Any) -> int | None:

@@ -32,20 +32,32 @@ After = Callable[[tuple[Any, ...], dict[str, Any], Any], None]
 class _Watch:
     """Who listens to the calls of one module."""
 
-    __slots__ = ("after", "before", "is_shared", "module", "owner", "raised")
+    __slots__ = ("after", "before", "covers", "module", "owner", "raised")
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module  # held, so that its identity is not another's as long as it is watched
         self.owner = _owner(type(module))
-        self.is_shared = False
-        """Whether another module stands for it too."""
+        self.covers: tuple[nn.Module, ...] = ()
+        """Modules that stand for it."""
         self.before: tuple[Before, ...] = ()
         self.after: tuple[After, ...] = ()
         self.raised: tuple[Callable[[], None], ...] = ()
 
+    def is_entered_by(self, called: nn.Module, owner: type) -> bool:
+        """Whether a call that has reached the `__call__` of a class is one to tell of, and not a part of one."""
+        if owner is not (self.owner if called is self.module else _STAND_INS.get(id(called))):
+            return False  # another class, below, has told of it already
+        if not self.covers:
+            return True
+        inside = _INSIDE.watches()
+        if id(self) in inside:
+            return False
+        inside.add(id(self))
+        return True
+
     @property
     def is_idle(self) -> bool:
-        return not (self.before or self.after or self.raised)
+        return not (self.before or self.after or self.raised or self.covers)
 
 
 def watch(
@@ -69,11 +81,7 @@ def watch(
         A function that ends it; called again it does nothing.
     """
     with _LOCK:
-        known = _WATCHED.get(id(module))
-        if known is None:
-            known = _Watch(module)
-            _open(known.owner)
-            _WATCHED[id(module)] = known
+        known = _known(module)
         if before is not None:
             known.before = (before, *known.before) if first else (*known.before, before)
         if after is not None:
@@ -84,32 +92,37 @@ def watch(
 
 
 def stand_for(cover: nn.Module, module: nn.Module) -> Undo:
-    """Count calls of a cover as calls of a module that it calls in a way that cannot be seen.
+    """Count calls of a cover as calls of the module beneath it, for those who watch that.
 
-    `torch.compile` keeps the method it was given: the covered module's calls do not pass by the class. A call that is
-    seen of both is told once, as that of the cover.
+    `torch.compile` keeps the method it was given, so the covered module's own calls do not pass by its class. A call
+    that is seen of both is told once, as that of the cover, whose result the caller gets.
     """
     with _LOCK:
-        known = _WATCHED.get(id(module))
-        if known is None or id(cover) in _WATCHED:
+        if id(cover) in _WATCHED:
             return lambda: None
-        known.is_shared = True
+        known = _known(module)
+        known.covers = (*known.covers, cover)
         owner = _owner(type(cover))
         _open(owner)
         _WATCHED[id(cover)] = known
-        _COVERS[id(cover)] = owner
+        _STAND_INS[id(cover)] = owner
 
     def undo() -> None:
         with _LOCK:
-            if _COVERS.pop(id(cover), None) is not None:
-                _WATCHED.pop(id(cover), None)
+            if cover in known.covers:
+                known.covers = tuple(other for other in known.covers if other is not cover)
+                del _WATCHED[id(cover)], _STAND_INS[id(cover)]
                 _shut(owner)
+                _drop_if_idle(known)
 
     return undo
 
 
 def meet_strangers(met: Callable[[nn.Module], None]) -> Undo:
-    """Have a function called with every module that is called and that nobody watches; it may watch it. Must not raise."""
+    """Have a function called with every module that is called and that nobody watches. It must not raise.
+
+    It may watch the module: this very call is then seen.
+    """
     with _LOCK:
         _STRANGERS.append(met)
         _open(nn.Module)
@@ -136,6 +149,14 @@ def innermost_call(traceback: TracebackType | None) -> nn.Module | None:
     return found
 
 
+class _Inside(threading.local):
+    """Which modules, of those that others stand for, are being called in this thread."""
+
+    def watches(self) -> set[int]:
+        found: set[int] = self.__dict__.setdefault("found", set())
+        return found
+
+
 class _Door:
     """The `__call__` of a class while it is replaced."""
 
@@ -157,11 +178,7 @@ def _seen(original: Callable[..., Any], owner: type) -> Callable[..., Any]:
         if compiles():
             return original(self, *args, **kwargs)
         known = get(id(self)) or (_STRANGERS and _meet(self))
-        if not known or traces() is not None:
-            return original(self, *args, **kwargs)
-        if known.owner is not owner and _COVERS.get(id(self)) is not owner:  # the class above speaks for it
-            return original(self, *args, **kwargs)
-        if known.is_shared and not _enter(known):
+        if not known or traces() is not None or not known.is_entered_by(self, owner):
             return original(self, *args, **kwargs)
         try:
             for before in known.before:
@@ -172,8 +189,8 @@ def _seen(original: Callable[..., Any], owner: type) -> Callable[..., Any]:
                 raised()
             raise
         finally:
-            if known.is_shared:
-                _leave(known)
+            if known.covers:
+                _INSIDE.watches().discard(id(known))
         for after in known.after:
             after(args, kwargs, output)
         return output
@@ -187,17 +204,12 @@ def _meet(module: nn.Module) -> _Watch | None:
     return _WATCHED.get(id(module))
 
 
-def _enter(known: _Watch) -> bool:
-    """Whether a call of a module that others stand for is not one that is told already."""
-    inside: set[int] = _LOCAL.__dict__.setdefault("inside", set())
-    if id(known) in inside:
-        return False
-    inside.add(id(known))
-    return True
-
-
-def _leave(known: _Watch) -> None:
-    _LOCAL.inside.discard(id(known))
+def _known(module: nn.Module) -> _Watch:
+    known = _WATCHED.get(id(module))
+    if known is None:
+        known = _WATCHED[id(module)] = _Watch(module)
+        _open(known.owner)
+    return known
 
 
 def _unwatch(known: _Watch, before: Before | None, after: After | None, raised: Callable[[], None] | None) -> None:
@@ -205,9 +217,13 @@ def _unwatch(known: _Watch, before: Before | None, after: After | None, raised: 
         known.before = _without(known.before, before)
         known.after = _without(known.after, after)
         known.raised = _without(known.raised, raised)
-        if known.is_idle and _WATCHED.get(id(known.module)) is known:
-            del _WATCHED[id(known.module)]
-            _shut(known.owner)
+        _drop_if_idle(known)
+
+
+def _drop_if_idle(known: _Watch) -> None:
+    if known.is_idle and _WATCHED.get(id(known.module)) is known:
+        del _WATCHED[id(known.module)]
+        _shut(known.owner)
 
 
 def _without(listeners: tuple[Any, ...], gone: Any) -> tuple[Any, ...]:
@@ -225,6 +241,7 @@ def _open(owner: type) -> None:
         door = _DOORS[owner] = _Door(owner)
     if vars(owner)["__call__"] is door.original:
         _put(owner, door.replacement)
+        _tell_torch(door.original, door.replacement)
     door.users += 1
 
 
@@ -239,10 +256,15 @@ def _shut(owner: type) -> None:
     if vars(owner)["__call__"] is door.replacement:
         _put(owner, door.original)
         del _DOORS[owner]
+    _tell_torch(door.replacement, door.original)
+
+
+def _tell_torch(before: Callable[..., Any], now: Callable[..., Any]) -> None:
+    """Let torch take `now` for the plain `__call__`, where it keeps that: else what is compiled would be again."""
     for module, name in _HOLDERS:
-        holder = vars(sys.modules.get(module, object))
-        if holder.get(name) is door.replacement:
-            setattr(sys.modules[module], name, door.original)
+        holder = sys.modules.get(module)
+        if holder is not None and vars(holder).get(name) is before:
+            setattr(holder, name, now)
 
 
 def _put(owner: type, call: Callable[..., Any]) -> None:
@@ -254,20 +276,24 @@ def _forget_all() -> None:
     global _LOCK  # noqa: PLW0603 — another thread of the parent may hold it
     _LOCK = threading.RLock()
     _WATCHED.clear()
-    _COVERS.clear()
+    _STAND_INS.clear()
     _STRANGERS.clear()
 
 
 _WATCHED: dict[int, _Watch] = {}
 """By the identity of a module, or of what stands for it."""
-_COVERS: dict[int, type] = {}
+_STAND_INS: dict[int, type] = {}
 """Of what stands for another: the class whose `__call__` its calls reach first."""
 _STRANGERS: list[Callable[[nn.Module], None]] = []
 _DOORS: dict[type, _Door] = {}
-_HOLDERS = (("torch._dynamo.utils", "unpatched_nn_module_call"), ("torch.fx._symbolic_trace", "_orig_module_call"))
-"""Names under which torch keeps the original when it imports these modules, which may be while it is replaced."""
+_HOLDERS = (
+    ("torch._dynamo.utils", "unpatched_nn_module_call"),
+    ("torch._dynamo.variables.nn_module", "unpatched_nn_module_call"),
+    ("torch.fx._symbolic_trace", "_orig_module_call"),
+)
+"""Names under which torch keeps the plain `__call__`, from when it imports these modules; that may be at any time."""
 _LOCK = threading.RLock()
-_LOCAL = threading.local()
+_INSIDE = _Inside()
 _CODE = next(c for c in _seen.__code__.co_consts if getattr(c, "co_name", "") == "__call__")
 """Of every replacement."""
 

@@ -43,7 +43,8 @@ class Clock:
     """Identity of the scheduler of this run that is stepping right now."""
     in_denoiser: bool = False
     """Whether a denoiser is running, or the user says where the loop is: all that fires then is in the loop."""
-    _depth: int = 0
+    depth: int = 0
+    """How many denoiser calls are open: covers hand theirs on, and some denoisers call others."""
     _stepped: list[int] = field(default_factory=list)
     _driven: bool = False
     _calls: set[str] = field(default_factory=set)
@@ -77,7 +78,7 @@ class Clock:
     def run_ended(self) -> None:
         """The pipeline returned or raised: what follows is outside of the loop."""
         self._over, self._driven = True, False
-        self._depth = 0
+        self.depth = 0
         self._moved()
 
     def set_step(self, step: int, timestep: float = math.nan, sigma: float = math.nan) -> None:
@@ -89,21 +90,24 @@ class Clock:
         self.log.timestep, self.log.sigma = timestep, sigma
         self._moved()
 
-    def denoiser_starts(self, name: str, timestep: float) -> None:
+    def denoiser_starts(self, name: str, timestep: float, sigma: float = math.nan) -> None:
         """A denoiser is about to be called."""
-        if self._depth == 0 and not self._driven and self._is_new_step(name, timestep):
+        if self.depth == 0 and not self._driven and self._is_new_step(name, timestep, sigma):
             self._begin(0 if self.log is None else self.log.step + 1)
         assert self.log is not None or self._driven
-        self._depth += 1
+        self.depth += 1
         self._over = False
         self._calls.add(name)
-        if self.log and math.isnan(self.log.timestep):
-            self.log.timestep = timestep
+        if self.log:
+            self.log.timestep = timestep if math.isnan(self.log.timestep) else self.log.timestep
+            self.log.sigma = sigma if math.isnan(self.log.sigma) else self.log.sigma
         self._moved()
 
     def denoiser_ends(self) -> None:
         """A denoiser returned."""
-        self._depth = max(0, self._depth - 1)
+        self.depth = max(0, self.depth - 1)
+        if not self.depth:
+            self.branch = ""
         self._moved()
 
     def scheduler_steps(self, scheduler: int, *, own: bool, timestep: float, sigma: float, stage: int) -> bool:
@@ -133,12 +137,12 @@ class Clock:
         self.log = None
         self._moved()
 
-    def _is_new_step(self, name: str, timestep: float) -> bool:
+    def _is_new_step(self, name: str, timestep: float, sigma: float) -> bool:
         if self.log is None or self._stepped:
             return True
         if self.has_schedulers:
             return False
-        same = timestep == self.log.timestep and not math.isnan(timestep)
+        same = timestep == self.log.timestep or sigma == self.log.sigma  # NaN is not
         return name in self._calls and not same
 
     def _begin(self, step: int) -> None:
@@ -151,4 +155,4 @@ class Clock:
 
     def _moved(self) -> None:
         """Keep what every module asks as a plain attribute: a property would be a call more for each of them."""
-        self.in_denoiser = self.log is not None and (self._driven or self._depth > 0)
+        self.in_denoiser = self.log is not None and (self._driven or self.depth > 0)

@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from .calls import meet_strangers
+from .calls import meet_strangers, stand_for
+from .covers import covers_in
 from .patches import Undo
 from .target import Target
 
@@ -56,6 +57,7 @@ class Roster:
         self._ids = {id(module) for module in self.modules.values()}
         self._strangers: dict[int, weakref.ref[nn.Module]] = {}
         self._is_stale = False
+        self._covers = ExitStack()
         self._lock = threading.RLock()
 
     def name_of(self, module: nn.Module | None) -> str:
@@ -65,6 +67,8 @@ class Roster:
     def watch_changes(self) -> Undo:
         """Notice modules that come in; until the returned function is called."""
         with ExitStack() as undo:
+            self._look_through_covers()
+            undo.callback(self._covers.close)
             undo.callback(register_module_module_registration_hook(self._registered).remove)
             undo.callback(meet_strangers(self._met))
             return undo.pop_all().close
@@ -101,7 +105,14 @@ class Roster:
             self._is_stale = False
             self._strangers.clear()
             self.target = current
+            self._look_through_covers()
             self._compare(current.modules())
+
+    def _look_through_covers(self) -> None:
+        self._covers.close()
+        for root in self.target.components.values():
+            for cover, module in covers_in(root):
+                self._covers.callback(stand_for(cover, module))
 
     def _compare(self, modules: dict[str, nn.Module]) -> None:
         before, self.modules = self.modules, modules

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,10 +14,9 @@ from torch import nn
 
 from ..errors import TargetError, TracerStateError
 from ..layout import RESERVED
+from .covers import chain, named_modules, time_parameters
 
 __all__ = ["Target"]
-
-_TIMESTEP_PARAMETERS = ("timestep", "timesteps", "t", "timestep_ratio", "r", "sigma", "noise_level")
 
 _HOLDERS: dict[int, Path | str] = {}
 """Trace that each module is being recorded into, by the module's identity."""
@@ -34,6 +32,7 @@ class Target:
     pipeline: Any | None
     """The `DiffusionPipeline`, or None when loose modules are traced."""
     components: Mapping[str, nn.Module]
+    """As they are called, covers included."""
     schedulers: Mapping[str, Any]
     tokenizers: Mapping[str, Any]
     traced: object = None
@@ -87,15 +86,24 @@ class Target:
             return False
 
     def modules(self) -> dict[str, nn.Module]:
-        """Every module by its full path, "unet.mid_block.resnets.0"; a shared module under its first path."""
+        """Every module by its full path, "unet.mid_block.resnets.0"; a shared module under its first path.
+
+        Covers of torch and peft, such as those of compiled modules, are looked through; see `covers`.
+        """
         found: dict[str, nn.Module] = {}
         seen: set[int] = set()
         for component, root in self.components.items():
-            for path, module in root.named_modules():
-                if id(module) not in seen:
-                    seen.add(id(module))
-                    found[f"{component}.{path}" if path else component] = module
+            found.update(named_modules(root, component, seen))
         return found
+
+    def classes(self) -> dict[str, str]:
+        """Class of each component, of what is beneath its covers."""
+        return {name: type(chain(root)[-1]).__name__ for name, root in self.components.items()}
+
+    def covers(self) -> dict[str, list[str]]:
+        """Classes of the covers of a component, the outermost first, of those that have any."""
+        found = {name: [type(cover).__name__ for cover in chain(root)[:-1]] for name, root in self.components.items()}
+        return {name: covers for name, covers in found.items() if covers}
 
     @contextmanager
     def claim(self, trace: Path | str) -> Iterator[None]:
@@ -125,20 +133,18 @@ class Target:
                     del _HOLDERS[id(module)]
 
     def denoisers(self) -> dict[str, nn.Module]:
-        """Components whose forward takes a timestep; of loose modules all when none does."""
-        found = {name: module for name, module in self.components.items() if timestep_parameter(module)}
-        return found if found or self.pipeline is not None else dict(self.components)
+        """Components whose forward takes a timestep, beneath their covers; of loose modules all when none does.
+
+        Where none is known and a scheduler is, what it steps from tells which they are.
+        """
+        found = {name: root for name, root in self.components.items() if any(map(time_parameters, chain(root)))}
+        counted_by_calls = self.pipeline is None and not self.schedulers
+        return found if found or not counted_by_calls else dict(self.components)
 
 
 def is_held(scheduler: object) -> bool:
     """Whether a scheduler is a part of what some tracer is recording."""
     return _SCHEDULERS[id(scheduler)] > 0
-
-
-def timestep_parameter(module: nn.Module) -> str | None:
-    """Name under which a denoiser's forward takes the timestep, or None when it takes none."""
-    parameters = inspect.signature(type(module).forward).parameters
-    return next((name for name in _TIMESTEP_PARAMETERS if name in parameters), None)
 
 
 def _is_same(trace: Path | str, other: Path | str) -> bool:

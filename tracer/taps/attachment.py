@@ -62,7 +62,7 @@ class Attachment:
         named |= last
         recorder.describe({"taps": list(named)})
         modules = self.roster.modules
-        if any(map(_is_compiled, modules.values())):
+        if any(_is_compiled(module) for root in self._target.components.values() for module in root.modules()):
             undo.enter_context(torch.compiler.set_stance("force_eager"))
             recorder.describe({"compiled": "ran eagerly, as compiled modules call no others that could be seen"})
         undo.callback(self.roster.watch_changes())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..recording.attention_calls import AttentionCall, Scores, join_scores
+from ..recording.covers import parameters
 from ..recording.sequence import Received
 from .protocol import Emit, Undo
 
@@ -114,8 +114,7 @@ class Frames:
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = self._names.get(type(module))
         if names is None:
-            parameters = list(inspect.signature(type(module).forward).parameters)
-            names = self._names[type(module)] = parameters[1:]  # without self
+            names = self._names[type(module)] = list(parameters(module))
         self._frames().append(Frame(name, module, dict(zip(names, args, strict=False)) | kwargs))
 
     def _frames(self) -> list[Frame]:

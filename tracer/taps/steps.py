@@ -14,8 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..recording.calls import watch
+from ..recording.covers import chain, parameters, time_parameters
 from ..recording.patches import replace_attribute
-from ..recording.target import Target, is_held, timestep_parameter
+from ..recording.target import Target, is_held
 from ..schedule import noise_level
 from .modules import tensors_in
 from .protocol import Emit, Undo
@@ -28,6 +29,9 @@ _BRANCHES = {
     "pred_cond": "conditional",
     "pred_uncond": "unconditional",
 }
+
+_ReadTime = Callable[[tuple[Any, ...], dict[str, Any]], tuple[float, ...]]
+"""Finds timestep and sigma among the arguments of a denoiser call."""
 
 
 class StepsTap:
@@ -61,48 +65,52 @@ class _Driver:
         self._target = target
         self._emit = emit
         self._schedulers = {id(scheduler) for scheduler in target.schedulers.values()}
-        self._denoisers: set[int] = set()
-        self._contexts: dict[int, str] = {}
+        self._callers = {id(module): (name, read) for name, read, module in _calls_of_denoisers(target)}
+        self._contexts: dict[str, str] = {}
         self._batches: dict[str, int] = {}
         self._guidance: dict[str, Any] = {}
         self._planned = False
         self._thread = 0
 
-    def attach(self, name: str, module: nn.Module) -> Undo | None:
-        """Watch a denoiser, before and after all other taps."""
-        if "." in name or name not in self._emit.roster.target.denoisers():
+    def attach(self, _: str, module: nn.Module) -> Undo | None:
+        """Watch a module that may be called for a denoiser, before and after all other taps."""
+        target = self._emit.roster.target
+        if target is not self._target:  # parts of the pipeline were replaced
+            self._target = target
+            self._callers = {id(module): (name, read) for name, read, module in _calls_of_denoisers(target)}
+        if id(module) not in self._callers:
             return None
-        self._denoisers.add(id(module))
-        before = self._emit.guard(functools.partial(self.denoiser_starts, name, _timestep_reader(module), module))
+        name, read = self._callers[id(module)]
+        before = self._emit.guard(functools.partial(self.denoiser_starts, name, read))
         ends = self._emit.guard(self.denoiser_ends)
         return watch(module, before=before, after=ends, raised=ends, first=True)
 
     def denoiser_starts(
         self,
         name: str,
-        timestep: Callable[..., float],
-        module: nn.Module,
+        read: _ReadTime,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
         clock = self._emit.clock
+        self._emit.roster.refresh()  # before the step begins: what changed belongs to none
         if not self._planned:
             self._planned = True
             steps = _planned_steps(self._target)
             if steps is not None:
                 clock.plan(steps)
         self._thread = threading.get_ident()
-        context = self._contexts.pop(id(module), "")
-        clock.branch = _BRANCHES.get(context, context)
-        if clock.branch:
-            self._note_guidance(name, "calls", clock.branch)
+        if not clock.depth:  # a cover hands its call on
+            context = self._contexts.pop(name, "")
+            clock.branch = _BRANCHES.get(context, context)
+            if clock.branch:
+                self._note_guidance(name, "calls", clock.branch)
         batch = next((tensor.shape[0] for _, tensor in tensors_in((args, kwargs)) if tensor.dim() > 1), 0)
         self._batches[name] = batch
-        clock.denoiser_starts(name, timestep(args, kwargs))
+        clock.denoiser_starts(name, *read(args, kwargs))
 
     def denoiser_ends(self, *_: Any) -> None:
         self._emit.clock.denoiser_ends()
-        self._emit.clock.branch = ""
 
     def wrap_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         before = self._emit.guard(functools.partial(self._before_step, inspect.signature(original)))
@@ -122,8 +130,8 @@ class _Driver:
     def wrap_cache_context(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def cache_context(module: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-            if id(module) in self._denoisers:
-                self._contexts[id(module)] = str(name)
+            if (denoiser := self._callers.get(id(module))) is not None:
+                self._contexts[denoiser[0]] = str(name)
             return original(module, name, *args, **kwargs)
 
         return cache_context
@@ -233,16 +241,25 @@ def _planned_steps(target: Target) -> int | None:
     return None
 
 
-def _timestep_reader(module: nn.Module) -> Callable[..., float]:
-    """A function that finds the timestep among the arguments of a denoiser call; NaN where there is none."""
-    name = timestep_parameter(module)
-    names = list(inspect.signature(type(module).forward).parameters)[1:]  # without self, whatever it is called
-    position = names.index(name) if name in names else None
+def _calls_of_denoisers(target: Target) -> Iterator[tuple[str, _ReadTime, nn.Module]]:
+    """Each denoiser's name, the way to its timestep, and every module that may be called for it: covers hand calls on."""
+    for name, root in target.denoisers().items():
+        modules = chain(root)
+        taker = next((module for module in modules if time_parameters(module)), root)
+        for module in modules:
+            yield name, _time_reader(taker), module
 
-    def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-        if position is None:
-            return math.nan
-        return _number(kwargs[name] if name in kwargs else args[position] if position < len(args) else None)
+
+def _time_reader(module: nn.Module) -> _ReadTime:
+    """A function that finds timestep and sigma among the arguments of a denoiser call; NaN where there is none."""
+    known, names = time_parameters(module), list(parameters(module))
+    places = [(name, names.index(name) if name else 0) for name in (known.timestep, known.sigma)]
+
+    def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, ...]:
+        return tuple(
+            _number(kwargs[name] if name in kwargs else args[at] if name and at < len(args) else None)
+            for name, at in places
+        )
 
     return read
 

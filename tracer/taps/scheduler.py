@@ -20,7 +20,7 @@ from ..schedule import noise_level, predict_x0
 from .protocol import Emit, Undo
 from .steps import bound_arguments, scheduler_classes
 
-__all__ = ["LOOP", "SchedulerTap"]
+__all__ = ["LOOP", "SchedulerTap", "given_x0"]
 
 LOOP = Source(LATENTS, "Scheduler")
 """What passes through the denoising loop itself."""
@@ -67,7 +67,7 @@ def _wrap(emit: Emit, original: Callable[..., Any]) -> Callable[..., Any]:
         following = result[0] if isinstance(result, tuple) else getattr(result, "prev_sample", None)
         if isinstance(following, Tensor):
             _emit(emit, "next_latents", following)
-        predicted = _given_x0(scheduler, result)
+        predicted = given_x0(scheduler, result)
         x0 = given.get("x0") if predicted is None else predicted
         if isinstance(x0, Tensor):
             _emit(emit, "x0", x0)
@@ -79,7 +79,7 @@ def _emit(emit: Emit, port: str, tensor: Tensor) -> None:
     emit(LOOP, tensor, port=port, keep=emit.selection.capture.latents, in_last_step=True)
 
 
-def _given_x0(scheduler: Any, result: Any) -> Tensor | None:
+def given_x0(scheduler: Any, result: Any) -> Tensor | None:
     """The x0 that the scheduler itself returns, as a field or as the second entry of a plain tuple."""
     for name in ("pred_original_sample", "denoised"):
         field = getattr(result, name, None)

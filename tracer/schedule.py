@@ -40,7 +40,9 @@ def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel | None:  # noqa: PL
             sigma = float(sigmas[index])
         if _is_flow(scheduler):
             return NoiseLevel(1 - sigma, sigma, sigma, stage)
-        if hasattr(scheduler, "_sigma_to_alpha_sigma_t") and not _is_edm(scheduler):  # DPM-Solver and kin keep the sample variance-preserving
+        if hasattr(scheduler, "_sigma_to_alpha_sigma_t") and not _is_edm(
+            scheduler
+        ):  # DPM-Solver and kin keep the sample variance-preserving
             alpha = 1 / math.sqrt(1 + sigma**2)
             return NoiseLevel(alpha, sigma * alpha, sigma, stage)
         return NoiseLevel(1.0, sigma, sigma, stage)
@@ -115,8 +117,8 @@ def _place(scheduler: Any, timestep: int) -> int:
     """The place in `alphas_cumprod` of the sample given, which DDIM's inverse names by the level it goes up to."""
     if not hasattr(scheduler, "initial_alpha_cumprod"):
         return timestep
-    count = scheduler.config.num_train_timesteps
-    return min(timestep - count // scheduler.num_inference_steps, count - 1)
+    count: int = scheduler.config.num_train_timesteps
+    return int(min(timestep - count // scheduler.num_inference_steps, count - 1))
 
 
 def _index(scheduler: Any, timestep: Any) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from .info import LatentsChange, SchedulerInfo
 from .trace import Trace
 
-__all__ = ["describe", "describe_in_lines"]
+__all__ = ["describe", "describe_changes", "describe_in_lines"]
 
 _MOST_CHANGES: Final = 4
 
@@ -44,7 +44,7 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         *((f"  {name}", _covered(kind, info.covers.get(name, ()))) for name, kind in info.components.items()),
         *((name, _scheduler(scheduler)) for name, scheduler in info.schedulers.items()),
         ("steps", f"{len(trace)}" + (f" of {info.planned_steps}" if info.planned_steps > len(trace) else "")),
-        ("latents", _changes(info.latents_changed)),
+        ("latents", _changed(describe_changes(info.latents_changed))),
         ("modules", f"{known['modules']} fired, tensors of {known['modules_with_tensors']} stored"),
         (
             "attention",
@@ -74,15 +74,20 @@ def _scheduler(scheduler: SchedulerInfo) -> str:
     return f"{scheduler.kind}: {config}" if config else scheduler.kind
 
 
-def _changes(changes: Sequence[LatentsChange]) -> str:
-    """ "changed before step 2, by 2.96": each, as far as they fit."""
-    told = [
-        f"before step {change.step}, "
-        + ("other in shape" if math.isnan(change.max_abs) else f"by {change.max_abs:.3g}")
-        for change in changes[:_MOST_CHANGES]
-    ]
+def _changed(changes: str) -> str:
+    return f"changed {changes}" if changes else ""
+
+
+def describe_changes(changes: Sequence[LatentsChange]) -> str:
+    """Changes of latents between two steps, "before step 2, by 2.96"; the first of many."""
+    told = [f"before step {change.step}{_by(change)}" for change in changes[:_MOST_CHANGES]]
     more = [f"and {len(changes) - len(told)} times more"] if len(changes) > len(told) else []
-    return f"changed {'; '.join([*told, *more])}" if told else ""
+    return "; ".join([*told, *more])
+
+
+def _by(change: LatentsChange) -> str:
+    which = f" (call {change.call})" if change.call else ""
+    return which if math.isnan(change.max_abs) else f"{which}, by {change.max_abs:.3g}"
 
 
 def _fault_facts(trace: Trace) -> dict[str, Any] | None:

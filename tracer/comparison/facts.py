@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..description import describe_changes
 from ..info import SiteInfo
 from ..layout import LATENTS
 from ..trace import Trace
@@ -43,6 +44,7 @@ def facts(a: Trace, b: Trace) -> tuple[Fact, ...]:
         "schedule": [" ".join(f"{t:g}" for t in trace.timestep) for trace in both],
         **_schedulers(a, b),
         "noise": _noise(a, b),
+        "latents changed": [describe_changes(trace.info.latents_changed) for trace in both],
         "prompt": [_prompt(trace) for trace in both],
     }
     told = {"prompt", "negative_prompt", "num_inference_steps"}

@@ -482,3 +482,36 @@ def test_a_run_without_numba_is_recorded_the_same(tmp_path: Path, monkeypatch: p
             denoise(model)
         tables.append(tracer.trace.table("model").values)
     np.testing.assert_allclose(tables[0], tables[1], rtol=1e-12)
+
+
+def test_a_block_in_which_nothing_ran(tmp_path: Path) -> None:
+    """That nothing of what is traced was called is said in one line, once; not where the block raised."""
+    warned = pytest.warns(TracerWarning, match=r"nothing ran in this block, so .*run\.zarr is empty: of unet none")
+    with warned as told, Tracer({"unet": Denoiser()}, tmp_path / "run.zarr"):
+        pass
+    assert len(told) == 1 and "\n" not in str(told[0].message)
+    with pytest.raises(KeyError), Tracer(Denoiser(), tmp_path / "other.zarr"):
+        raise KeyError
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_run_that_ends_with_values_not_finite(tmp_path: Path, raises: bool) -> None:
+    """One warning names the first place; where warnings are errors it does not take the place of the run's own."""
+    model = nn.Sequential(nn.Identity(), nn.ReLU())
+    told = pytest.raises(ZeroDivisionError) if raises else pytest.warns(TracerWarning, match="model.0:output at step 0")
+    with told as caught, Tracer(model, tmp_path / "run.zarr"):
+        model(torch.tensor([1.0, torch.nan]))
+        model(torch.tensor([1.0, torch.inf]))
+        if raises:
+            raise ZeroDivisionError
+    assert raises or len(caught) == 1  # type: ignore[arg-type]
+
+
+def test_the_tracer_says_what_it_is(tmp_path: Path) -> None:
+    """What it traces, where to, and whether it has begun."""
+    tracer = Tracer({"unet": Denoiser()}, tmp_path / "run.zarr")
+    assert repr(tracer) == f"<Tracer of unet into {tmp_path / 'run.zarr'}: new>"
+    with tracer:
+        assert "recording" in repr(tracer)
+        tracer.record("x", torch.ones(1))
+    assert repr(tracer).endswith(": closed>")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -105,6 +106,7 @@ class Tracer:
         self._step_offset = 0
         self._loop_over = False
         self._started = 0.0
+        self._process = 0
 
     @property
     def path(self) -> Path | str:
@@ -144,6 +146,7 @@ class Tracer:
             except OSError as error:
                 raise StoreError(f"cannot write a trace at {self.path}: {error}") from error
             self._undo = undo.pop_all()
+        self._process = os.getpid()
         clock = Clock(self._step_ended, has_schedulers=bool(self._target.schedulers))
         self._clock = clock
         self._ports = PortSteps(self._target, clock)
@@ -157,7 +160,13 @@ class Tracer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._close(error)
+        if self._is_here:
+            self._close(error)
+
+    @property
+    def _is_here(self) -> bool:
+        """Whether this is the process that records: in a forked child a tracer does nothing, and its end neither."""
+        return self._process == os.getpid()
 
     def step(self, index: int | None, *, timestep: float = math.nan, sigma: float = math.nan) -> None:
         """Say which step a hand-written loop is at, before the step's first module is called.
@@ -169,6 +178,8 @@ class Tracer:
             TracerStateError: The tracer is not recording.
         """
         self._check_recording("step")
+        if not self._is_here:
+            return
         if index is None:
             self._clock.run_ended()
             self._loop_over = True
@@ -200,9 +211,10 @@ class Tracer:
         if not all(name.split(".")):
             raise TargetError(f"record({name!r}, {type(tensor).__name__}): give a name such as 'noise'")
         tensor = _tensor(f"record({name!r})", tensor)
-        self._ports.array_comes()
         source = Source(f"{RECORDS}.{name}", "record", leaf=False)  # "a.b" may come after "a"
-        self._recorder.record(source, tensor, keep=True, in_last_step=True)
+        if self._is_here:
+            self._ports.array_comes()
+            self._recorder.record(source, tensor, keep=True, in_last_step=True)
         if not can_summarise(tensor):
             raise TargetError(f"record({name!r}): a {tensor.layout} {tensor.dtype} tensor has no numbers to look at")
         return Summary(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), summarise(tensor))
@@ -238,10 +250,11 @@ class Tracer:
             for port, value in given.items()
             if value is not None or port == "latents"
         }
-        self._ports.array_comes()
-        for port, tensor in tensors.items():
-            keep = self._selection.capture.latents
-            self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True)
+        if self._is_here:
+            self._ports.array_comes()
+            for port, tensor in tensors.items():
+                keep = self._selection.capture.latents
+                self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True)
         self._steps.latents_are(tensors["latents"])
 
     def record_images(self, images: object) -> None:
@@ -261,7 +274,8 @@ class Tracer:
             raise TargetError(
                 f"record_images({type(images).__name__}): give pictures, (image, channel, y, x) in [0, 1]"
             )
-        self._recorder.write_images(found)
+        if self._is_here:
+            self._recorder.write_images(found)
 
     def _close(self, error: BaseException | None) -> None:
         self._state = "closed"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..errors import DxrayError
 from ..info import printable
 from .places import Place
 from .recorder import Recorder
@@ -35,7 +34,7 @@ def remarks(target: Target, place: Place, recorder: Recorder, *, failed: bool) -
 def _first_fault(place: Place) -> str:
     try:
         fault = place.open().first_fault()
-    except (DxrayError, OSError):  # that the trace cannot be read is told elsewhere
+    except Exception:  # noqa: BLE001 — a remark is no reason to disturb the run; what cannot be read is told elsewhere
         return ""
     if fault is None:  # nothing but masks
         return ""

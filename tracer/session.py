@@ -219,7 +219,8 @@ class Tracer:
         for port, tensor in given.items():
             if tensor is not None:
                 keep = self._selection.capture.latents
-                self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True)
+                begins = port == "latents"
+                self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True, from_start=begins)
         self._steps.latents_are(latents)
 
     def record_images(self, images: object) -> None:

@@ -178,7 +178,8 @@ def test_guidance_is_not_blamed_where_no_denoiser_was_recorded(tmp_path: Path) -
     scheduler, other = Scheduler(), nn.Linear(2, 2)
     with torch.no_grad(), Tracer({"other": other, "scheduler": scheduler}, tmp_path / "a.zarr"):
         for timestep in scheduler.timesteps:
-            scheduler.step(other(torch.ones(1, 2)) / 0, timestep, torch.ones(1, 2, 3, 2))
+            other(torch.ones(1, 2))
+            scheduler.step(torch.full((1, 2, 3, 3), torch.inf), timestep, torch.ones(1, 2, 3, 3))
     assert first(open_trace(tmp_path / "a.zarr")) == ("latents:model_output", 0, Born.UNKNOWN)
 
 
@@ -350,11 +351,12 @@ class Tree(nn.Module):
         out = x
         for at in self.plan:
             out = self.parts[at](out, timestep)
-        spoiled = out + (float("inf") if int(timestep) == self.bad else 0.0) if self.plan or self.adds else out
-        return spoiled
+        if self.plan and not self.adds:  # the very tensor its last part made
+            return out
+        return out + (float("inf") if int(timestep) == self.bad else 0.0)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_random_networks_against_independent_hooks(tmp_path: Path, seed: int) -> None:
     """Sequence and faults of two networks called in changing order are those that hooks of our own saw."""
     chance = random.Random(seed)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffusion_xray.tracer import Tracer
-from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.layout import MEASURED
 from diffusion_xray.tracer.recording.device import Results, copy_to_host
 from diffusion_xray.tracer.recording.statistics import Place, summarise
 
@@ -30,7 +30,7 @@ def test_results_fill_their_rows_when_they_are_fetched() -> None:
     fill()
     for tensor, row, histogram in zip(tensors, rows, bins, strict=True):
         expected = summarise(tensor)
-        assert row[:6] == pytest.approx([getattr(expected, name) for name in STATISTICS[:6]], rel=1e-9)
+        assert row[:6] == pytest.approx([getattr(expected, name) for name in MEASURED[:6]], rel=1e-9)
         assert np.array_equal(histogram, expected.histogram)
     results.fetch()()  # nothing is left
 

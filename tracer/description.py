@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from .faults import born_text
+from .info import LatentsChange, SchedulerInfo
 from .trace import Trace
 
-__all__ = ["describe", "describe_in_lines"]
+__all__ = ["describe", "describe_changes", "describe_in_lines"]
+
+_MOST_CHANGES: Final = 4
 
 
 def describe(trace: Trace) -> dict[str, Any]:
@@ -38,8 +42,10 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         ("trace", f"{trace.path}  {_megabytes(known['bytes'])}format {info.format_version}"),
         ("status", info.status + (f", {info.seconds:.1f} s" if info.seconds is not None else "")),
         ("pipeline", info.pipeline or "modules"),
-        *((f"  {name}", kind) for name, kind in info.components.items()),
+        *((f"  {name}", _covered(kind, info.covers.get(name, ()))) for name, kind in info.components.items()),
+        *((name, _scheduler(scheduler)) for name, scheduler in info.schedulers.items()),
         ("steps", f"{len(trace)}" + (f" of {info.planned_steps}" if info.planned_steps > len(trace) else "")),
+        ("latents", _changed(describe_changes(info.latents_changed))),
         ("modules", f"{known['modules']} fired, tensors of {known['modules_with_tensors']} stored"),
         (
             "attention",
@@ -59,6 +65,31 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
     ]
     return [(label, text) for label, text in lines if text]
+
+
+def _covered(kind: str, covers: Sequence[str]) -> str:
+    return " in ".join([kind, *reversed(covers)])
+
+
+def _scheduler(scheduler: SchedulerInfo) -> str:
+    config = ", ".join(f"{name}={value}" for name, value in scheduler.config.items() if value is not None)
+    return f"{scheduler.kind}: {config}" if config else scheduler.kind
+
+
+def _changed(changes: str) -> str:
+    return f"changed {changes}" if changes else ""
+
+
+def describe_changes(changes: Sequence[LatentsChange]) -> str:
+    """Changes of latents between two steps, "before step 2, by 2.96"; the first of many."""
+    told = [f"before step {change.step}{_by(change)}" for change in changes[:_MOST_CHANGES]]
+    more = [f"and {len(changes) - len(told)} times more"] if len(changes) > len(told) else []
+    return "; ".join([*told, *more])
+
+
+def _by(change: LatentsChange) -> str:
+    which = f" (call {change.call})" if change.call else ""
+    return which if math.isnan(change.max_abs) else f"{which}, by {change.max_abs:.3g}"
 
 
 def _fault_facts(trace: Trace) -> dict[str, Any] | None:

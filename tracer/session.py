@@ -83,8 +83,7 @@ class Tracer:
         store: MakeStore | None = None,
     ) -> None:
         self._target = Target.of(traced)
-        self._modules = self._target.modules()
-        self._selection = Selection.of(capture, self._modules)
+        self._selection = Selection.of(capture, self._target.modules())
         self._level = capture if isinstance(capture, str) else "custom"
         self._place = place_of(path, store or functools.partial(StoreWriter, durable=durable))
         self._overwrite = overwrite
@@ -96,7 +95,7 @@ class Tracer:
         self._title = caller()
         self._state: Literal["new", "recording", "closed"] = "new"
         self._undo = ExitStack()
-        self._taps = Attachment(self._target, self._modules, self._selection)
+        self._taps = Attachment(self._target, self._selection)
         self._steps = StepsTap()
         self._step_offset = 0
         self._loop_over = False
@@ -244,17 +243,18 @@ class Tracer:
 
     def _close(self, error: BaseException | None) -> None:
         self._state = "closed"
+        raised_by = self._taps.ending(error)
         try:
             self._undo.close()
         finally:
-            failure = self._write_end(error)
+            failure = self._write_end(error, raised_by)
         # Told only now: where warnings are errors they must not break into the run.
         for entry in self._taps.failures:
             _warn(f"tap {entry['tap']!r} failed and recorded nothing from there on: {entry['error']}")
         if failure is not None:
             _warn(f"the trace {self.path} is incomplete: {failure}. The run itself is unharmed")
 
-    def _write_end(self, error: BaseException | None) -> Exception | None:
+    def _write_end(self, error: BaseException | None, raised_by: str) -> Exception | None:
         """Commit what is complete and write how the run ended; returns what went wrong with the trace."""
         end: dict[str, Any] = {"status": _status(error), "seconds": round(time.monotonic() - self._started, 3)}
         end["tap_failures"] = self._taps.failures
@@ -263,7 +263,7 @@ class Tracer:
             end["error"] = {
                 "type": type(error).__name__,
                 "message": str(error)[:2000],
-                "module": self._taps.stack.innermost,
+                "module": raised_by,
                 "step": self._clock.last_step,
             }
         try:

@@ -91,7 +91,7 @@ async def test_it_shows_before_the_first_key(growing: Path, browser: Callable[..
 
 
 async def test_what_came_before_a_fault(traces: dict[str, Path], browser: Callable[..., Browser]) -> None:
-    """The numbers of a faulty step name the tensor that came right before; of the first fault also where it was born."""
+    """The numbers of a faulty step name the tensor that came right before, at the first fault where it was born."""
     async with browser("faulty").run_test(size=(120, 40)) as pilot:
         await settle(pilot)
         assert "before it: unet.down_blocks.1.act  |x|max" in text(pilot, "#overview")

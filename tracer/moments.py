@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .info import SiteInfo
-from .layout import LATENTS, NOT_CAPTURED, PROMPTS, RECORDS
+from .layout import LATENTS, NOT_CAPTURED, PROMPTS, RECORDS, SEQUENCE
 from .statistics_table import StatisticsTable
 
 __all__ = ["Moment", "Moments"]
@@ -41,7 +41,7 @@ class Moments:
     @classmethod
     def of(cls, tables: Sequence[StatisticsTable]) -> Moments:
         """Read the sequence that the run has counted; where it is not there for all, make do without."""
-        counted = [np.full(table.captured.shape, np.nan) for table in tables]
+        counted = [table.column(SEQUENCE) for table in tables]
         seen = [table.captured != NOT_CAPTURED for table in tables]
         exact = all(np.isfinite(numbers[mask]).all() for numbers, mask in zip(counted, seen, strict=True))
         order = counted if exact else _suggested(tables)

@@ -254,7 +254,8 @@ class Tracer:
             self._ports.array_comes()
             for port, tensor in tensors.items():
                 keep = self._selection.capture.latents
-                self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True)
+                begins = port == "latents"
+                self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True, from_start=begins)
         self._steps.latents_are(tensors["latents"])
 
     def record_images(self, images: object) -> None:

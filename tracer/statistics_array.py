@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .info import SiteInfo
-from .layout import STATISTICS
+from .layout import MEASURED, STATISTICS
 from .statistics_table import StatisticsTable
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["MEASURED", "OUTSIDE", "array_of_all", "array_of_table"]
+__all__ = ["OUTSIDE", "array_of_all", "array_of_table"]
 
-MEASURED: Final = tuple(name for name in STATISTICS if name != "sequence")
-"""Columns of the tables that say something of a tensor's values; the others say when it was made."""
 OUTSIDE: Final = -1
 """The step under which an array of everything has what fired outside of the loop."""
 

@@ -11,9 +11,9 @@ import numpy as np
 from .attention.reader import AttentionReader
 from .errors import SiteNotFoundError, near_matches
 from .info import printable
-from .layout import LATENTS, STATISTICS
+from .layout import LATENTS, MEASURED, STATISTICS
 from .prompts import Prompt
-from .statistics_array import MEASURED, array_of_all, array_of_table
+from .statistics_array import array_of_all, array_of_table
 from .statistics_table import StatisticsTable
 from .storage.library_store import Where, locate
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import SiteNotFoundError
 from ..info import SiteInfo, printable
-from ..layout import STATISTICS
-from ..statistics_array import MEASURED
+from ..layout import MEASURED, STATISTICS
 from ..text import number, sparkline
 from ..trace import Trace, open_trace
 from .fitting import fit, terminal_width

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..info import SiteInfo, printable
-from ..layout import HAS_TENSOR, NOT_CAPTURED, SITE_BLOCK, STATISTICS
+from ..layout import HAS_TENSOR, MEASURED, NOT_CAPTURED, SITE_BLOCK
 from ..moments import Moments
 from ..trace import StatisticsTable, Trace
 from .distance import Distance, Tolerance, histogram_distance, least_distance, measure
@@ -150,11 +150,12 @@ class Comparison:
         pair = self.table.pairing.pairs[row]
         found = []
         if pair.is_cut:
-            nothing = np.full(len(STATISTICS), np.nan)
+            nothing = np.full(len(MEASURED), np.nan)
             return nothing, nothing
         for tables, (_, site, step) in zip(self._tables, self._sides(pair, link), strict=True):
             values = tables[_component(site), site.stepped].values
-            found.append(values[step, site.row] if step < len(values) else np.full(values.shape[-1], np.nan))
+            lost = np.full(len(MEASURED), np.nan)
+            found.append(values[step, site.row, : len(MEASURED)] if step < len(values) else lost)
         return found[0], found[1]
 
     def tolerance(self, row: int, link: int) -> Tolerance:

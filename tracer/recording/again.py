@@ -32,7 +32,7 @@ def output_taker(
         lock: Held while it works.
     """
     clock, sites, seen, wants = intake.clock, intake.sites, intake.seen, intake.wants
-    add_again, fired = intake.copies.add_again, sites.fired
+    add_again, fired, next_number = intake.copies.add_again, sites.fired, intake.next_number
     port: Port | None = None
 
     def take(tensor: Tensor) -> None:
@@ -73,6 +73,7 @@ def output_taker(
         else:
             dense.measure(address, dense.kind, dense.count, place.row_address, place.histogram_address)
             rows.marks[row] = HAS_STATISTICS
+        rows.sequence[row] = next_number()
         seen[key] = Seen(tensor, tensor._version, table, row, array)
         if not port.calls:
             fired.append(port)

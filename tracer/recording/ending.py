@@ -38,5 +38,4 @@ def _first_fault(place: Place) -> str:
         return ""
     if fault is None:  # nothing but masks
         return ""
-    site, step = fault[0], fault[1]
-    return site.key + ("" if step is None else f" at step {step}")
+    return fault.site.key + ("" if fault.step is None else f" at step {fault.step}")

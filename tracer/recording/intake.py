@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -69,12 +70,17 @@ class Intake:
         self._on_gap = on_gap
         self.seen: dict[int, Seen] = {}
         self._wanted: tuple[int | None, bool] = (None, True)
+        self.next_number: Callable[[], int] = itertools.count().__next__
+        """Counts all tensors of the run, see `layout.SEQUENCE`."""
+        self._start: int | None = None
+        """The number of what the current step began with, which is seen when the step is nearly over."""
 
     def next_step(self) -> None:
         """What comes from now on belongs to another step."""
         self.sites.next_step()
         self.seen.clear()
         self.shed = 0
+        self._start = self.next_number()
 
     def take(
         self,
@@ -85,6 +91,7 @@ class Intake:
         keep: bool,
         dims: Sequence[str] | None,
         in_last_step: bool,
+        from_start: bool = False,
     ) -> None:
         """Take statistics of a tensor, and a copy when it is to be kept.
 
@@ -115,6 +122,10 @@ class Intake:
         elif unmeasured is not None:
             (measure if on_host else self.results.measure)(tensor, unmeasured)
         table.rows.marks[row] = captured
+        if step is not None and self._start is None:
+            self._start = self.next_number()
+        started = self._start if from_start and step is not None else None
+        table.rows.sequence[row] = self.next_number() if started is None else started
         if port == "output" and step is not None and source.order is not None:
             self._expect(place, call, tensor)
 

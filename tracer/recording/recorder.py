@@ -80,6 +80,7 @@ class Recorder:
         keep: bool = False,
         dims: Sequence[str] | None = None,
         in_last_step: bool = False,
+        from_start: bool = False,
     ) -> None:
         """Take statistics of a tensor, and a copy when it is to be kept; nothing later can change what is recorded.
 
@@ -90,9 +91,12 @@ class Recorder:
             keep: Store the tensor too, at the steps the capture allows.
             dims: Dimension names; by rank when None.
             in_last_step: Count it to the last step even after the loop, as the scheduler's and the user's tensors are.
+            from_start: It is what the step began with: made before everything else of the step, though seen later.
         """
         with self._lock:
-            self._intake.take(source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step)
+            self._intake.take(
+                source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step, from_start=from_start
+            )
 
     def output_taker(self, source: Source, *, keep: bool) -> Callable[[Tensor], None]:
         """A function that does `record` with the first output of a module, faster where it is as in the step before."""

@@ -84,7 +84,8 @@ def _wrap(emit: Emit, changes: LatentChanges, original: Callable[..., Any]) -> C
 
 
 def _emit(emit: Emit, port: str, tensor: Tensor) -> None:
-    emit(LOOP, tensor, port=port, keep=emit.selection.capture.latents, in_last_step=True)
+    keep, begins = emit.selection.capture.latents, port == "latents"
+    emit(LOOP, tensor, port=port, keep=keep, in_last_step=True, from_start=begins)
 
 
 def given_x0(scheduler: Any, result: Any) -> Tensor | None:

@@ -28,6 +28,7 @@ _PLAIN: Final = str.maketrans(
         "½": "1/2",
         "↑": "up",
         "↓": "down",
+        "⏎": "enter",
     }
 )
 

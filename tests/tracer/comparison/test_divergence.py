@@ -56,6 +56,7 @@ def test_it_is_what_numpy_says(tmp_path: Path) -> None:
         assert found.over == np.mean(np.abs(ours - theirs) > 1e-5 + 1.3e-6 * np.abs(ours))
 
 
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 def test_causes_come_first_over_all_components(tmp_path: Path) -> None:
     """Latents changed between two steps go before the layers of the step, a late component before one called after."""
     a = denoise(tmp_path / "a.zarr", Denoiser(Layer()))

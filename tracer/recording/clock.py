@@ -50,6 +50,8 @@ class Clock:
     """Identity of the scheduler of this run that is stepping right now."""
     in_denoiser: bool = False
     """Whether a denoiser is running, or the user says where the loop is: all that fires then is in the loop."""
+    scheduler_count: int = 0
+    """How many steps schedulers of the run have made."""
     depth: int = 0
     """How many denoiser calls are open: covers hand theirs on, and some denoisers call others."""
     _stepped: list[int] = field(default_factory=list)
@@ -195,6 +197,7 @@ class Clock:
         if self._first is None and self.log:
             self._first = self.log.step
         self._stepped.append(scheduler)
+        self.scheduler_count += 1
         return True
 
     def finish(self, *, complete: bool) -> None:

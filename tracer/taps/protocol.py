@@ -133,6 +133,10 @@ class Emit:
         """Set attributes of the trace, or of one of its groups; values must be JSON."""
         self._recorder.describe(attributes, group=group)
 
+    def when_moved(self, listener: Callable[[str, bool], None]) -> None:
+        """Call this with a component whose records have proved to belong into the loop (true) or out of it."""
+        self._recorder.when_moved(self.guard(listener))
+
     def guard(self, function: Callable[..., Any], *, only: nn.Module | None = None) -> Callable[..., None]:
         """Make a callback harmless: its result is dropped, its first error silences the tap and is reported.
 

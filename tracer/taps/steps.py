@@ -90,7 +90,7 @@ class _Driver:
         self._other_batches: dict[str, int] = {}
         self._guidance: dict[str, Any] = {}
         self._open: list[str] = []
-        emit.clock.on_found = emit.guard(self._found)
+        emit.when_moved(self._moved)
 
     def denoiser_starts(
         self, name: str, read: _ReadTime, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -223,9 +223,9 @@ class _Driver:
         if isinstance(sample, Tensor):
             self.note_batches(sample)
 
-    def _found(self, name: str) -> None:
+    def _moved(self, name: str, into_loop: bool) -> None:  # noqa: FBT001 — as it is called
         """A component has proved to be a denoiser, which the batch it was given counts for."""
-        if name in self._other_batches:
+        if into_loop and name in self._other_batches:
             self._batches[name] = self._other_batches[name]
 
     def note_batches(self, sample: Tensor) -> None:
@@ -292,7 +292,7 @@ def _no_time(*_: Any) -> tuple[float, float]:
 
 
 def _calls_of_denoisers(denoisers: Mapping[str, nn.Module]) -> Iterator[tuple[str, _ReadTime, nn.Module]]:
-    """Each denoiser's name, the way to its time, and every module that may be called for it, as covers hand calls on."""
+    """Each denoiser's name, the way to its time, and every module that may be called for it: covers hand calls on."""
     for name, root in denoisers.items():
         modules = chain(root)
         taker = next((module for module in modules if time_parameters(module)), root)

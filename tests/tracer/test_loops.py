@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_a_denoiser_is_found_by_when_it_is_called(store: str, tmp_path: Path) ->
     """All its calls are steps, the first too, with the tensors that it returned; an encoder's stay before the loop."""
     seen: list[Tensor] = []
 
-    def loop(pipe: Any) -> Tensor:
+    def loop(pipe: Any) -> Any:
         pipe.encoder(torch.ones(1, 2))
         return pipe.denoise(lambda x, t: pipe.unet(x, moment=t))
 
@@ -71,7 +72,7 @@ def test_a_denoiser_is_found_by_when_it_is_called(store: str, tmp_path: Path) ->
 def test_all_denoisers_of_a_step_are_found(tmp_path: Path) -> None:
     """What is called before the first step and right after it again begins each step, whatever comes between."""
 
-    def loop(pipe: Any) -> Tensor:
+    def loop(pipe: Any) -> Any:
         return pipe.denoise(lambda x, _: pipe.unet(x + pipe.control(x) + pipe.unet(x)))
 
     trace = traced(blind_pipeline(loop, control=Blind()), tmp_path)
@@ -83,10 +84,9 @@ def test_all_denoisers_of_a_step_are_found(tmp_path: Path) -> None:
 def test_a_loop_of_one_step_has_its_denoiser(tmp_path: Path) -> None:
     """Nothing is called again; what was called last before the scheduler stepped is the denoiser."""
 
-    def loop(pipe: Any) -> Tensor:
+    def loop(pipe: Any) -> Any:
         latents = pipe.denoise(lambda x, _: pipe.unet(x), count=1)
-        picture: Tensor = pipe.vae.decoder(latents)
-        return picture
+        return pipe.vae.decoder(latents)
 
     trace = traced(blind_pipeline(loop, vae=Coder()), tmp_path)
     assert captured(trace, "unet.conv") == [0]
@@ -96,7 +96,7 @@ def test_a_loop_of_one_step_has_its_denoiser(tmp_path: Path) -> None:
 def test_what_was_called_before_the_loop_too_is_a_gap(tmp_path: Path) -> None:
     """Then its first step cannot be told from what was before; it is said, and the other steps are right."""
 
-    def loop(pipe: Any) -> Tensor:
+    def loop(pipe: Any) -> Any:
         pipe.unet(torch.zeros(1, 3, 8, 8))
         return pipe.denoise(lambda x, _: pipe.unet(x))
 
@@ -109,7 +109,7 @@ def test_what_was_called_before_the_loop_too_is_a_gap(tmp_path: Path) -> None:
 def test_a_step_that_is_not_kept_is_not_kept_either_when_found_late(tmp_path: Path) -> None:
     """The first step's tensors go where the capture leaves that step out; its statistics stay."""
 
-    def loop(pipe: Any) -> Tensor:
+    def loop(pipe: Any) -> Any:
         return pipe.denoise(lambda x, _: pipe.unet(x))
 
     trace = traced(blind_pipeline(loop), tmp_path, capture=Capture(modules="**", steps=[2]))
@@ -121,7 +121,7 @@ def test_a_step_that_is_not_kept_is_not_kept_either_when_found_late(tmp_path: Pa
 def test_an_encoder_in_a_callback_is_no_denoiser(tmp_path: Path) -> None:
     """What is first called after a step belongs to the step, and begins none."""
 
-    def loop(pipe: Any) -> Tensor:
+    def loop(pipe: Any) -> Any:
         def look(_: int, latents: Tensor) -> None:
             pipe.encoder(latents)
 
@@ -136,11 +136,10 @@ def test_an_encoder_in_a_callback_is_no_denoiser(tmp_path: Path) -> None:
 def test_planned_steps_are_those_iterated(timesteps: slice, tmp_path: Path) -> None:
     """Wherever a loop begins or breaks off, the decoder is after it, and nothing is missing from a complete run."""
 
-    def loop(pipe: Any) -> Tensor:
+    def loop(pipe: Any) -> Any:
         pipe.vae(torch.ones(1, 3, 8, 8))
-        latents = pipe.denoise(lambda x, t: pipe.unet(x, t), timesteps=timesteps)
-        picture: Tensor = pipe.vae.decoder(latents)
-        return picture
+        latents = pipe.denoise(pipe.unet, timesteps=timesteps)
+        return pipe.vae.decoder(latents)
 
     trace = traced(blind_pipeline(loop, vae=Coder()), tmp_path)
     assert trace.info.planned_steps == len(trace) == 2
@@ -155,11 +154,11 @@ def test_planned_steps_are_those_iterated(timesteps: slice, tmp_path: Path) -> N
 def test_a_decoder_called_in_each_step_is_in_it(tmp_path: Path) -> None:
     """A preview belongs to the step that it shows."""
 
-    def loop(pipe: Any) -> Tensor:
+    def loop(pipe: Any) -> Any:
         def preview(_: int, latents: Tensor) -> None:
             pipe.vae.decoder(latents)
 
-        return pipe.denoise(lambda x, t: pipe.unet(x, t), after=preview)
+        return pipe.denoise(pipe.unet, after=preview)
 
     trace = traced(blind_pipeline(loop, vae=Coder()), tmp_path)
     assert captured(trace, "vae.decoder")[:3] == [0, 1, 2]
@@ -168,10 +167,10 @@ def test_a_decoder_called_in_each_step_is_in_it(tmp_path: Path) -> None:
 def test_two_loops_of_one_call_are_both_steps(tmp_path: Path) -> None:
     """A cascade prepares its scheduler twice; what lies between the loops is in neither."""
 
-    def loop(pipe: Any) -> Tensor:
-        pipe.denoise(lambda x, t: pipe.unet(x, t), timesteps=slice(0, 2))
+    def loop(pipe: Any) -> Any:
+        pipe.denoise(pipe.unet, timesteps=slice(0, 2))
         pipe.encoder(torch.ones(1, 2))
-        return pipe.denoise(lambda x, t: pipe.unet(x, t), count=3)
+        return pipe.denoise(pipe.unet, count=3)
 
     trace = traced(blind_pipeline(loop, encoder=nn.Linear(2, 2)), tmp_path)
     assert len(trace) == trace.info.planned_steps == 5
@@ -183,12 +182,12 @@ def test_two_loops_of_one_call_are_both_steps(tmp_path: Path) -> None:
 def test_a_run_that_failed_says_what_is_missing(tmp_path: Path) -> None:
     """Only a run that ended well had no more steps to do."""
 
-    def loop(pipe: Any) -> Tensor:
+    def loop(pipe: Any) -> Any:
         def stop(index: int, _: Tensor) -> None:
             if index == 1:
                 raise RuntimeError("enough")
 
-        return pipe.denoise(lambda x, t: pipe.unet(x, t), after=stop)
+        return pipe.denoise(pipe.unet, after=stop)
 
     with Tracer(blind_pipeline(loop), tmp_path / "run.zarr") as tracer:
         pipeline: Any = tracer._target.pipeline
@@ -200,10 +199,10 @@ def test_a_run_that_failed_says_what_is_missing(tmp_path: Path) -> None:
 def test_a_second_scheduler_of_the_call_is_recorded(tmp_path: Path) -> None:
     """A copy that steps latents of its own beside the first is a further call of the same step."""
 
-    def loop(pipe: Any) -> Tensor:
+    def loop(pipe: Any) -> Any:
         other = copy.deepcopy(pipe.scheduler)
         other.set_timesteps(4)
-        return pipe.denoise(lambda x, t: pipe.unet(x, t), schedulers=[other])
+        return pipe.denoise(pipe.unet, schedulers=[other])
 
     trace = traced(blind_pipeline(loop), tmp_path)
     assert len(trace) == 4
@@ -214,29 +213,41 @@ def test_a_second_scheduler_of_the_call_is_recorded(tmp_path: Path) -> None:
     assert not trace.info.latents_changed
 
 
-def test_the_scheduler_of_a_pipeline_run_in_a_callback_is_not_ours(tmp_path: Path) -> None:
-    """It is prepared after our loop has begun, and steps without our denoiser."""
+@pytest.mark.parametrize("place", ["here", "thread", "traced"])
+def test_the_scheduler_of_a_pipeline_run_in_a_callback_is_not_ours(place: str, tmp_path: Path) -> None:
+    """It is prepared after our loop has begun, and steps without our denoiser; in a thread, or traced, even less."""
     other = Pipeline(lambda pipe: pipe.denoise(lambda x, _: pipe.unet(x)), unet=Blind(), scheduler=ddim())
+    other.components["scheduler"].set_timesteps(4)
 
-    def loop(pipe: Any) -> Tensor:
-        return pipe.denoise(lambda x, t: pipe.unet(x, t), after=lambda *_: (other(), None)[1])
+    def run_other(index: int, _: Tensor) -> None:
+        if place == "thread":
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+        elif place == "traced":
+            with Tracer(other, tmp_path / f"{index}.zarr"):
+                other()
+        else:
+            other()
+
+    def loop(pipe: Any) -> Any:
+        return pipe.denoise(pipe.unet, after=run_other)
 
     trace = traced(blind_pipeline(loop), tmp_path)
     assert len(trace) == 4
     assert "latents_call1" not in trace.steps
+    assert list(trace.info.schedulers) == ["scheduler"]
 
 
 def test_a_scheduler_derived_from_another_steps_once(tmp_path: Path) -> None:
     """Its step calls that of the class it comes from, which is the same step."""
 
-    class Derived(DDIMScheduler):
+    class Derived(DDIMScheduler):  # type: ignore[misc]
         def step(self, *args: Any, **kwargs: Any) -> Any:
             """Leave it to DDIM."""
             return super().step(*args, **kwargs)
 
-    pipeline = Pipeline(
-        lambda pipe: pipe.denoise(lambda x, t: pipe.unet(x, t)), unet=Blind(), scheduler=Derived(clip_sample=False)
-    )
+    pipeline = Pipeline(lambda pipe: pipe.denoise(pipe.unet), unet=Blind(), scheduler=Derived(clip_sample=False))
     trace = traced(pipeline, tmp_path)
     assert len(trace) == 4
     assert "latents_call1" not in trace.steps
@@ -245,8 +256,8 @@ def test_a_scheduler_derived_from_another_steps_once(tmp_path: Path) -> None:
 def test_the_scheduler_that_steps_is_the_one_described(tmp_path: Path) -> None:
     """One that was put in place within the block is known by its settings, and the one that did nothing too."""
 
-    def loop(pipe: Any) -> Tensor:
-        return pipe.denoise(lambda x, t: pipe.unet(x, t))
+    def loop(pipe: Any) -> Any:
+        return pipe.denoise(pipe.unet)
 
     pipeline: Any = blind_pipeline(loop)
     with Tracer(pipeline, tmp_path / "run.zarr") as tracer:

@@ -157,7 +157,7 @@ class StoreWriter:
                 self._close_or_keep(shard)
 
     def withdraw(self, path: str, step: int | None) -> bytes | None:
-        """Take an array back that holds one chunk at most, that of a step or the only one; that chunk as it is stored."""
+        """Take an array back that holds one chunk at most, that of a step or the only one; returned as it is stored."""
         spec = self._arrays.pop(path)
         self._published.pop(path, None)
         self._lanes.pop(path, None)

@@ -327,7 +327,12 @@ def test_calls_within_a_call_keep_the_branch() -> None:
     assert not run.clock.branch
     run.clock.branch = "conditional"
     branches: list[str] = []
-    run.call(9.0, during=lambda: (run.call(9.0), branches.append(run.clock.branch)))
+
+    def within() -> None:
+        run.call(9.0)
+        branches.append(run.clock.branch)
+
+    run.call(9.0, during=within)
     assert branches == ["conditional"]
 
 

@@ -56,16 +56,23 @@ class Loop(nn.Module):
         """Nothing."""
 
 
+def compiled(module: nn.Module) -> nn.Module:
+    """A module as `torch.compile` covers it."""
+    found: Any = torch.compile(module, backend="eager")
+    assert isinstance(found, nn.Module)
+    return found
+
+
 def covered(kind: str) -> nn.Module:
     """A denoiser behind one cover."""
     if kind == "compiled":
-        module: nn.Module = torch.compile(Denoiser(), backend="eager")
-        return module
+        return compiled(Denoiser())
     if kind == "peft":
         peft = pytest.importorskip("peft")
         found: nn.Module = peft.get_peft_model(Denoiser(), peft.LoraConfig(target_modules=["conv_in"]))
         return found
-    return {"parallel": nn.DataParallel, "own": Parallel, "wrapper": Wrapper}[kind](Denoiser())
+    kinds: dict[str, type[nn.Module]] = {"parallel": nn.DataParallel, "own": Parallel, "wrapper": Wrapper}
+    return kinds[kind](Denoiser())
 
 
 @pytest.mark.parametrize("kind", ["compiled", "peft", "parallel", "own", "wrapper"])
@@ -97,7 +104,7 @@ def test_a_wrapper_of_ones_own_keeps_its_place_in_names(kind: str, inner: str) -
 def test_a_cover_within_a_model_is_looked_through_too() -> None:
     """A block that was compiled by itself has the name it had."""
     model = Denoiser()
-    model.blocks[1] = torch.compile(model.blocks[1], backend="eager")
+    model.blocks[1] = compiled(model.blocks[1])
     assert list(Target.of(model).modules()) == list(Target.of(Denoiser()).modules())
 
 

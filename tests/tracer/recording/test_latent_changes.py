@@ -133,8 +133,8 @@ def test_every_place_of_a_schedule_is_known(name: str) -> None:
 def trace_of(path: Path, change: Callable[[int, Tensor], Tensor | None]) -> Any:
     """The trace of a loop with a callback."""
 
-    def loop(pipe: Any) -> Tensor:
-        return pipe.denoise(lambda x, t: pipe.unet(x, t), after=change)
+    def loop(pipe: Any) -> Any:
+        return pipe.denoise(pipe.unet, after=change)
 
     pipeline = Pipeline(loop, unet=Blind(), scheduler=ddim())
     with Tracer(pipeline, path, capture="all") as tracer:
@@ -177,9 +177,7 @@ def test_a_layer_that_differs_is_not_blamed_on_a_change_that_both_made(tmp_path:
                 pipeline.components["unet"].conv.weight[0, 0, 0, 0] = weight if index == 1 else 0.1
             return x * 1.5
 
-        pipeline = Pipeline(
-            lambda pipe: pipe.denoise(lambda x, t: pipe.unet(x, t), after=change), unet=Blind(), scheduler=ddim()
-        )
+        pipeline = Pipeline(lambda pipe: pipe.denoise(pipe.unet, after=change), unet=Blind(), scheduler=ddim())
         with torch.no_grad():
             pipeline.components["unet"].conv.weight[0, 0, 0, 0] = 0.1
         with Tracer(pipeline, tmp_path / name, capture="all") as tracer:

@@ -180,6 +180,8 @@ class TraceInfo:
     """Per denoiser: the branches in the order of the batch, or of the calls."""
     error: Mapping[str, Any]
     """Exception that ended the run: type, message, module, step. Empty when there was none."""
+    modules_changed: tuple[Mapping[str, Any], ...]
+    """Modules that were added, removed or replaced within the block: after which step, how many, and some names."""
     gaps: tuple[Mapping[str, Any], ...]
     """What could not be recorded, and why."""
     taps: tuple[str, ...]
@@ -219,6 +221,7 @@ class TraceInfo:
             planned_steps=planned if isinstance(planned, int) else 0,
             guidance=mapping("guidance"),
             error=mapping("error"),
+            modules_changed=mappings("modules_changed"),
             gaps=mappings("gaps"),
             taps=tuple(str(tap) for tap in taps) if isinstance(taps, list) else (),
             tap_failures=mappings("tap_failures"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-__all__ = ["TimeParameters", "chain", "named_modules", "parameters", "time_parameters"]
+__all__ = ["TimeParameters", "chain", "covers_in", "named_modules", "parameters", "time_parameters"]
 
 _TIMESTEPS = ("timestep", "timesteps", "t", "timestep_ratio", "r", "noise_level")
 _SIGMAS = ("sigma", "sigmas")
@@ -36,6 +36,13 @@ def chain(module: nn.Module) -> list[nn.Module]:
         module = inner
         found.append(module)
     return found
+
+
+def covers_in(root: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Every cover that is looked through in names, with what is beneath it."""
+    for module in root.modules():
+        if _covered(module) is not None:
+            yield module, _beneath(module)
 
 
 def named_modules(root: nn.Module, path: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:

@@ -35,6 +35,8 @@ class Target:
     """As they are called, covers included."""
     schedulers: Mapping[str, Any]
     tokenizers: Mapping[str, Any]
+    traced: object = None
+    """What was given."""
 
     @classmethod
     def of(cls, traced: object) -> Target:
@@ -44,7 +46,7 @@ class Target:
             TargetError: It is none of these, holds no module, or a name is reserved by the trace.
         """
         if isinstance(traced, nn.Module):
-            return cls(None, {"model": traced}, {}, {})
+            return cls(None, {"model": traced}, {}, {}, traced)
         pipeline = None
         parts: object = traced
         if not isinstance(traced, Mapping):
@@ -66,7 +68,22 @@ class Target:
             raise TargetError(f"cannot trace {type(traced).__name__!r}: none of its parts is an nn.Module")
         schedulers = {name: part for name, part in others.items() if _is_scheduler(part)}
         tokenizers = {name: part for name, part in others.items() if hasattr(part, "convert_ids_to_tokens")}
-        return cls(pipeline, components, schedulers, tokenizers)
+        return cls(pipeline, components, schedulers, tokenizers, traced)
+
+    def current(self) -> Target:
+        """The same with the parts it has now, some of which may have been replaced since."""
+        try:
+            return Target.of(self.traced)
+        except Exception:  # noqa: BLE001 — whatever the user's pipeline raises: nothing more is known of it then
+            return self
+
+    def has_become(self, module: nn.Module) -> bool:
+        """Whether a module stands in the place of a part by now."""
+        parts = self.traced if isinstance(self.traced, Mapping) else vars(self.pipeline) if self.pipeline else {}
+        try:
+            return any(part is module for part in parts.values())
+        except Exception:  # noqa: BLE001 — a mapping of the user's own
+            return False
 
     def modules(self) -> dict[str, nn.Module]:
         """Every module by its full path, "unet.mid_block.resnets.0"; a shared module under its first path.

@@ -6,12 +6,13 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..recording.calls import watch
 from ..recording.covers import chain, parameters, time_parameters
 from ..recording.patches import replace_attribute
 from ..recording.plan import Plan
@@ -43,24 +44,8 @@ class StepsTap:
     def attach(self, target: Target, emit: Emit) -> Undo:
         """Hook the components, and wrap what the schedulers' classes and the pipeline's do."""
         driver = self._driver = _Driver(target, emit)
-        known = target.denoisers()
         with ExitStack() as undo:
-            for name, read, module in _calls_of_denoisers(known):
-                before = emit.guard(functools.partial(driver.denoiser_starts, name, read), only=module)
-                handle = module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
-                undo.callback(handle.remove)
-                after = emit.guard(driver.denoiser_ends, only=module)
-                handle = module.register_forward_hook(after, always_call=True)
-                undo.callback(handle.remove)
-            for name, root in target.components.items():
-                if name in known:
-                    continue
-                before = emit.guard(functools.partial(driver.component_starts, name), only=root)
-                handle = root.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
-                undo.callback(handle.remove)
-                after = emit.guard(functools.partial(driver.component_ends, name), only=root)
-                handle = root.register_forward_hook(after, always_call=True)
-                undo.callback(handle.remove)
+            undo.callback(emit.follow(driver.attach))
             for owner in scheduler_classes(target):
                 undo.callback(replace_attribute(owner, "step", driver.wrap_step))
             for owner in scheduler_classes(target, "set_timesteps"):
@@ -84,7 +69,7 @@ class _Driver:
         self._emit = emit
         self._schedulers = RunSchedulers(target, emit.describe)
         self._plan = Plan(target, emit.clock)
-        self._denoisers = {id(module): name for name, _, module in _calls_of_denoisers(target.denoisers())}
+        self._callers = _callers(target)
         self._contexts: dict[str, str] = {}
         self._batches: dict[str, int] = {}
         self._other_batches: dict[str, int] = {}
@@ -92,10 +77,24 @@ class _Driver:
         self._open: list[str] = []
         emit.when_moved(self._moved)
 
-    def denoiser_starts(
-        self, name: str, read: _ReadTime, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def attach(self, name: str, module: nn.Module) -> Undo | None:
+        """Watch a component, or what it hands its calls on to, before and after all other taps."""
+        target, guard = self._emit.roster.target, self._emit.guard
+        if target is not self._target:  # parts of the pipeline were replaced
+            self._target = self._plan.target = target
+            self._callers = _callers(target)
+        if known := self._callers.get(id(module)):
+            before, ends = guard(functools.partial(self.denoiser_starts, *known)), guard(self.denoiser_ends)
+        elif "." not in name:
+            before = guard(functools.partial(self.component_starts, name, module))
+            ends = guard(functools.partial(self.component_ends, name))
+        else:
+            return None
+        return watch(module, before=before, after=ends, raised=ends, first=True)
+
+    def denoiser_starts(self, name: str, read: _ReadTime, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         clock = self._emit.clock
+        self._emit.roster.refresh()  # before the step begins: what changed belongs to none
         self._plan.denoiser_starts()
         self._schedulers.is_here()
         if not clock.depth:  # a cover hands its call on
@@ -113,9 +112,9 @@ class _Driver:
         """A component that takes no timestep is called: it may be a denoiser all the same."""
         self._schedulers.is_here()
         if self._emit.clock.is_denoiser(name):
-            self._denoisers[id(module)] = name
+            self._callers[id(module)] = (name, _no_time)
             self._open.append(name)
-            self.denoiser_starts(name, _no_time, module, args, kwargs)
+            self.denoiser_starts(name, _no_time, args, kwargs)
         else:
             self._other_batches[name] = _batch(args, kwargs)
 
@@ -161,8 +160,8 @@ class _Driver:
     def wrap_cache_context(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def cache_context(module: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-            if (denoiser := self._denoisers.get(id(module))) is not None:
-                self._contexts[denoiser] = str(name)
+            if (denoiser := self._callers.get(id(module))) is not None:
+                self._contexts[denoiser[0]] = str(name)
             return original(module, name, *args, **kwargs)
 
         return cache_context
@@ -186,6 +185,7 @@ class _Driver:
         return call
 
     def _call_begins(self) -> None:
+        self._emit.roster.refresh(wholly=True)
         self._schedulers.call_begins()
         self._run_begins()
 
@@ -291,13 +291,17 @@ def _no_time(*_: Any) -> tuple[float, float]:
     return math.nan, math.nan
 
 
-def _calls_of_denoisers(denoisers: Mapping[str, nn.Module]) -> Iterator[tuple[str, _ReadTime, nn.Module]]:
-    """Each denoiser's name, the way to its time, and every module that may be called for it: covers hand calls on."""
-    for name, root in denoisers.items():
+def _callers(target: Target) -> dict[int, tuple[str, _ReadTime]]:
+    """Every module that may be called for a denoiser, by identity: its name and the way to its timestep.
+
+    Covers hand calls on.
+    """
+    found = {}
+    for name, root in target.denoisers().items():
         modules = chain(root)
-        taker = next((module for module in modules if time_parameters(module)), root)
-        for module in modules:
-            yield name, _time_reader(taker), module
+        read = _time_reader(next((module for module in modules if time_parameters(module)), root))
+        found.update({id(module): (name, read) for module in modules})
+    return found
 
 
 def _time_reader(module: nn.Module) -> _ReadTime:

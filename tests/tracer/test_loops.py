@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zarr.storage import MemoryStore
 
 from diffusion_xray.tracer import Capture, Trace, Tracer, open_trace
+from diffusion_xray.tracer.attention_check import check_attention
 
 from .loops import Blind, Coder, Pipeline, ddim
 
@@ -67,6 +68,45 @@ def test_a_denoiser_is_found_by_when_it_is_called(store: str, tmp_path: Path) ->
     assert not trace.info.gaps and not trace.info.tap_failures
     plain = trace["unet.conv"]["output"]
     assert plain.dims[0] == "step"
+
+
+class Attending(nn.Module):
+    """A denoiser that attends, without a timestep; its attention is checked against its own result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.attn = Attention()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predict the noise from 64 places."""
+        seen: Tensor = self.attn(x.flatten(2).mT)
+        return seen.mT.view_as(x)
+
+
+class Attention(nn.Module):
+    """One head over places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_q, self.to_k, self.to_v = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend."""
+        query, key, value = (layer(x)[:, None] for layer in (self.to_q, self.to_k, self.to_v))
+        return nn.functional.scaled_dot_product_attention(query, key, value)[:, 0]
+
+
+def test_attention_of_a_denoiser_found_late_is_in_every_step(tmp_path: Path) -> None:
+    """Its maps are those of the run from the first step on, by the result of the kernel."""
+    pipeline = Pipeline(lambda pipe: pipe.denoise(lambda x, _: pipe.unet(x)), unet=Attending(), scheduler=ddim())
+    trace = traced(pipeline, tmp_path, capture=Capture(attention="**", attention_output=True))
+    (call,) = trace.attention_modules["unet.attn"]
+    assert call.stepped
+    checks = check_attention(trace)
+    assert [check.steps for check in checks] == [4]
+    assert all(check.passed for check in checks)
+    assert trace.attention("unet.attn").sizes["step"] == 4
 
 
 def test_all_denoisers_of_a_step_are_found(tmp_path: Path) -> None:

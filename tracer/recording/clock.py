@@ -223,7 +223,8 @@ class Clock:
             return
         if self._is_after_first_step() and self._candidates and not self._calls:
             self._find(self._candidates[-1])
-        self.on_loop_end()
+        if self._stepped:  # else a denoiser has been called since, and what it did is a step
+            self.on_loop_end()
 
     def _is_after_first_step(self) -> bool:
         return self.log is not None and self.log.step == self._first and bool(self._stepped)

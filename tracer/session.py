@@ -139,6 +139,7 @@ class Tracer:
         clock = Clock(self._step_ended, has_schedulers=bool(self._target.schedulers))
         self._clock = clock
         self._recorder = Recorder(writer, self._selection.capture, clock, on_pressure=self._on_pressure)
+        clock.on_found, clock.on_loop_end = self._recorder.enter_loop, self._recorder.leave_loop
         self._state = "recording"
         try:
             self._taps.attach(self._own_taps, {"steps": self._steps}, self._recorder, self._undo)

@@ -129,6 +129,13 @@ class Intake:
         if port == "output" and step is not None and source.order is not None:
             self._expect(place, call, tensor)
 
+    def moved(self, old: str, new: str) -> str:
+        """An array has become another one, or none; what its tensors are stored as."""
+        dtype = self._dtypes.pop(old)
+        if new:
+            self._dtypes[new] = dtype
+        return dtype
+
     def _expect(self, place: Port, call: int, tensor: Tensor) -> None:
         """Remember what a tensor was like, see `again`."""
         dense = dense_kernel(tensor) if tensor.is_contiguous() else None

@@ -19,6 +19,7 @@ from .again import output_taker
 from .clock import Clock, StepLog
 from .copies import Copies
 from .intake import Intake
+from .moves import move, move_numbers
 from .sites import Source
 from .timeline import add_timeline, commit_step, resize_steps
 from .writer import BackgroundWriter
@@ -60,6 +61,9 @@ class Recorder:
         self._images_written = 0
         self._gaps: list[dict[str, Any]] = []
         self._unlisted_gaps = 0
+        self._outside: set[str] = set()
+        self._moved: list[Callable[[str, bool], None]] = []
+        clock.when_run_begins(self._run_begins)
 
     def record(
         self,
@@ -135,6 +139,25 @@ class Recorder:
             self._committed = log.step + 1
             self._writer.send()
 
+    def when_moved(self, listener: Callable[[str, bool], None]) -> None:
+        """Call this with a component whose records are taken into the loop (true) or out of it."""
+        self._moved.append(listener)
+
+    def enter_loop(self, component: str) -> None:
+        """What a component did since the run began was in the current step, and not before the loop."""
+        with self._lock:
+            if component in self._outside:
+                reason = "called before the loop too, so that what it did in its first step is outside of it"
+                self._gap(component, self.clock.last_step, reason)
+            else:
+                self._move(component, stepped=True)
+
+    def leave_loop(self) -> None:
+        """What first ran after the last step of a scheduler was after the loop."""
+        with self._lock:
+            for component in self._intake.sites.after_the_last_step():
+                self._move(component, stepped=False)
+
     def publish(self) -> None:
         """Make everything recorded so far visible to readers, what fired outside of the loop included."""
         with self._lock:
@@ -190,11 +213,41 @@ class Recorder:
         else:
             self._unlisted_gaps += 1
 
+    def _run_begins(self) -> None:
+        self._outside = {table.component for table in self._intake.sites.tables if not table.stepped}
+
+    def _move(self, component: str, *, stepped: bool) -> None:
+        """Take what a component did into the current step, or out of the loop: rows, their numbers, and tensors."""
+        last = self.clock.last_step
+        before, step = (None, last) if stepped else (last, None)
+        self._copies.send()
+        self._fetch_results()
+        moved = move(self._intake.sites, component, stepped=stepped, keeps=lambda _: self._intake.wants(step))
+        self._intake.seen.clear()
+        numbers = [(one.source, one.target) for one in moved]
+        self._writer.submit(lambda _: move_numbers(numbers))
+        for old, new in {one.old.array: one.new for one in reversed(moved) if one.old.array}.items():
+            dtype = self._intake.moved(old, new.array)
+            if not new.array:
+                self._writer.submit(functools.partial(_withdraw, old, before))
+                continue
+            spec = self._array_spec(new, dtype)
+            self._writer.submit(functools.partial(_move_array, (old, before), spec, step))
+        for listener in self._moved:
+            listener(component, stepped)
+
     def _fetch_results(self) -> None:
         fill = self._intake.results.fetch()
         self._writer.submit(lambda _: fill())
 
     def _add_array(self, site: SiteInfo, dtype: str, before: str) -> None:
+        spec = self._array_spec(site, dtype)
+        self._writer.submit(lambda store: store.add_array(spec))
+        if before:  # until now its tensors were those of another module
+            self._copies.send()
+            self._writer.submit(lambda store: store.copy_chunks(before, spec.path))
+
+    def _array_spec(self, site: SiteInfo, dtype: str) -> ArraySpec:
         attributes: dict[str, Any] = {"torch_dtype": site.torch_dtype, "module_class": site.module_class}
         attributes |= {"call": site.call, "branch": site.branch}
         if dtype == "float16":
@@ -203,11 +256,7 @@ class Recorder:
             assert self.clock.last_step is not None
             self._reserve_steps(self.clock.last_step + 1)
         steps, codec = self._capacity if site.stepped else None, self._codec
-        spec = tensor_spec(site.array, dtype, site.shape, site.dims, steps=steps, codec=codec, attributes=attributes)
-        self._writer.submit(lambda store: store.add_array(spec))
-        if before:  # until now its tensors were those of another module
-            self._copies.send()
-            self._writer.submit(lambda store: store.copy_chunks(before, spec.path))
+        return tensor_spec(site.array, dtype, site.shape, site.dims, steps=steps, codec=codec, attributes=attributes)
 
     def _reserve_steps(self, steps: int) -> None:
         """Make room for `steps` steps in every array of the loop."""
@@ -219,6 +268,17 @@ class Recorder:
         self._writer.submit(functools.partial(add_timeline if first else resize_steps, self._capacity))
         if not first:
             self._writer.submit(StoreWriter.publish)
+
+
+def _withdraw(path: str, step: int | None, store: StoreWriter) -> None:
+    store.withdraw(path, step)
+
+
+def _move_array(old: tuple[str, int | None], spec: ArraySpec, step: int | None, store: StoreWriter) -> None:
+    data = store.withdraw(*old)
+    store.add_array(spec)
+    if data is not None:
+        store.put_encoded(spec.path, step, data)
 
 
 def _add_and_write(spec: ArraySpec, array: NDArray[Any], store: StoreWriter) -> None:

@@ -60,6 +60,19 @@ class LibraryWriter(StoreWriter):
             if data is not None:
                 self._put(f"{target}/{name}", data)
 
+    def withdraw(self, path: str, step: int | None) -> bytes | None:
+        """Take an array back that holds one chunk at most; that chunk as it is stored, whose key stays unused."""
+        key = self._chunk_key(path, step)
+        del self._arrays[path]
+        if (data := self._waiting.pop(key, None)) is not None:
+            self._waiting_bytes -= len(data)
+            return data
+        return self._store.get(key)
+
+    def put_encoded(self, path: str, step: int | None, data: bytes) -> None:
+        """Write a chunk as it is stored: that of a step, or the only one of an array without steps."""
+        self._put(self._chunk_key(path, step), data)
+
     def poke(self, path: str, position: int, value: float) -> None:
         """Set one element of a raw one-dimensional array, after everything before it has arrived."""
         spec = self.spec(path)
@@ -72,6 +85,10 @@ class LibraryWriter(StoreWriter):
 
     def release_reserve(self) -> None:
         """Nothing is kept back here."""
+
+    def _chunk_key(self, path: str, step: int | None) -> str:
+        rank = len(self.spec(path).shape)
+        return f"{path}/{chunk_name((0,) * rank if step is None else (step, *(0,) * (rank - 1)))}"
 
     def _begin(self) -> None:
         """Stores need no folders."""

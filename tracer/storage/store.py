@@ -156,6 +156,35 @@ class StoreWriter:
                     self._close_or_keep(other)
                 self._close_or_keep(shard)
 
+    def withdraw(self, path: str, step: int | None) -> bytes | None:
+        """Take an array back that holds one chunk at most, that of a step or the only one; returned as it is stored."""
+        spec = self._arrays.pop(path)
+        self._published.pop(path, None)
+        self._lanes.pop(path, None)
+        data: bytes | None = None
+        if step is None:
+            file = self._chunk_file(path, (0,) * len(spec.shape))
+            data = file.read_bytes() if file.exists() else None
+            file.unlink(missing_ok=True)
+        for key in [key for key in self._shards if key[0] == path]:
+            shard = self._shards.pop(key)
+            data = next((chunk for _, chunk in shard.chunks()), data)
+            self._open.discard(shard)
+            shard.close()
+            shard.file.unlink()
+        (self.path / path / "zarr.json").unlink(missing_ok=True)
+        return data
+
+    def put_encoded(self, path: str, step: int | None, data: bytes) -> None:
+        """Write a chunk as it is stored: that of a step, or the only one of an array without steps."""
+        spec = self._arrays[path]
+        if step is None:
+            self._put(f"{path}/{chunk_name((0,) * len(spec.shape))}", data)
+            return
+        shard, slot = self._shard(path, spec, (step,))
+        shard.append(slot, data, durable=self._durable)
+        self._close_or_keep(shard)
+
     def close(self) -> None:
         """Close the files that are kept open; everything is written already."""
         for shard in self._open:

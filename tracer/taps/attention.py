@@ -42,6 +42,7 @@ class AttentionTap:
         if not wanted:
             return lambda: None
         listener = _Listener(target, emit)
+        emit.when_moved(listener.moved)
         with ExitStack() as undo:
             undo.callback(emit.follow(listener.attach))
             undo.callback(open_doors(emit.roster.modules.values(), emit.guard(listener.told)))
@@ -111,6 +112,13 @@ class _Listener:
                 call = frame.add_scores(told)
                 if call is not None:
                     frame.scored.append((self._record(name, frame, call), call))
+
+    def moved(self, component: str, into_loop: bool) -> None:  # noqa: FBT001 — as it is called
+        """What a component did belongs into the loop, or out of it."""
+        step = self._emit.clock.last_step if into_loop else None
+        for name, known in self._described.items():
+            if name.split(".", 1)[0] == component:
+                known.move(self._emit, step)
 
     def projected(self, name: str, _: tuple[Any, ...], __: dict[str, Any], output: Any) -> None:
         """The value projection of a module returned."""

@@ -69,6 +69,20 @@ class Descriptions:
             self._situations[place] = (situation, same)
         return self._situations[place][1]
 
+    def move(self, emit: Emit, step: int | None) -> None:
+        """All calls on one side of the loop belong to the other: into this step, or out of the loop."""
+        into_loop = step is not None
+        numbers = [number for side, number in self._entries if side is not into_loop]
+        if not numbers or any(side is into_loop for side, _ in self._entries):
+            return  # calls on both sides: they would be numbered anew
+        for number in numbers:
+            place, other = (into_loop, number), (not into_loop, number)
+            self._entries[place] = self._entries.pop(other) | {"stepped": into_loop}
+            if other in self._situations:
+                self._situations[place] = self._situations.pop(other)
+        self._counts = {into_loop: (step, len(numbers))}
+        self._tell(emit)
+
     def without_map(self, emit: Emit, *, in_loop: bool, reason: str) -> None:
         """Say that the module has no map, unless calls of it are known."""
         if not self._entries:
@@ -77,6 +91,9 @@ class Descriptions:
     def _describe(self, emit: Emit, place: _Place, entry: dict[str, Any]) -> None:
         in_loop, number = place
         self._entries[place] = {"call": number, "stepped": in_loop, **entry}
+        self._tell(emit)
+
+    def _tell(self, emit: Emit) -> None:
         entries = [self._entries[key] for key in sorted(self._entries)]
         emit.describe({"attention": entries}, group=self.source.group)
 

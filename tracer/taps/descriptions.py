@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,16 @@ class Descriptions:
         """Say that the module has no map, unless calls of it are known."""
         if not self._entries:
             self._describe(emit, (in_loop, 0), {"softmax": False, "reason": reason})
+
+    def knows(self, place: _Place) -> bool:
+        """Whether a call at this place was described."""
+        return "door" in self._entries.get(place, {})
+
+    def used(self, emit: Emit, place: _Place, facts: Mapping[str, Any]) -> None:
+        """Say whether the shares of a call were used as they were handed out."""
+        entry = self._entries.get(place, {})
+        if entry.get("softmax"):
+            self._describe(emit, place, entry | {"used": facts})
 
     def _describe(self, emit: Emit, place: _Place, entry: dict[str, Any]) -> None:
         in_loop, number = place

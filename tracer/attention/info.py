@@ -58,6 +58,8 @@ class AttentionInfo:
     query: SiteInfo | None = None
     key: SiteInfo | None = None
     mask: SiteInfo | None = None
+    multiplied_in: str = ""
+    """What float32 was rounded to before it was multiplied, "tfloat32" or "bfloat16"; "" where it was not."""
     use: Use = field(default_factory=Use)
     """Whether its maps are those that the run used."""
 
@@ -230,6 +232,7 @@ def _read_call(module: ModuleInfo, number: int, entry: Mapping[str, Any], group:
         query=query,
         key=key,
         mask=mask,
+        multiplied_in=str(entry.get("multiplied_in", "")),
         use=read_use(entry),
     )
 

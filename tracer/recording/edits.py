@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..attention.rounding import product_error, unit_roundoff
 
-__all__ = ["deviation", "largest_error", "rows_of"]
+__all__ = ["deviation", "largest_error", "multiplied_in", "rows_of"]
 
 _ROWS: Final = 8
 _GOLDEN: Final = 0.6180339887
@@ -54,10 +54,10 @@ def largest_error(shares: Tensor, *others: Tensor) -> float:
     if torch.is_autocast_enabled(device):  # which also reaches the comparison
         names.append(str(torch.get_autocast_dtype(device)).removeprefix("torch."))
     if "float32" in names:
-        names.append(_multiplied_in())
+        names.append(multiplied_in() or "float32")
     return product_error(max(names, key=unit_roundoff), shares.shape[-1])
 
 
-def _multiplied_in() -> str:
-    """What float32 matrices are rounded to before they are multiplied."""
-    return {"high": "tfloat32", "medium": "bfloat16"}.get(torch.get_float32_matmul_precision(), "float32")
+def multiplied_in() -> str:
+    """What float32 matrices are rounded to before they are multiplied, "" where they are not."""
+    return {"high": "tfloat32", "medium": "bfloat16"}.get(torch.get_float32_matmul_precision(), "")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..recording.attention_calls import AttentionCall
+from ..recording.edits import multiplied_in
 from ..recording.sequence import Part
 from ..recording.sites import Source
 from .protocol import Emit
@@ -58,7 +59,7 @@ class Descriptions:
         """
         entry = self._entries.get(place)
         if entry is None or "door" not in entry:
-            placed = {} if call.reason else _placed(*parts())
+            placed = {} if call.reason else _placed(*parts()) | _arithmetic()
             self._situations[place] = (situation, True)
             self._describe(emit, place, _facts(call, heads) | placed)
             return not call.reason
@@ -96,6 +97,12 @@ def _facts(call: AttentionCall, heads: list[int] | None) -> dict[str, Any]:
         return {"door": call.door, "softmax": False, "reason": call.reason}
     facts = {"door": call.door, "scale": call.scale, "causal": call.causal, "softmax": True, "heads": heads}
     return facts | ({"dropout": call.dropout} if call.dropout else {})
+
+
+def _arithmetic() -> dict[str, Any]:
+    """In what float32 was multiplied, where that was something coarser."""
+    coarser = multiplied_in()
+    return {"multiplied_in": coarser} if coarser else {}
 
 
 def _placed(query: list[Part], key: list[Part]) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def test_a_trace_without_results_says_how_to_get_them(tmp_path: Path, capsys: py
 def test_calls_that_were_not_checked_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Beside those that passed it is said how many had nothing to be compared with."""
     model = nn.Sequential(Attention(), nn.Identity())
-    with Tracer(model, tmp_path / "run.zarr", capture=Capture(attention="**", attention_output=True)) as tracer:
+    with Tracer(model, tmp_path / "run.zarr", capture=Capture(attention="**", attention_output=True)):
         model(torch.randn(1, 4, 7, 8))
     head = tmp_path / "run.zarr" / "zarr.json"
     document = json.loads(head.read_text())

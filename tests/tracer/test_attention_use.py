@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from diffusion_xray.tracer import Capture, Trace, Tracer, open_trace
 from diffusion_xray.tracer.attention.rounding import product_error
 from diffusion_xray.tracer.attention.use import Use, doubt_of, read_use
+from diffusion_xray.tracer.recording.attention_calls import AttentionCall
 from diffusion_xray.tracer.recording.edits import deviation, rows_of
+from diffusion_xray.tracer.taps.usage import Usages
 
 Edit = Callable[[Tensor, int], Tensor]
 """What a processor makes of the shares (batch · head, query, key) at a step."""
@@ -334,3 +336,28 @@ def test_the_error_allowed_is_above_that_of_every_order_of_addition(dtype: torch
     name = str(dtype).removeprefix("torch.")
     assert float(deviation(shares, values, one_by_one.to(dtype))) < product_error(name, keys) / 2
     assert float(deviation(shares, values, 1.03 * one_by_one)) > product_error(name, keys)
+
+
+class Elsewhere(Tensor):
+    """A tensor that says it is on an accelerator."""
+
+    @property
+    def is_cpu(self) -> bool:  # type: ignore[override]
+        """It says no."""
+        return False
+
+
+def test_on_an_accelerator_nobody_waits_before_the_end() -> None:
+    """What was compared there is looked at when the run is over, and told then."""
+    told: list[dict[str, Any]] = []
+    usages = Usages(lambda name, place, facts: told.append(facts))
+    shares = torch.randn(1, 2, 64, 6).softmax(-1)
+    values = torch.randn(1, 2, 6, 4)
+    for step in range(3):
+        sample = shares[:, :, rows_of(64, step)].as_subclass(Elsewhere)
+        call = AttentionCall("get_attention_scores", torch.zeros(1, 2, 64, 4), values, 1.0, shares=sample)
+        usages.called("attn", (True, 0), step, call, first=step == 0)
+        usages.compare("attn", (True, 0), step, call, values, shares @ values * (1 if step else 2))
+    assert told == []
+    usages.finish()
+    assert told == [{"proven": [[1, 2]], "edited": [[0, 0]], "deviation": pytest.approx(1)}]

@@ -135,8 +135,9 @@ def _guidance(layout: Any) -> str:
 
 
 def _preview(preview: Any) -> str:
-    r2 = preview.get("r2")
-    return str(preview.get("method", "")) + (f", R² {r2:.3f}" if isinstance(r2, float) else "")
+    r2, reason = preview.get("r2"), preview.get("reason")
+    fit = f", R² {r2:.3f}" if isinstance(r2, float) else ""
+    return str(preview.get("method", "")) + fit + (f", as {reason}" if reason else "")
 
 
 def _error(error: Any) -> str:

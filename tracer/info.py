@@ -187,7 +187,7 @@ class TraceInfo:
     taps: tuple[str, ...]
     tap_failures: tuple[Mapping[str, Any], ...]
     preview: Mapping[str, Any]
-    """How previews were made: method, and R² of the fit."""
+    """How previews were made: method, R² of the fit, and the reason where it is no fit, or there are none."""
     started: str
     seconds: float | None
     process: Mapping[str, Any]

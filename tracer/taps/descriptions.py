@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..recording.attention_calls import AttentionCall
+from ..recording.edits import multiplied_in
 from ..recording.sequence import Part
 from ..recording.sites import Source
 from .protocol import Emit
@@ -58,7 +59,7 @@ class Descriptions:
         """
         entry = self._entries.get(place)
         if entry is None or "door" not in entry:
-            placed = {} if call.reason else _placed(*parts())
+            placed = {} if call.reason else _placed(*parts()) | _arithmetic()
             self._situations[place] = (situation, True)
             self._describe(emit, place, _facts(call, heads) | placed)
             return not call.reason
@@ -88,6 +89,16 @@ class Descriptions:
         if not self._entries:
             self._describe(emit, (in_loop, 0), {"softmax": False, "reason": reason})
 
+    def knows(self, place: _Place) -> bool:
+        """Whether a call at this place was described."""
+        return "door" in self._entries.get(place, {})
+
+    def used(self, emit: Emit, place: _Place, facts: Mapping[str, Any]) -> None:
+        """Say whether the shares of a call were used as they were handed out."""
+        entry = self._entries.get(place, {})
+        if entry.get("softmax"):
+            self._describe(emit, place, entry | {"used": facts})
+
     def _describe(self, emit: Emit, place: _Place, entry: dict[str, Any]) -> None:
         in_loop, number = place
         self._entries[place] = {"call": number, "stepped": in_loop, **entry}
@@ -103,6 +114,12 @@ def _facts(call: AttentionCall, heads: list[int] | None) -> dict[str, Any]:
         return {"door": call.door, "softmax": False, "reason": call.reason}
     facts = {"door": call.door, "scale": call.scale, "causal": call.causal, "softmax": True, "heads": heads}
     return facts | ({"dropout": call.dropout} if call.dropout else {})
+
+
+def _arithmetic() -> dict[str, Any]:
+    """In what float32 was multiplied, where that was something coarser."""
+    coarser = multiplied_in()
+    return {"multiplied_in": coarser} if coarser else {}
 
 
 def _placed(query: list[Part], key: list[Part]) -> dict[str, Any]:

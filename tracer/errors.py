@@ -36,6 +36,7 @@ __all__ = [
     "TracerStateError",
     "TracerWarning",
     "near_matches",
+    "said",
 ]
 
 
@@ -96,3 +97,8 @@ def near_matches(name: str, known: Iterable[str], *, most: int = 5) -> str:
     close = difflib.get_close_matches(name, known, n=most, cutoff=0.6)
     close += [entry for entry in known if name and name in entry and entry not in close]
     return f" Did you mean {', '.join(close[:most])}?" if close else ""
+
+
+def said(error: BaseException) -> str:
+    """What an error says, or its class where it says nothing."""
+    return str(error) or type(error).__name__

@@ -23,7 +23,7 @@ from .recording.origin import caller, describe_origin
 from .recording.places import MakeStore, place_of
 from .recording.recorder import OnPressure, Recorder
 from .recording.sites import Source
-from .recording.statistics import can_summarise, summarise, warm_up
+from .recording.statistics import MOST_ELEMENTS, can_summarise, summarise, warm_up
 from .recording.summary import Summary
 from .recording.target import Target
 from .recording.writer import DEFAULT_BUDGET, BackgroundWriter
@@ -185,6 +185,10 @@ class Tracer:
         self._check_recording("record")
         if not isinstance(tensor, Tensor) or not all(name.split(".")):
             raise TargetError(f"record({name!r}, {type(tensor).__name__}): give a name such as 'noise' and a tensor")
+        if tensor.numel() > MOST_ELEMENTS:
+            raise TargetError(
+                f"record({name!r}): {tensor.numel():.3g} elements are too many; give a part of the tensor"
+            )
         source = Source(f"{RECORDS}.{name}", "record", leaf=False)  # "a.b" may come after "a"
         self._recorder.record(source, tensor, keep=True, in_last_step=True)
         if not can_summarise(tensor):

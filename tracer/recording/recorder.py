@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..capture import Capture
+from ..errors import said
 from ..info import SiteInfo
 from ..layout import IMAGES, ArraySpec, array_name, tensor_spec
 from ..storage.store import StoreWriter
@@ -92,7 +93,13 @@ class Recorder:
         """Store an array that belongs to no step and needs no statistics, such as tokens and pictures."""
         dtype = "string" if array.dtype == object else str(array.dtype)
         spec = tensor_spec(path, dtype, array.shape, dims, steps=None, codec="lz4", attributes={})
-        self._writer.submit(functools.partial(_add_and_write, spec, array.copy()), array.nbytes)
+        try:
+            job = functools.partial(_add_and_write, spec, array.copy())
+        except MemoryError as error:
+            self._gap(path, None, f"could not be copied: {said(error)}")
+            return
+        with self._lock:
+            self._writer.submit(job, array.nbytes)
 
     def write_images(self, images: NDArray[Any]) -> None:
         """Store pictures that a run returned, (image, [frame,] y, x, rgb); those of each further run by themselves."""
@@ -161,9 +168,11 @@ class Recorder:
             more = [{"reason": f"{self._unlisted_gaps} more"}] if self._unlisted_gaps else []
             final, committed = dict(attributes) | {"gaps": [*self._gaps, *more]}, self._committed
             final["planned_steps"] = max(committed, self.clock.planned or 0)
+            self._writer.pool.close()  # what comes from here on, from another thread, comes too late
 
         def last(store: StoreWriter) -> None:
             error = self._writer.error
+            final["memory"] = {"budget": self._writer.pool.budget, "peak": self._writer.pool.peak}
             if error is None:
                 resize_steps(committed, store)
                 store.publish()

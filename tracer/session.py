@@ -15,10 +15,10 @@ from typing import Any, Literal, Self, get_args
 from torch import Tensor
 
 from .capture import Capture, Level, Selection
-from .errors import CaptureError, StoreError, TargetError, TracerStateError, TracerWarning
+from .errors import CaptureError, DxrayError, StoreError, TargetError, TracerStateError, TracerWarning
 from .layout import RECORDS
 from .preview import write_previews
-from .recording.clock import Clock, StepLog
+from .recording.clock import Clock, StepLog, number_of, step_index
 from .recording.origin import caller, describe_origin
 from .recording.places import MakeStore, place_of
 from .recording.recorder import OnPressure, Recorder
@@ -123,7 +123,12 @@ class Tracer:
             raise TracerStateError(f"this tracer is {self._state}; make a new Tracer for another run")
         with ExitStack() as undo:
             undo.enter_context(self._target.claim(self.path))
-            self._place.make_room(overwrite=self._overwrite)
+            try:
+                self._place.make_room(overwrite=self._overwrite)
+            except DxrayError:
+                raise
+            except OSError as error:
+                raise StoreError(f"cannot replace the trace at {self.path}: {error}") from error
             warm_up()
             bulk_calls()
             self._started = time.monotonic()
@@ -162,11 +167,12 @@ class Tracer:
             self._clock.run_ended()
             self._loop_over = True
             return
+        index, timestep, sigma = step_index(index), number_of(timestep, "timestep"), number_of(sigma, "sigma")
         last = self._clock.last_step
         if last is not None and index + self._step_offset < last + self._loop_over:
             self._step_offset = last + 1
         self._loop_over = False
-        self._clock.set_step(index + self._step_offset, float(timestep), float(sigma))
+        self._clock.set_step(step_index(index + self._step_offset), timestep, sigma)
 
     def record(self, name: str, tensor: Tensor) -> Summary:
         """Put any tensor of your own code into the trace, at the current step, as ``records.<name>``.

@@ -21,7 +21,7 @@ from .clock import Clock, StepLog
 from .copies import Copies
 from .intake import Intake
 from .sites import Source
-from .timeline import add_timeline, commit_step, resize_steps
+from .timeline import add_timeline, commit_step, resize_steps, skip_steps
 from .writer import BackgroundWriter
 
 __all__ = ["OnPressure", "Recorder"]
@@ -58,6 +58,8 @@ class Recorder:
         )
         self._capacity = 0
         self._committed = 0
+        self._written = 0
+        """Steps that the writer has committed."""
         self._images_written = 0
         self._gaps: list[dict[str, Any]] = []
         self._unlisted_gaps = 0
@@ -132,9 +134,7 @@ class Recorder:
             self._intake.next_step()
             if changed:  # before the commit: a complete step must not lack the sites that came up in it
                 self.publish()
-            for skipped in range(self._committed, log.step):  # the user's own numbering may leave some out
-                self._writer.submit(functools.partial(commit_step, StepLog(skipped)))
-            self._writer.submit(functools.partial(commit_step, replace(log)))
+            self._writer.submit(functools.partial(self._commit, self._committed, replace(log)))
             self._committed = log.step + 1
             self._writer.send()
 
@@ -171,23 +171,40 @@ class Recorder:
             self._writer.pool.close()  # what comes from here on, from another thread, comes too late
 
         def last(store: StoreWriter) -> None:
-            error = self._writer.error
-            final["memory"] = {"budget": self._writer.pool.budget, "peak": self._writer.pool.peak}
-            if error is None:
-                resize_steps(committed, store)
-                store.publish()
-                try:
-                    final.update(finish(store))
-                except Exception as failure:  # noqa: BLE001 — an extra; what was recorded must still be closed
-                    final["gaps"].append({"reason": f"no previews: {type(failure).__name__}: {failure}"})
-            else:
-                final["status"] = "incomplete"
-                final["error"] = final.get("error") or {"type": type(error).__name__, "message": str(error)}
+            error, pool = self._writer.error, self._writer.pool
+            final["memory"] = {"budget": pool.budget, "peak": pool.peak}
+            if error is not None:
+                self._write_failure(final, error, store)
+                return
+            resize_steps(committed, store)
+            store.publish()
+            try:
+                final.update(finish(store))
+            except Exception as failure:  # noqa: BLE001 — an extra; what was recorded must still be closed
+                final["gaps"].append({"reason": f"no previews: {type(failure).__name__}: {failure}"})
             store.set_group("", final)
             store.publish()
 
         self._writer.close(last)
         return self._writer.error
+
+    def _write_failure(self, final: Mapping[str, Any], error: Exception, store: StoreWriter) -> None:
+        """Say in the trace that the writer has failed, from where on, and why."""
+        step = self._written if self._written < self._committed else None
+        gap = {"site": "", "step": step, "reason": f"nothing from here on could be written: {said(error)}"}
+        end = {"status": "incomplete", "error": {"type": type(error).__name__, "message": str(error)}}
+        words = {**final, **end, "error": final.get("error") or end["error"], "gaps": [*final["gaps"], gap]}
+        try:
+            store.write_last_words(words)
+        except OSError:  # no room even for these
+            count = {"reason": f"{len(final['gaps'])} more"}
+            store.write_last_words(words | {"gaps": [gap, *([count] if final["gaps"] else [])]})
+
+    def _commit(self, start: int, log: StepLog, store: StoreWriter) -> None:
+        if start < log.step:
+            skip_steps(start, log.step, store)
+        commit_step(log, store)
+        self._written = log.step + 1
 
     def _gap(self, site: str, step: int | None, reason: str) -> None:
         if len(self._gaps) < _MOST_GAPS:

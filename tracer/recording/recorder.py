@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..capture import Capture
+from ..errors import said
 from ..info import SiteInfo
 from ..layout import IMAGES, ArraySpec, array_name, tensor_spec
 from ..storage.store import StoreWriter
@@ -21,7 +22,7 @@ from .copies import Copies
 from .intake import Intake
 from .moves import move, move_numbers
 from .sites import Source
-from .timeline import add_timeline, commit_step, resize_steps
+from .timeline import add_timeline, commit_step, resize_steps, skip_steps
 from .writer import BackgroundWriter
 
 __all__ = ["OnPressure", "Recorder"]
@@ -58,6 +59,8 @@ class Recorder:
         )
         self._capacity = 0
         self._committed = 0
+        self._written = 0
+        """Steps that the writer has committed."""
         self._images_written = 0
         self._gaps: list[dict[str, Any]] = []
         self._unlisted_gaps = 0
@@ -100,7 +103,13 @@ class Recorder:
         """Store an array that belongs to no step and needs no statistics, such as tokens and pictures."""
         dtype = "string" if array.dtype == object else str(array.dtype)
         spec = tensor_spec(path, dtype, array.shape, dims, steps=None, codec="lz4", attributes={})
-        self._writer.submit(functools.partial(_add_and_write, spec, array.copy()), array.nbytes)
+        try:
+            job = functools.partial(_add_and_write, spec, array.copy())
+        except MemoryError as error:
+            self._gap(path, None, f"could not be copied: {said(error)}")
+            return
+        with self._lock:
+            self._writer.submit(job, array.nbytes)
 
     def write_images(self, images: NDArray[Any]) -> None:
         """Store pictures that a run returned, (image, [frame,] y, x, rgb); those of each further run by themselves."""
@@ -133,9 +142,7 @@ class Recorder:
             self._intake.next_step()
             if changed:  # before the commit: a complete step must not lack the sites that came up in it
                 self.publish()
-            for skipped in range(self._committed, log.step):  # the user's own numbering may leave some out
-                self._writer.submit(functools.partial(commit_step, StepLog(skipped)))
-            self._writer.submit(functools.partial(commit_step, replace(log)))
+            self._writer.submit(functools.partial(self._commit, self._committed, replace(log)))
             self._committed = log.step + 1
             self._writer.send()
 
@@ -188,24 +195,43 @@ class Recorder:
             more = [{"reason": f"{self._unlisted_gaps} more"}] if self._unlisted_gaps else []
             final, committed = dict(attributes) | {"gaps": [*self._gaps, *more]}, self._committed
             final["planned_steps"] = max(committed, self.clock.planned or 0)
+            self._writer.pool.close()  # what comes from here on, from another thread, comes too late
 
         def last(store: StoreWriter) -> None:
-            error = self._writer.error
-            if error is None:
-                resize_steps(committed, store)
-                store.publish()
-                try:
-                    final.update(finish(store))
-                except Exception as failure:  # noqa: BLE001 — an extra; what was recorded must still be closed
-                    final["gaps"].append({"reason": f"no previews: {type(failure).__name__}: {failure}"})
-            else:
-                final["status"] = "incomplete"
-                final["error"] = final.get("error") or {"type": type(error).__name__, "message": str(error)}
+            error, pool = self._writer.error, self._writer.pool
+            final["memory"] = {"budget": pool.budget, "peak": pool.peak}
+            if error is not None:
+                self._write_failure(final, error, store)
+                return
+            resize_steps(committed, store)
+            store.publish()
+            try:
+                final.update(finish(store))
+            except Exception as failure:  # noqa: BLE001 — an extra; what was recorded must still be closed
+                final["gaps"].append({"reason": f"no previews: {type(failure).__name__}: {failure}"})
             store.set_group("", final)
             store.publish()
 
         self._writer.close(last)
         return self._writer.error
+
+    def _write_failure(self, final: Mapping[str, Any], error: Exception, store: StoreWriter) -> None:
+        """Say in the trace that the writer has failed, from where on, and why."""
+        step = self._written if self._written < self._committed else None
+        gap = {"site": "", "step": step, "reason": f"nothing from here on could be written: {said(error)}"}
+        end = {"status": "incomplete", "error": {"type": type(error).__name__, "message": str(error)}}
+        words = {**final, **end, "error": final.get("error") or end["error"], "gaps": [*final["gaps"], gap]}
+        try:
+            store.write_last_words(words)
+        except OSError:  # no room even for these
+            count = {"reason": f"{len(final['gaps'])} more"}
+            store.write_last_words(words | {"gaps": [gap, *([count] if final["gaps"] else [])]})
+
+    def _commit(self, start: int, log: StepLog, store: StoreWriter) -> None:
+        if start < log.step:
+            skip_steps(start, log.step, store)
+        commit_step(log, store)
+        self._written = log.step + 1
 
     def _gap(self, site: str, step: int | None, reason: str) -> None:
         if len(self._gaps) < _MOST_GAPS:

@@ -73,13 +73,10 @@ class LibraryWriter(StoreWriter):
         """Write a chunk as it is stored: that of a step, or the only one of an array without steps."""
         self._put(self._chunk_key(path, step), data)
 
-    def poke(self, path: str, position: int, value: float) -> None:
-        """Set one element of a raw one-dimensional array, after everything before it has arrived."""
-        spec = self.spec(path)
-        chunk, within = divmod(position, spec.chunk[0])
-        key = f"{path}/{chunk_name((chunk,))}"
+    def _set(self, key: str, spec: ArraySpec, within: int, values: NDArray[Any]) -> None:
+        """Set some elements of a chunk, after everything before it has arrived."""
         known = self._mirrors.setdefault(key, np.full(spec.chunk, float(spec.fill), spec.dtype))
-        known[within] = value
+        known[within : within + len(values)] = values
         self._send()
         self._store.put({key: known.tobytes()})
 
@@ -90,8 +87,13 @@ class LibraryWriter(StoreWriter):
         rank = len(self.spec(path).shape)
         return f"{path}/{chunk_name((0,) * rank if step is None else (step, *(0,) * (rank - 1)))}"
 
+    def close(self) -> None:
+        """No files are open."""
+        self._open.end()
+
     def _begin(self) -> None:
-        """Stores need no folders."""
+        """Stores need no folders, and have no disk of which a part could be kept back."""
+        self._reserved = None
         self.publish()
 
     def _put(self, key: str, data: bytes | memoryview) -> None:

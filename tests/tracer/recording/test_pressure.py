@@ -342,6 +342,10 @@ def test_permission_lost_in_mid_run(tmp_path: Path) -> None:
             """Not allowed either."""
             raise self.error
 
+        def write_last_words(self, _: Mapping[str, Any]) -> None:
+            """Nor is this."""
+            raise self.error
+
     model = Denoiser()
     plain, seen = expected_outputs(model)
     with warnings.catch_warnings(record=True) as caught:

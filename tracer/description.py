@@ -57,6 +57,7 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}") for prompt in trace.prompts),
         *(("guidance", f"{name}: {_guidance(layout)}") for name, layout in info.guidance.items()),
         ("preview", _preview(info.preview)),
+        ("memory", _memory(info.memory)),
         *(("changed", _modules_changed(change)) for change in info.modules_changed[:_MOST_CHANGES]),
         *(("gap", _gap(gap)) for gap in info.gaps),
         *(("tap failed", f"{entry.get('tap')}: {entry.get('error')}") for entry in info.tap_failures),
@@ -135,8 +136,16 @@ def _guidance(layout: Any) -> str:
 
 
 def _preview(preview: Any) -> str:
-    r2 = preview.get("r2")
-    return str(preview.get("method", "")) + (f", R² {r2:.3f}" if isinstance(r2, float) else "")
+    r2, reason = preview.get("r2"), preview.get("reason")
+    fit = f", R² {r2:.3f}" if isinstance(r2, float) else ""
+    return str(preview.get("method", "")) + fit + (f", as {reason}" if reason else "")
+
+
+def _memory(memory: Mapping[str, int]) -> str:
+    if not memory:
+        return ""
+    peak, budget = memory["peak"] / 1e6, memory["budget"] / 1e6
+    return f"at most {peak:.1f} MB on the way to the disk, budget {budget:.1f} MB"
 
 
 def _error(error: Any) -> str:

@@ -17,18 +17,19 @@ from typing import Any, Literal, Self, get_args
 from torch import Tensor
 
 from .capture import Capture, Level, Selection
-from .errors import CaptureError, StoreError, TargetError, TracerStateError, TracerWarning
+from .errors import CaptureError, DxrayError, StoreError, TargetError, TracerStateError, TracerWarning
 from .info import printable
 from .layout import RECORDS
 from .preview import write_previews
 from .recording.clock import Clock, StepLog
 from .recording.ending import remarks
 from .recording.foreign import as_tensor
+from .recording.numbering import number_of, step_index
 from .recording.origin import caller, describe_origin
 from .recording.places import MakeStore, place_of
 from .recording.recorder import OnPressure, Recorder
 from .recording.sites import Source
-from .recording.statistics import can_summarise, summarise, warm_up
+from .recording.statistics import MOST_ELEMENTS, can_summarise, summarise, warm_up
 from .recording.summary import Summary
 from .recording.target import Target
 from .recording.writer import DEFAULT_BUDGET, BackgroundWriter
@@ -135,7 +136,12 @@ class Tracer:
             raise TracerStateError(f"this tracer is {self._state}; make a new Tracer for another run")
         with ExitStack() as undo:
             undo.enter_context(self._target.claim(self.path))
-            self._place.make_room(overwrite=self._overwrite)
+            try:
+                self._place.make_room(overwrite=self._overwrite)
+            except DxrayError:
+                raise
+            except OSError as error:
+                raise StoreError(f"cannot replace the trace at {self.path}: {error}") from error
             warm_up()
             bulk_calls()
             self._started = time.monotonic()
@@ -151,6 +157,7 @@ class Tracer:
         self._clock = clock
         self._ports = PortSteps(self._target, clock)
         self._recorder = Recorder(writer, self._selection.capture, clock, on_pressure=self._on_pressure)
+        clock.on_found, clock.on_loop_end = self._recorder.enter_loop, self._recorder.leave_loop
         self._state = "recording"
         try:
             self._taps.attach(self._own_taps, {"steps": self._steps}, self._recorder, self._undo)
@@ -184,11 +191,12 @@ class Tracer:
             self._clock.run_ended()
             self._loop_over = True
             return
+        index, timestep, sigma = step_index(index), number_of(timestep, "timestep"), number_of(sigma, "sigma")
         last = self._clock.last_step
         if last is not None and index + self._step_offset < last + self._loop_over:
             self._step_offset = last + 1
         self._loop_over = False
-        self._clock.set_step(index + self._step_offset, float(timestep), float(sigma))
+        self._clock.set_step(step_index(index + self._step_offset), timestep, sigma)
 
     def record(self, name: str, tensor: object) -> Summary:
         """Put any tensor of your own code into the trace, at the current step, as ``records.<name>``.
@@ -211,6 +219,10 @@ class Tracer:
         if not all(name.split(".")):
             raise TargetError(f"record({name!r}, {type(tensor).__name__}): give a name such as 'noise'")
         tensor = _tensor(f"record({name!r})", tensor)
+        if tensor.numel() > MOST_ELEMENTS:
+            raise TargetError(
+                f"record({name!r}): {tensor.numel():.3g} elements are too many; give a part of the tensor"
+            )
         source = Source(f"{RECORDS}.{name}", "record", leaf=False)  # "a.b" may come after "a"
         if self._is_here:
             self._ports.array_comes()

@@ -41,7 +41,7 @@ def output_taker(
             if port is not None and clock.in_denoiser and take_again(port, tensor):
                 return
             intake.take(source, tensor, port="output", keep=keep, dims=None, in_last_step=False)
-            port = port or sites.port(source, "output", stepped=True)
+            port = port or sites.port(source.name, "output", stepped=True)
 
     def take_again(port: Port, tensor: Tensor) -> bool:
         known, key = port.known.get(port.calls), id(tensor)

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from ..layout import HISTOGRAM_BINS, MEASURED
 
 __all__ = [
+    "MOST_ELEMENTS",
     "Dense",
     "Place",
     "Statistics",
@@ -43,6 +44,8 @@ _is_transformed = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", la
 _PLAIN = (Tensor, torch.nn.Parameter)
 _SMALL = 1 << 16
 """Up to here, some 50 microseconds, it costs less to keep the interpreter's lock than to ask for it again."""
+MOST_ELEMENTS = 2**32 - 1
+"""What a bin of the histogram, a uint32, can count."""
 _PIECE = 1 << 22
 """Elements that torch operations look at in one go; bounds the memory they take in float64."""
 

@@ -58,6 +58,10 @@ class Rows:
         """The tensor of `row` is that of the row `same`, whose statistics may not be there yet."""
         self._aliases.append((row, same))
 
+    def aliases(self) -> list[tuple[int, int]]:
+        """Rows whose tensor is that of another row."""
+        return list(self._aliases)
+
     def settle(self) -> None:
         """Fill in marks and aliases, and empty what an earlier step left. Everything else must have been filled."""
         for row, captured in self.marks.items():
@@ -120,6 +124,8 @@ class Table:
 
     component: str
     stepped: bool
+    born: int = -1
+    """How many steps schedulers had made when it was; -1 where that does not matter."""
     sites: list[SiteInfo] = field(default_factory=list)
     changed: bool = True
     """Whether sites were added or changed since `declare`."""

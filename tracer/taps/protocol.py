@@ -140,6 +140,10 @@ class Emit:
         """Set attributes of the trace, or of one of its groups; values must be JSON."""
         self._recorder.describe(attributes, group=group)
 
+    def when_moved(self, listener: Callable[[str, bool], None]) -> None:
+        """Call this with a component whose records have proved to belong into the loop (true) or out of it."""
+        self._recorder.when_moved(self.guard(listener))
+
     def follow(self, attach: Follow) -> Undo:
         """Call `attach` with name and module for every module there is, and for those that come in during the run.
 

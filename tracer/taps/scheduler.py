@@ -18,8 +18,9 @@ from ..recording.patches import replace_attribute
 from ..recording.sites import Source
 from ..recording.target import Target
 from ..schedule import noise_level, predict_x0
+from .denoiser_calls import number_of
 from .protocol import Emit, Undo
-from .steps import bound_arguments, number_of, scheduler_classes
+from .steps import bound_arguments, scheduler_classes
 
 __all__ = ["LOOP", "SchedulerTap", "given_x0"]
 

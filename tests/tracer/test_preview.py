@@ -290,6 +290,7 @@ def test_a_black_picture_leaves_previews_of_healthy_latents(tmp_path: Path) -> N
     assert trace.steps["preview_x0"].values.std() > 20
 
 
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 def test_the_last_latents_that_are_finite(tmp_path: Path) -> None:
     """Where the loop ends in NaN, the map is made of the step before that, and it says of which."""
     latents = noise(1, 4, 8, 8)

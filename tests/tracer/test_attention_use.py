@@ -175,6 +175,7 @@ def test_several_calls_that_are_added_cannot_be_told(tmp_path: Path) -> None:
     assert said == "not proven to be what the run used: it adds up the results of several calls"
 
 
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 @pytest.mark.parametrize("factor", [0.0, math.nan, math.inf])
 def test_a_result_that_shows_nothing_proves_nothing(factor: float, tmp_path: Path) -> None:
     """Values of zero give the same result whatever the shares, and NaN equals nothing: unknown, though edited."""

@@ -25,6 +25,8 @@ class Prompt:
     """Token strings, shape (prompt, token)."""
     token_ids: NDArray[np.int64]
     """Shape (prompt, token)."""
+    cut: tuple[str, ...] = ()
+    """What was cut off each text, "" where nothing was; empty where nothing was of any."""
 
 
 def read_prompts(archive: Archive) -> tuple[Prompt, ...]:
@@ -40,6 +42,7 @@ def read_prompts(archive: Archive) -> tuple[Prompt, ...]:
                     text=tuple(map(str, entry.get("text", ()))),
                     tokens=tuple(tuple(map(str, row)) for row in entry.get("tokens", ())),
                     token_ids=np.zeros((0, 0), np.int64) if ids is None else ids,
+                    cut=tuple(map(str, entry.get("cut", ()))),
                 )
             )
     return tuple(found)

@@ -220,7 +220,7 @@ class Tracer:
             if tensor is not None:
                 keep = self._selection.capture.latents
                 self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True)
-        self._steps.latents_are(latents)
+        self._steps.latents_are(latents, model_output)
 
     def record_images(self, images: object) -> None:
         """Put the pictures that a hand-written loop ends with into the trace, as a pipeline's are.

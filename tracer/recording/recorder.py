@@ -19,6 +19,7 @@ from .again import output_taker
 from .clock import Clock, StepLog
 from .copies import Copies
 from .intake import Intake
+from .provenance import Provenance
 from .sites import Source
 from .timeline import add_timeline, commit_step, resize_steps
 from .writer import BackgroundWriter
@@ -48,6 +49,7 @@ class Recorder:
         self, writer: BackgroundWriter, capture: Capture, clock: Clock, *, on_pressure: OnPressure = "wait"
     ) -> None:
         self.clock = clock
+        self.provenance = Provenance()
         self._writer = writer
         self._codec = capture.codec
         self._lock = threading.RLock()

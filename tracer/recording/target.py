@@ -66,7 +66,7 @@ class Target:
         if not components:
             raise TargetError(f"cannot trace {type(traced).__name__!r}: none of its parts is an nn.Module")
         schedulers = {name: part for name, part in others.items() if _is_scheduler(part)}
-        tokenizers = {name: part for name, part in others.items() if hasattr(part, "convert_ids_to_tokens")}
+        tokenizers = {name: found for name, part in others.items() if (found := _tokenizer_of(part)) is not None}
         return cls(pipeline, components, schedulers, tokenizers)
 
     def modules(self) -> dict[str, nn.Module]:
@@ -122,6 +122,12 @@ def timestep_parameter(module: nn.Module) -> str | None:
     """Name under which a denoiser's forward takes the timestep, or None when it takes none."""
     parameters = inspect.signature(type(module).forward).parameters
     return next((name for name in _TIMESTEP_PARAMETERS if name in parameters), None)
+
+
+def _tokenizer_of(part: object) -> object | None:
+    """A tokenizer, or that of a processor."""
+    candidates = (part, getattr(part, "tokenizer", None))
+    return next((found for found in candidates if hasattr(found, "convert_ids_to_tokens")), None)
 
 
 def _is_same(trace: Path | str, other: Path | str) -> bool:

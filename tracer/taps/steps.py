@@ -16,17 +16,10 @@ from torch import Tensor, nn
 from ..recording.patches import replace_attribute
 from ..recording.target import Target, is_held, timestep_parameter
 from ..schedule import noise_level
-from .modules import tensors_in
+from .guidance import Guidance
 from .protocol import Emit, Undo
 
-__all__ = ["StepsTap", "bound_arguments", "call_owner", "scheduler_classes"]
-
-_BRANCHES = {
-    "cond": "conditional",
-    "uncond": "unconditional",
-    "pred_cond": "conditional",
-    "pred_uncond": "unconditional",
-}
+__all__ = ["StepsTap", "bound_arguments", "call_arguments", "call_owner", "scheduler_classes"]
 
 
 class StepsTap:
@@ -52,12 +45,13 @@ class StepsTap:
                 undo.callback(replace_attribute(cache.CacheMixin, "cache_context", driver.wrap_cache_context))
             if target.pipeline is not None:
                 undo.callback(replace_attribute(call_owner(target.pipeline), "__call__", driver.wrap_call))
+            undo.callback(driver.guidance.close)
             return undo.pop_all().close
 
-    def latents_are(self, latents: Tensor) -> None:
+    def latents_are(self, latents: Tensor, model_output: Tensor | None = None) -> None:
         """What a loop without a scheduler works on; a denoiser's batch that is larger holds branches of guidance."""
         if self._driver is not None:
-            self._driver.note_batches(latents)
+            self._driver.latents_are(latents, model_output)
 
 
 class _Driver:
@@ -65,10 +59,10 @@ class _Driver:
         self._target = target
         self._emit = emit
         self._schedulers = {id(scheduler) for scheduler in target.schedulers.values()}
-        self._denoisers = {id(module) for module in target.denoisers().values()}
+        self.guidance = Guidance(emit)
+        self.latents_are = self.guidance.latents_are
+        self._denoisers = {id(module): name for name, module in target.denoisers().items()}
         self._contexts: dict[int, str] = {}
-        self._batches: dict[str, int] = {}
-        self._guidance: dict[str, Any] = {}
         self._planned = False
         self._thread = 0
 
@@ -87,17 +81,14 @@ class _Driver:
             if steps is not None:
                 clock.plan(steps)
         self._thread = threading.get_ident()
-        context = self._contexts.pop(id(module), "")
-        clock.branch = _BRANCHES.get(context, context)
-        if clock.branch:
-            self._note_guidance(name, "calls", clock.branch)
-        batch = next((tensor.shape[0] for _, tensor in tensors_in((args, kwargs)) if tensor.dim() > 1), 0)
-        self._batches[name] = batch
         clock.denoiser_starts(name, timestep(args, kwargs))
+        context = self._contexts.pop(id(module), "")
+        clock.branch = self.guidance.denoiser_starts(name, clock.last_step or 0, context, args, kwargs)
 
-    def denoiser_ends(self, *_: Any) -> None:
+    def denoiser_ends(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
         self._emit.clock.denoiser_ends()
         self._emit.clock.branch = ""
+        self.guidance.denoiser_ends(self._denoisers.get(id(module), ""), output)
 
     def wrap_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         before = self._emit.guard(functools.partial(self._before_step, inspect.signature(original)))
@@ -124,11 +115,14 @@ class _Driver:
         return cache_context
 
     def wrap_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        begins = self._emit.guard(functools.partial(self._run_begins, inspect.signature(original)))
+
         @functools.wraps(original)
         def call(pipeline: Any, *args: Any, **kwargs: Any) -> Any:
             if pipeline is not self._target.pipeline:
                 return original(pipeline, *args, **kwargs)
             self._planned = False
+            begins(pipeline, args, kwargs)
             try:
                 return original(pipeline, *args, **kwargs)
             finally:
@@ -155,26 +149,14 @@ class _Driver:
         )
         if accepted:
             clock.stepping = id(scheduler)
-        sample = arguments.get("sample")
+        sample, output = arguments.get("sample"), arguments.get("model_output")
         if accepted and isinstance(sample, Tensor):
-            self.note_batches(sample)
+            self.guidance.latents_are(sample, output if isinstance(output, Tensor) else None)
 
-    def note_batches(self, sample: Tensor) -> None:
-        """Say how guidance is laid out where a denoiser's batch is a multiple of that of the latents."""
-        for name, batch in self._batches.items():
-            parts = batch // sample.shape[0] if sample.dim() > 1 and sample.shape[0] else 1
-            if parts == 2:
-                self._note_guidance(name, "batch", "unconditional", "conditional")
-            elif parts > 2:
-                self._note_guidance(name, "batch", *(f"part {part}" for part in range(parts)))
-
-    def _note_guidance(self, name: str, kind: str, *branches: str) -> None:
-        """Say once how a denoiser's guidance is laid out: the parts of its batch, or its calls in a step."""
-        known: list[str] = self._guidance.setdefault(name, {}).setdefault(kind, [])
-        fresh = [branch for branch in branches if branch not in known]
-        if fresh:
-            known.extend(fresh)
-            self._emit.describe({"guidance": {key: dict(value) for key, value in self._guidance.items()}})
+    def _run_begins(
+        self, signature: inspect.Signature, pipeline: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.guidance.run_begins(call_arguments(signature, pipeline, args, kwargs))
 
 
 def scheduler_classes(target: Target) -> list[type]:
@@ -201,6 +183,19 @@ def bound_arguments(
 ) -> dict[str, Any]:
     """The arguments of a call by name."""
     return signature.bind_partial(self, *args, **kwargs).arguments
+
+
+def call_arguments(
+    signature: inspect.Signature, pipeline: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a pipeline's call by name, with defaults, those that it takes by any name included."""
+    bound = signature.bind_partial(pipeline, *args, **kwargs)
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(parameter.name, {})
+    return arguments
 
 
 def _owner(kind: type, name: str) -> type | None:

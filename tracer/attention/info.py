@@ -150,6 +150,14 @@ class Attentions:
         listed = [batch.step for call in calls for batch in self._batches_of(call) or ()]
         return tuple(sorted({0, *listed}))
 
+    def are_alike(self, call: AttentionInfo, step: int, other: int) -> bool:
+        """Whether the entries of a call are the same branches and texts at two steps."""
+        firsts = self.first_steps([call])
+        one, two = (max(first for first in firsts if first <= max(at, 0)) for at in (step, other))
+        return one == two or (
+            self.branches(call, one) == self.branches(call, two) and self.texts(call, one) == self.texts(call, two)
+        )
+
     def _batches_of(self, call: AttentionInfo) -> tuple[Batch, ...] | None:
         """What its denoiser was given, where the trace tells."""
         component = call.module.split(".", 1)[0]

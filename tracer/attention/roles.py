@@ -11,9 +11,6 @@ __all__ = ["CONDITIONAL", "UNCONDITIONAL", "roles_of", "texts_given"]
 CONDITIONAL: Final = "conditional"
 UNCONDITIONAL: Final = "unconditional"
 
-_Rank = tuple[int, int]
-_NO_MATCH: Final[_Rank] = (9, 0)
-
 
 def roles_of(texts: Sequence[str], call: Mapping[str, Any]) -> list[str]:
     """The guidance branch of each text that one encoder received, "" where the arguments do not settle it.
@@ -35,15 +32,30 @@ def roles_of(texts: Sequence[str], call: Mapping[str, Any]) -> list[str]:
         return [
             (CONDITIONAL if len(others) == 1 else "") if text else (UNCONDITIONAL if others else "") for text in seen
         ]
-    found = [_role(_best(text, given, seen), _best(text, negative, seen)) for text in seen]
-    if "" in negative:  # an empty prompt in a template is what the others are without theirs
-        frames = {
-            _plain(f" {other} ".replace(f" {entry} ", " ", 1))
-            for other in seen
-            for entry in given
-            if entry and f" {entry} " in f" {other} "
-        } - {""}
-        found = [role or (UNCONDITIONAL if text in frames else "") for role, text in zip(found, seen, strict=True)]
+    framed = _framed(seen, given, negative)
+    return [_role(_best(text, given), _best(text, negative)) or framed.get(text, "") for text in seen]
+
+
+def _framed(texts: Sequence[str], given: set[str], negative: set[str]) -> dict[str, str]:
+    """Roles of texts in a template, which is what is left of a prompt and of a negative one alike."""
+
+    def frames(entries: set[str]) -> dict[str, set[str]]:
+        return {
+            text: {
+                " ".join(f" {text} ".replace(f" {entry} ", " ", 1).split()) if entry else text
+                for entry in entries
+                if not entry or f" {entry} " in f" {text} "
+            }
+            for text in texts
+        }
+
+    prompts, negatives = frames(given), frames(negative)
+    template = set().union(*prompts.values()) & set().union(*negatives.values()) - {""}
+    found: dict[str, str] = {}
+    for text in texts:
+        is_prompt, is_negative = bool(prompts[text] & template), bool(negatives[text] & template)
+        if is_prompt != is_negative:
+            found[text] = CONDITIONAL if is_prompt else UNCONDITIONAL
     return found
 
 
@@ -54,26 +66,18 @@ def texts_given(call: Mapping[str, Any], argument: str) -> set[str]:
     return {_plain(entry) for entry in listed if isinstance(entry, str)}
 
 
-def _role(prompt: _Rank, negative: _Rank) -> str:
+def _role(prompt: int, negative: int) -> str:
     if prompt == negative:
         return ""
     return CONDITIONAL if prompt < negative else UNCONDITIONAL
 
 
-def _best(seen: str, given: set[str], texts: Sequence[str]) -> _Rank:
-    """How well a text is one of those given: the same, then the beginning of it, then the longest that it holds."""
-    return min((_rank(seen, entry, texts) for entry in given), default=_NO_MATCH)
-
-
-def _rank(seen: str, entry: str, texts: Sequence[str]) -> _Rank:
-    if seen.replace(" ", "") == entry.replace(" ", ""):  # tokenizers change spaces
-        return (0, 0)
-    if seen and entry.replace(" ", "").startswith(seen.replace(" ", "")):
-        return (1, 0)
-    within = [f" {entry} " in f" {text} " for text in texts]
-    if entry and f" {entry} " in f" {seen} " and not all(within):  # in all of them it is the template's
-        return (2, -len(entry))
-    return _NO_MATCH
+def _best(seen: str, given: set[str]) -> int:
+    """How well a text is one of those given: 0 the same, 1 the beginning of it, 2 neither."""
+    own, entries = seen.replace(" ", ""), {entry.replace(" ", "") for entry in given}  # tokenizers change spaces
+    if own in entries:
+        return 0
+    return 1 if own and any(entry.startswith(own) for entry in entries) else 2
 
 
 def _plain(text: str) -> str:

@@ -65,7 +65,8 @@ def named(calls: Sequence[DenoiserCall], twins: Sequence[int] = (), chosen: int 
         chosen: The part or call that guidance moves towards, found from its result.
     """
     if len(calls) == 1 and calls[0].parts == 1:
-        return [replace(calls[0], labels=(calls[0].context,) if calls[0].context else ())]
+        only = calls[0]
+        return [replace(only, labels=(only.context,), evidence="context") if only.context else replace(only, labels=())]
     if any(call.parts > 1 for call in calls):
         return [_of_parts(call, chosen) for call in calls]
     roles = _settled([call.context or call.role(0) for call in calls], chosen)

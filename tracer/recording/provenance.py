@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -139,7 +139,7 @@ class Provenance:
             Of each entry, what could be proven: every token of a text that is there is the same to the bit.
         """
         whole = given.detach() if given.dim() == 3 else given.detach()[:, None]
-        found: list[dict[tuple[str, int, int], Placement]] = [{} for _ in range(len(whole))]
+        found: list[dict[tuple[str, int, int], tuple[int, Placement]]] = [{} for _ in range(len(whole))]
         with self._lock:
             known = list(reversed(self._known))
         if not known or not whole.is_floating_point() or not whole.numel():
@@ -149,17 +149,15 @@ class Provenance:
             sample = values[..., [offset + channel for channel in own.channels]]
             if own.tokens != tokens and own.tokens:
                 continue
-            for entry, placement in _matches(own, own.values(given.dtype) + np.float32(0), sample):
+            for entry, same, placement in _matches(own, own.values(given.dtype) + np.float32(0), sample):
                 key = (placement.origins[-1].source, placement.start, offset)
                 before = found[entry].get(key)
-                if before is None or before.length < placement.length:
-                    found[entry][key] = placement
-                elif before.length == placement.length and before.first == placement.first:
-                    both = dict.fromkeys((*placement.origins, *before.origins))  # the newest were found first
-                    found[entry][key] = Placement(
-                        tuple(both), before.start, before.first, before.length, before.tokens and placement.tokens
-                    )
-        return [tuple(sorted(own.values(), key=lambda placement: placement.start)) for own in found]
+                if before is None or before[0] < same:
+                    found[entry][key] = same, placement
+                elif before[0] == same:
+                    found[entry][key] = same, _either(before[1], placement)
+        placed = [[placement for _, placement in own.values()] for own in found]
+        return [tuple(sorted(own, key=lambda placement: placement.start)) for own in placed]
 
     def derive(self, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> None:
         """Follow a module that made `outputs` of embeddings: their rows are those of its inputs."""
@@ -178,6 +176,11 @@ class Provenance:
                 return
 
 
+def _either(newer: Placement, older: Placement) -> Placement:
+    """Two texts of which the same tokens are there."""
+    return replace(newer, origins=tuple(dict.fromkeys((*older.origins, *newer.origins))))
+
+
 def _offsets(known: Sequence[_Known], width: int) -> Iterable[tuple[_Known, int]]:
     """Channels at which each tensor may begin where several stand side by side: sums of their widths."""
     widths = {own.width for own in known if own.width <= width}
@@ -193,8 +196,10 @@ def _offsets(known: Sequence[_Known], width: int) -> Iterable[tuple[_Known, int]
                 yield own, offset
 
 
-def _matches(own: _Known, values: NDArray[np.float32], sample: NDArray[np.float32]) -> Iterable[tuple[int, Placement]]:
-    """Entries of `sample` that hold a row of `values`, both (row, token, channel)."""
+def _matches(
+    own: _Known, values: NDArray[np.float32], sample: NDArray[np.float32]
+) -> Iterable[tuple[int, int, Placement]]:
+    """Entries of `sample` that hold a row of `values`, both (row, token, channel), and in how many tokens."""
     known, given = _as_words(values), _as_words(sample)
     telling = _tells(sample)
     if not (np.isin(given, known) & telling).any():
@@ -225,7 +230,7 @@ def _matches(own: _Known, values: NDArray[np.float32], sample: NDArray[np.float3
         origins = dict.fromkeys(origin for row, other in rows if other == shift for origin in own.origins[row])
         start, stop = max(0, -shift), min(sample.shape[1], known.shape[1] - shift)
         first = start + shift + own.firsts[rows[0][0]]
-        yield entry, Placement(tuple(origins), start, first, stop - start, own.tokens)
+        yield entry, best, Placement(tuple(origins), start, first, stop - start, own.tokens)
 
 
 def _is_whole(

@@ -66,6 +66,6 @@ class Preview(Canvas):
         preview = scene.snapshot.info.preview
         r2 = preview.get("r2")
         fit = f", R² {r2:.2f}" if isinstance(r2, float) and math.isfinite(r2) else ""
-        prompt = next(iter(scene.snapshot.prompts), "")
+        prompt = next((line for step, line in reversed(scene.snapshot.prompts) if step <= scene.step), "")
         cut = prompt if len(prompt) <= width - 2 else f"{prompt[: width - 3]}…"
         return [f"by {preview.get('method', 'unknown')}{fit}", *([f"“{cut}”"] if cut else [])]

@@ -81,6 +81,8 @@ class Guidance:
         self._step = -1
         self._made: dict[str, int] = {}
         """Calls of each denoiser in this step."""
+        self._heard: set[str] = set()
+        """Denoisers of this step of which it was said what was made of their results."""
         self._settled: set[str] = set()
         self._labels: dict[str, list[tuple[str, ...]]] = {}
         """As described last, by the number of the call."""
@@ -152,6 +154,7 @@ class Guidance:
         for name, count in self._made.items():
             if name not in self._settled:
                 self._settle(name, self._seen[name][:count], entries, latents, guided)
+            self._heard.add(name)
 
     @_harmless
     def close(self) -> None:
@@ -172,8 +175,9 @@ class Guidance:
     def _settle_last(self) -> None:
         """A step is over that no scheduler made, so that nobody said how large the batch of the latents is."""
         for name, count in self._made.items():
-            if name not in self._settled and name in self._seen:
+            if name not in self._settled | self._heard and name in self._seen:
                 self._settle(name, self._seen[name][:count], 0, None, None)
+        self._heard.clear()
 
     def _settle(
         self, name: str, listed: Sequence[_Seen], entries: int, latents: Tensor | None, guided: Tensor | None

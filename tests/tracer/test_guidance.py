@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, UNet2DModel
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPAGPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 from torch import Tensor
 
 from diffusion_xray.pipelines.shapes.load import load_pipeline
@@ -223,6 +230,29 @@ def test_embeddings_given_by_the_user(tmp_path: Path) -> None:
     trace = traced(tmp_path, pipe, {"prompt_embeds": positive, "negative_prompt_embeds": negative})
     assert trace.info.guidance == {"unet": {"batch": [U, C], "evidence": "arguments"}}
     assert not trace.prompts
+
+
+def test_image_and_text_guidance(tmp_path: Path) -> None:
+    """Of three parts one has the prompt; the other two have one text, so that they are numbered."""
+    parts = embedded().components
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel.from_config({**parts["unet"].config, "in_channels": 8})
+    kept = {name: part for name, part in parts.items() if name != "image_encoder"} | {"unet": unet}
+    pipe = StableDiffusionInstructPix2PixPipeline(**kept, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    trace = traced(tmp_path, pipe, {"prompt": PROMPT, "image": torch.rand(1, 3, 64, 64)})
+    assert trace.info.guidance == {"unet": {"batch": [C, "part 1", "part 2"], "evidence": "embeddings"}}
+    assert [said(trace, batch) for batch in batch_of(trace)] == [[[PROMPT], [""], [""]]]
+
+
+@pytest.mark.parametrize(("scale", "known"), [(5.0, [U, C, "part 2"]), (1.0, [C, "part 1"])])
+def test_perturbed_attention(scale: float, known: list[str], tmp_path: Path) -> None:
+    """Two parts have the prompt: the one that guidance moves towards is conditional, and the other is not named so."""
+    parts = embedded().components
+    pipe = StableDiffusionPAGPipeline(**parts, requires_safety_checker=False, pag_applied_layers=["mid"])
+    pipe.set_progress_bar_config(disable=True)
+    trace = traced(tmp_path, pipe, {"prompt": PROMPT, "guidance_scale": scale, "pag_scale": 3.0})
+    assert trace.info.guidance == {"unet": {"batch": known, "evidence": "embeddings"}}
 
 
 def test_each_pipeline_call_has_its_own_words(tmp_path: Path) -> None:

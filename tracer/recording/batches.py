@@ -84,8 +84,8 @@ def named(calls: Sequence[DenoiserCall], twins: Sequence[int] = (), chosen: int 
 
 
 def _of_parts(call: DenoiserCall, chosen: int | None) -> DenoiserCall:
-    if call.parts == 1:
-        return call
+    if call.parts == 1:  # one beside those of guidance
+        return replace(call, labels=(call.context or call.role(0) or f"call {call.number}",))
     alone = set(call.roles) == {CONDITIONAL, UNCONDITIONAL} and len(set(Counter(call.roles).values())) == 1
     own = [call.role(part) for part in range(call.parts)]
     if alone and not all(own):  # branches that alternate from entry to entry
@@ -109,7 +109,7 @@ def _settled(roles: Sequence[str], chosen: int | None) -> list[str]:
     if roles[chosen] == CONDITIONAL or (not roles[chosen] and CONDITIONAL not in roles):
         found = ["" if role == CONDITIONAL else role for role in roles]
         found[chosen] = CONDITIONAL
-        if len(roles) == 2:
+        if len(roles) == 2 and roles[1 - chosen] != CONDITIONAL:  # which would be a perturbed one
             found[1 - chosen] = UNCONDITIONAL
     return found
 

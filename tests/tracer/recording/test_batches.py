@@ -27,7 +27,7 @@ def call(parts: int, roles: Sequence[str] = (), number: int = 0, context: str = 
         (2, [], 1, (U, C), "output"),
         (2, [C, U], 1, (C, U), "embeddings"),
         (2, [C, ""], 1, (C, "part 1"), "embeddings"),
-        (2, [C, C], 1, (U, C), "embeddings"),
+        (2, [C, C], 1, ("part 0", C), "embeddings"),
         (2, [C, C], None, ("part 0", "part 1"), ""),
         (3, [C, U, U], 0, (C, "part 1", "part 2"), "embeddings"),
         (3, [U, C, C], 1, (U, C, "part 2"), "embeddings"),
@@ -46,6 +46,12 @@ def test_a_single_part_has_no_name() -> None:
     """Without guidance there are no branches, unless the pipeline names its call."""
     assert named([call(1, [C])])[0].labels == ()
     assert named([call(1, [C], context="cond")])[0].labels == ("cond",)
+
+
+def test_a_call_beside_those_of_guidance() -> None:
+    """A step may call the denoiser once more with one branch, as self-attention guidance does."""
+    calls = [call(2, [U, C]), call(1, [U], 1), call(1, [], 2)]
+    assert [found.labels for found in named(calls)] == [(U, C), (U,), ("call 2",)]
 
 
 def test_calls_of_their_own() -> None:

@@ -124,7 +124,7 @@ def test_what_is_not_proven_is_numbered(tmp_path: Path) -> None:
     )
     assert trace.info.guidance == {"unet": {"batch": ["part 0", "part 1"], "evidence": ""}}
     assert "star" in [word.text for word in trace.words(branch="part 1")]
-    with pytest.raises(SiteNotFoundError, match="no guidance branch 'conditional'.*part 0, part 1"):
+    with pytest.raises(SiteNotFoundError, match=r"no guidance branch 'conditional'.*part 0, part 1"):
         trace.words()
 
 
@@ -279,7 +279,7 @@ def test_prompts_of_one_length_in_one_block(tmp_path: Path) -> None:
 def test_texts_that_change_within_a_loop(tmp_path: Path) -> None:
     """A prompt that is exchanged half way is followed."""
     loop = Loop()
-    with torch.no_grad(), Tracer(loop.parts, tmp_path / "run.zarr", capture="attention") as tracer:
+    with torch.no_grad(), Tracer(loop.parts, tmp_path / "run.zarr", capture="attention"):
         texts = [loop.encode("", PROMPT), loop.encode("", OTHER)]
         latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
         loop.pipe.scheduler.set_timesteps(4)

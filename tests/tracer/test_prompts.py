@@ -78,8 +78,8 @@ def through_a_part(encoder: Any, given: Tensor) -> Tensor:
         .last_hidden_state
     )
     norm: nn.Module = getattr(encoder, "text_model", encoder).final_layer_norm
-    out = norm(out)
-    return out
+    found: Tensor = norm(out)
+    return found
 
 
 def by_an_earlier_layer(encoder: Any, given: Tensor) -> Tensor:

@@ -105,9 +105,16 @@ class Pass:
             self._ids = None
         self._depth += 1
 
-    def embeds(self, _: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def fails(self) -> None:
+        """A module around the embedding raised."""
+        self._depth = max(0, self._depth - 1)
+
+    def embeds(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         """The embedding was given token ids."""
-        ids = next((tensor for _, tensor in tensors_in(args) if tensor.dtype in (torch.int64, torch.int32)), None)
+        ids = next(
+            (tensor for _, tensor in tensors_in((args, dict(kwargs))) if tensor.dtype in (torch.int64, torch.int32)),
+            None,
+        )
         if ids is None or ids.dim() != 2 or ids.shape[1] < 2 or self._ids is not None:
             return  # a token more, as generated text is made of, is no prompt
         if self._depth:
@@ -115,10 +122,10 @@ class Pass:
         else:
             self._finished(ids.detach(), args, {}, output)
 
-    def leaves(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """A module around the embedding returned, or raised."""
+    def leaves(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """A module around the embedding returned."""
         self._depth = max(0, self._depth - 1)
-        if self._depth or output is None:
+        if self._depth:
             return
         ids, self._ids = self._ids, None
         if ids is None:

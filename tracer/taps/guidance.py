@@ -79,6 +79,8 @@ class Guidance:
         self._roles_of = -1
         self._seen: dict[str, list[_Seen]] = {}
         self._step = -1
+        self._others: dict[str, _Seen] = {}
+        """The latest call of components that are not known to be denoisers."""
         self._made: dict[str, int] = {}
         """Calls of each denoiser in this step."""
         self._heard: set[str] = set()
@@ -136,6 +138,20 @@ class Guidance:
         seen.first = first if name not in self._settled else None
         self._emit.clock.denoiser_call = number
         return context or self._own_branch(name, seen)
+
+    @_harmless
+    def component_starts(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A component is called that may prove to be a denoiser."""
+        first, given = _given(args, kwargs)
+        self._others[name] = self._look(0, _batch(first, args, kwargs), given)
+
+    @_harmless
+    def is_denoiser(self, name: str, step: int) -> None:
+        """A component has proved to be one: its latest call was the first of this step."""
+        if name in self._others:
+            self._step = step
+            self._seen[name], self._made[name] = [self._others.pop(name)], 1
+            self._others.clear()
 
     @_harmless
     def denoiser_ends(self, name: str, output: Any) -> None:

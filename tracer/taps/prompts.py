@@ -40,10 +40,9 @@ class PromptsTap:
         watched = [_Texts(emit, encoder) for encoder in encoders]
         with ExitStack() as undo:
             for texts in watched:
-                _watch(texts, undo)
+                _watch(emit, texts, undo)
             for module in _further(target, encoders):
-                hook = functools.partial(_derive, emit.provenance)
-                undo.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+                undo.callback(emit.watch(module, after=functools.partial(_derive, emit.provenance)))
             if target.pipeline is not None and watched:
                 wrap = functools.partial(_wrap_call, emit, target.pipeline, watched)
                 undo.callback(replace_attribute(call_owner(target.pipeline), "__call__", wrap))
@@ -87,9 +86,9 @@ class _Texts:
 
     def sent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         """Something else went through the encoder or a part of it, maybe the embeddings of a text."""
-        _derive(self._emit.provenance, self.encoder.module, args, kwargs, output)
+        _derive(self._emit.provenance, args, kwargs, output)
 
-    def beside(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def beside(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """A part that lies beside the embedding was called, by the encoder or by itself."""
         if not self.through.running:
             self.sent(args, kwargs, output)
@@ -113,14 +112,14 @@ class _Texts:
             self._emit.describe({"calls": list(self._calls)}, group=self._path.replace(".", "/"))
 
 
-def _watch(texts: _Texts, undo: ExitStack) -> None:
+def _watch(emit: Emit, texts: _Texts, undo: ExitStack) -> None:
+    through = texts.through
     for module in _each(texts.encoder.around()):
-        undo.callback(module.register_forward_pre_hook(texts.through.enters, with_kwargs=True).remove)
-        undo.callback(module.register_forward_hook(texts.through.leaves, with_kwargs=True, always_call=True).remove)
+        undo.callback(emit.watch(module, before=through.enters, after=through.leaves, raised=through.fails))
     for module in _each(texts.encoder.embeddings()):
-        undo.callback(module.register_forward_hook(texts.through.embeds).remove)
+        undo.callback(emit.watch(module, after=through.embeds))
     for module in _each(texts.encoder.beside()):
-        undo.callback(module.register_forward_hook(texts.beside, with_kwargs=True).remove)
+        undo.callback(emit.watch(module, after=texts.beside))
 
 
 def _each(modules: Mapping[str, nn.Module]) -> list[nn.Module]:
@@ -134,7 +133,7 @@ def _further(target: Target, encoders: Iterable[Encoder]) -> list[nn.Module]:
     return [module for name, module in target.components.items() if name not in known and name not in _PICTURES]
 
 
-def _derive(known: Provenance, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+def _derive(known: Provenance, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
     """A module returned: what it made of embeddings belongs to the same texts."""
     if known:
         inputs = [tensor for _, tensor in tensors_in((args, dict(kwargs)))]

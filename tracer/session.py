@@ -212,9 +212,9 @@ class Tracer:
     ) -> None:
         """Put what a hand-written loop works on into the trace, at the current step, where a scheduler's would be.
 
-        Previews and everything that reads `trace.steps` find it there. Where a denoiser was given twice as many, the
-        first half of its batch is taken for the unconditional branch of guidance. Where a scheduler of diffusers makes
-        the steps, all this happens by itself.
+        Previews and everything that reads `trace.steps` find it there. Where a denoiser was given a multiple of them,
+        its batch holds branches of guidance; which is which is told by their texts, or by `model_output`. Where a
+        scheduler of diffusers makes the steps, all this happens by itself.
 
         Args:
             latents: What the step begins with, x_t, (batch, channel, y, x) or another shape.

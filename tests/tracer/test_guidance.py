@@ -72,7 +72,8 @@ class Loop:
         """Embeddings of texts, in one call."""
         tokenizer = self.pipe.tokenizer
         ids = tokenizer(list(texts), padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
-        return self.pipe.text_encoder(ids.input_ids).last_hidden_state
+        found: Tensor = self.pipe.text_encoder(ids.input_ids).last_hidden_state
+        return found
 
     def run(self, path: Path, texts: Callable[[Loop], Tensor], guide: Callable[[Tensor], Tensor], copies: int) -> Trace:
         """Two steps with `copies` entries for one picture."""
@@ -136,7 +137,7 @@ def test_texts_that_cannot_be_followed_have_no_words(tmp_path: Path) -> None:
         trace.words()
 
 
-class Pixels(DiffusionPipeline):  # type: ignore[misc, no-any-unimported]
+class Pixels(DiffusionPipeline):  # type: ignore[misc]
     """A pipeline without texts that guides by other inputs."""
 
     def __init__(self, unet: Any, scheduler: Any) -> None:
@@ -164,21 +165,23 @@ def pixels() -> Pixels:
 def together(unet: Any, x: Tensor, t: Tensor) -> Tensor:
     """Both in a batch, the conditional one first."""
     c, u = unet(torch.cat([x + 1, x]), t).sample.chunk(2)
-    return u + 3 * (c - u)
+    found: Tensor = u + 3 * (c - u)
+    return found
 
 
 def apart(unet: Any, x: Tensor, t: Tensor) -> Tensor:
     """One call each, the conditional one first, joined in place."""
-    c = unet(x + 1, t).sample
-    u = unet(x, t).sample
+    c: Tensor = unet(x + 1, t).sample
+    u: Tensor = unet(x, t).sample
     return u.mul_(-2).add_(3 * c)
 
 
 def rescaled(unet: Any, x: Tensor, t: Tensor) -> Tensor:
     """Guidance whose spread is made that of the conditional part."""
     c, u = unet(torch.cat([x + 1, x]), t).sample.chunk(2)
-    guided = u + 3 * (c - u)
-    return 0.7 * guided * c.std() / guided.std() + 0.3 * guided
+    guided: Tensor = u + 3 * (c - u)
+    scaled: Tensor = 0.7 * guided * c.std() / guided.std() + 0.3 * guided
+    return scaled
 
 
 @pytest.mark.parametrize(
@@ -296,7 +299,8 @@ def test_families(name: str, tmp_path: Path) -> None:
     """Changing the negative prompt alone changes the entries that are called unconditional, and no others."""
     seen: list[list[Tensor]] = []
     for negative in ("a circle", "on blue"):
-        family, given = FAMILIES[name](), []
+        family = FAMILIES[name]()
+        given: list[Tensor] = []
         denoiser = getattr(family.pipeline, "transformer", None) or family.pipeline.unet
         denoiser.register_forward_pre_hook(
             lambda _, args, kwargs, given=given: given.append(_text(kwargs)), with_kwargs=True

@@ -141,7 +141,9 @@ class Guidance:
 
     @_harmless
     def component_starts(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A component is called that may prove to be a denoiser."""
+        """A component is called that may prove to be a denoiser, as long as none is known."""
+        if self._step >= 0:
+            return
         first, given = _given(args, kwargs)
         self._others[name] = self._look(0, _batch(first, args, kwargs), given)
 

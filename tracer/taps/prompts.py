@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..layout import PROMPTS, array_name
 from ..recording.patches import replace_attribute
-from ..recording.provenance import Origin, Provenance
+from ..recording.provenance import Origin
 from ..recording.sites import Source
 from ..recording.target import Target
 from .cut_texts import cut_texts, texts_in
@@ -42,7 +42,7 @@ class PromptsTap:
             for texts in watched:
                 _watch(emit, texts, undo)
             for module in _further(target, encoders):
-                undo.callback(emit.watch(module, after=functools.partial(_derive, emit.provenance)))
+                undo.callback(emit.watch(module, after=functools.partial(_derive, emit)))
             if target.pipeline is not None and watched:
                 wrap = functools.partial(_wrap_call, emit, target.pipeline, watched)
                 undo.callback(replace_attribute(call_owner(target.pipeline), "__call__", wrap))
@@ -86,7 +86,7 @@ class _Texts:
 
     def sent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         """Something else went through the encoder or a part of it, maybe the embeddings of a text."""
-        _derive(self._emit.provenance, args, kwargs, output)
+        _derive(self._emit, args, kwargs, output)
 
     def beside(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """A part that lies beside the embedding was called, by the encoder or by itself."""
@@ -133,11 +133,14 @@ def _further(target: Target, encoders: Iterable[Encoder]) -> list[nn.Module]:
     return [module for name, module in target.components.items() if name not in known and name not in _PICTURES]
 
 
-def _derive(known: Provenance, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+def _derive(emit: Emit, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
     """A module returned: what it made of embeddings belongs to the same texts."""
-    if known:
-        inputs = [tensor for _, tensor in tensors_in((args, dict(kwargs)))]
-        known.derive(inputs, [tensor for _, tensor in tensors_in(output)])
+    if not emit.provenance:
+        return
+    inputs = [tensor for _, tensor in tensors_in((args, dict(kwargs)))]
+    waits = any(tensor.device.type != "cpu" for tensor in inputs)  # an accelerator, which is not stopped at every step
+    if not waits or emit.clock.step_now() is None:
+        emit.provenance.derive(inputs, [tensor for _, tensor in tensors_in(output)])
 
 
 def _mask(ids: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:

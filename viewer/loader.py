@@ -130,5 +130,5 @@ def _snapshot(trace: Trace) -> Snapshot:
         timestep=trace.timestep,
         sigma=trace.sigma,
         prompts=prompts_by_step(trace.prompts, [batches_of(batches, name) or () for name in batches]),
-        has_previews=bool(trace.info.preview),
+        has_previews=trace.info.preview.get("method", "none") != "none",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from ..batches import Batch, batch_at, batches_of, branches_at
 from ..errors import SiteNotFoundError, near_matches
 from ..info import ModuleInfo, SiteInfo, TraceInfo, printable
-from ..layout import array_name, module_group
+from ..layout import HAS_TENSOR, array_name, module_group
 from ..prompts import Prompt
 from ..storage.archive import Archive
 from .inputs import Inputs
 from .roles import CONDITIONAL, UNCONDITIONAL
 from .texts import Text, proven_texts, texts_of
 from .tokens import Kind, Part, kind_of, parts_from_attributes
+from .use import Use, doubt_of, read_use
 
 __all__ = ["AttentionInfo", "Attentions", "entry_of", "site_of"]
 
@@ -61,6 +62,10 @@ class AttentionInfo:
     mask: SiteInfo | None = None
     denoiser_call: int = 0
     """In which call of its denoiser within the step it was made."""
+    multiplied_in: str = ""
+    """What float32 was rounded to before it was multiplied, "tfloat32" or "bfloat16"; "" where it was not."""
+    use: Use = field(default_factory=Use)
+    """Whether its maps are those that the run used."""
 
     @property
     def stepped(self) -> bool:
@@ -129,6 +134,24 @@ class Attentions:
         assert call.query is not None and call.key is not None
         masked = None if call.mask is None else self._captured(call.mask)
         return Inputs(self._archive, call.query, call.key, call.mask, masked)
+
+    def doubt(self, calls: Sequence[AttentionInfo], steps: Sequence[int] | None = None) -> str:
+        """What is to be said beside maps of these calls: that they are not, or not proven to be, those the run used.
+
+        Args:
+            calls: Those shown, or averaged.
+            steps: Those shown; all that were kept by default.
+
+        Returns:
+            "" where the maps are proven.
+        """
+        if all(call.use.by_kernel for call in calls):
+            return ""
+        if not calls[0].stepped:
+            return doubt_of([call.use for call in calls], [0])
+        assert calls[0].query is not None
+        kept = np.flatnonzero(self._captured(calls[0].query) >= HAS_TENSOR).tolist()
+        return doubt_of([call.use for call in calls], kept if steps is None else [s for s in kept if s in set(steps)])
 
     def branches(self, call: AttentionInfo, step: int | None = None) -> tuple[str, ...]:
         """Guidance branch of each entry of the batch, "" where there are none, at a step; of the first by default."""
@@ -261,6 +284,8 @@ def _read_call(module: ModuleInfo, number: int, entry: Mapping[str, Any], group:
         key=key,
         mask=mask,
         denoiser_call=denoiser_call if type(denoiser_call) is int and denoiser_call >= 0 else 0,
+        multiplied_in=str(entry.get("multiplied_in", "")),
+        use=read_use(entry),
     )
 
 

@@ -17,6 +17,7 @@ from .inputs import Inputs
 from .maps import attend
 from .texts import CONDITIONAL, words_at
 from .tokens import Part
+from .use import said
 from .words import Word, find_phrase, unique
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def word_map(
     total /= np.where(counts, counts, np.nan).reshape(-1, *(1 for _ in grid))
     dims = ("word", "step", *("frame", "y", "x")[-len(grid) :])
     names = list(dict.fromkeys(layer.name for layer in layers))
-    described = {"branch": choice.branch, "layers": names}
+    described = {"branch": choice.branch, "layers": names, **_doubt(attentions, layers, steps)}
     return xarray.DataArray(total, {"word": list(words), "step": list(steps)}, dims, name="word_map", attrs=described)
 
 
@@ -247,7 +248,7 @@ def head_maps(attentions: Attentions, word: str, steps: Sequence[int], choice: C
                 ]
     dims = ("step", "layer", "head", *("frame", "y", "x")[-len(grid) :])
     coordinates: dict[str, Any] = {"step": list(steps), "layer": names, "head": heads}
-    described = {"word": word, "branch": choice.branch}
+    described = {"word": word, "branch": choice.branch, **_doubt(attentions, layers, steps)}
     return xarray.DataArray(found, coordinates, dims, name="head_maps", attrs=described)
 
 
@@ -268,7 +269,7 @@ def word_mass(attentions: Attentions, word: str | None, steps: Sequence[int], ch
             if shares is not None:
                 mass[steps.index(step), names.index(layer.name), places] = shares.mean(axis=(0, *range(2, shares.ndim)))
     coordinates: dict[str, Any] = {"step": list(steps), "layer": names, "word": listed}
-    described = {"branch": choice.branch}
+    described = {"branch": choice.branch, **_doubt(attentions, layers, steps)}
     return xarray.DataArray(mass, coordinates, ("step", "layer", "word"), name="word_mass", attrs=described)
 
 
@@ -278,6 +279,10 @@ def _each(scenes: Sequence[_Scene]) -> Iterator[tuple[_Scene, Layer]]:
 
 def _layers_in(scenes: Sequence[_Scene]) -> list[Layer]:
     return [layer for scene in scenes for layer in scene.layers]
+
+
+def _doubt(attentions: Attentions, layers: Sequence[Layer], steps: Sequence[int]) -> dict[str, str]:
+    return said(attentions.doubt([layer.call for layer in layers], steps))
 
 
 def _groups(layer: Layer, word: str | None) -> dict[str, tuple[int, ...]]:

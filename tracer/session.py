@@ -241,9 +241,9 @@ class Tracer:
     ) -> None:
         """Put what a hand-written loop works on into the trace, at the current step, where a scheduler's would be.
 
-        Previews and everything that reads `trace.steps` find it there. Where a denoiser was given twice as many, the
-        first half of its batch is taken for the unconditional branch of guidance. Where a scheduler of diffusers makes
-        the steps, all this happens by itself. All may be arrays as in `record`.
+        Previews and everything that reads `trace.steps` find it there. Where a denoiser was given a multiple of them,
+        its batch holds branches of guidance; which is which is told by their texts, or by `model_output`. Where a
+        scheduler of diffusers makes the steps, all this happens by itself. All may be arrays as in `record`.
 
         Args:
             latents: What the step begins with, x_t, (batch, channel, y, x) or another shape.
@@ -268,7 +268,7 @@ class Tracer:
                 keep = self._selection.capture.latents
                 begins = port == "latents"
                 self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True, from_start=begins)
-        self._steps.latents_are(tensors["latents"])
+        self._steps.latents_are(tensors["latents"], tensors.get("model_output"))
 
     def record_images(self, images: object) -> None:
         """Put the pictures that a hand-written loop ends with into the trace, as a pipeline's are.

@@ -47,6 +47,8 @@ class Clock:
     """Number of steps up to the end of the current run, where it is known."""
     branch: str = ""
     """Guidance branch of the denoiser call in progress."""
+    denoiser_call: int = 0
+    """Which call of its denoiser within the step that is."""
     stepping: int | None = None
     """Identity of the scheduler of this run that is stepping right now."""
     in_denoiser: bool = False

@@ -21,6 +21,7 @@ from .clock import Clock, StepLog
 from .copies import Copies
 from .intake import Intake
 from .moves import move, move_numbers
+from .provenance import Provenance
 from .sites import Source
 from .timeline import add_timeline, commit_step, resize_steps, skip_steps
 from .writer import BackgroundWriter
@@ -50,6 +51,7 @@ class Recorder:
         self, writer: BackgroundWriter, capture: Capture, clock: Clock, *, on_pressure: OnPressure = "wait"
     ) -> None:
         self.clock = clock
+        self.provenance = Provenance()
         self._writer = writer
         self._codec = capture.codec
         self._lock = threading.RLock()

@@ -71,7 +71,7 @@ class Target:
             raise TargetError(
                 f"cannot trace {type(traced).__name__!r}: none of its parts is an nn.Module, or a scheduler"
             )
-        tokenizers = {name: part for name, part in others.items() if hasattr(part, "convert_ids_to_tokens")}
+        tokenizers = {name: found for name, part in others.items() if (found := _tokenizer_of(part)) is not None}
         return cls(pipeline, components, schedulers, tokenizers, traced)
 
     def current(self) -> Target:
@@ -149,6 +149,12 @@ class Target:
 def is_held(scheduler: object) -> bool:
     """Whether a scheduler is a part of what some tracer is recording."""
     return _SCHEDULERS[id(scheduler)] > 0
+
+
+def _tokenizer_of(part: object) -> object | None:
+    """A tokenizer, or that of a processor."""
+    candidates = (part, getattr(part, "tokenizer", None))
+    return next((found for found in candidates if hasattr(found, "convert_ids_to_tokens")), None)
 
 
 def _is_same(trace: Path | str, other: Path | str) -> bool:

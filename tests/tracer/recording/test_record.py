@@ -240,16 +240,33 @@ def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     assert tracer.trace.images is None
 
 
-@pytest.mark.parametrize(("copies", "known"), [(1, {}), (2, {"model": {"batch": ["unconditional", "conditional"]}})])
-def test_guidance_of_a_hand_written_loop(tmp_path: Path, copies: int, known: dict[str, Any]) -> None:
-    """Where a denoiser's batch is twice that of the latents recorded, it holds the two branches of guidance."""
-    model, latents = nn.Conv2d(4, 4, 1), torch.zeros(3, 4, 8, 8)
+HALVES = ["part 0", "part 1"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "known"),
+    [
+        ((1.0,), {}),
+        ((-2.0, 3.0), {"batch": ["unconditional", "conditional"], "evidence": "output"}),
+        ((3.0, -2.0), {"batch": ["conditional", "unconditional"], "evidence": "output"}),
+        ((0.5, 0.5), {"batch": HALVES, "evidence": ""}),
+        (None, {"batch": HALVES, "evidence": ""}),
+    ],
+)
+def test_guidance_of_a_hand_written_loop(
+    tmp_path: Path, weights: tuple[float, ...] | None, known: dict[str, Any]
+) -> None:
+    """A batch twice that of the latents holds two branches: which is which is told by the result, where it is given."""
+    model, latents = nn.Conv2d(4, 4, 1), torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), Tracer(model, tmp_path / "run.zarr") as tracer:
         for step in range(2):
             tracer.step(step)
-            output = model(torch.cat([latents] * copies)).chunk(copies)[-1]
-            tracer.record_latents(latents, model_output=output)
-    assert tracer.trace.info.guidance == known
+            parts = model(torch.cat([latents + at for at in range(len(weights or HALVES))])).chunk(
+                len(weights or HALVES)
+            )
+            result = None if weights is None else sum(w * part for w, part in zip(weights, parts, strict=True))
+            tracer.record_latents(latents, model_output=result)
+    assert tracer.trace.info.guidance == ({"model": known} if known else {})
 
 
 def test_loops_of_one_step_follow_one_another(tmp_path: Path) -> None:

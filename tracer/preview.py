@@ -77,8 +77,7 @@ def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
     if final is None:
         return {}
     pictures = trace.images
-    channels_first = _channel_axis(trace) == 1
-    arrange = functools.partial(_as_images, aspect=_aspect(pictures), channels_first=channels_first)
+    arrange = functools.partial(_as_images, aspect=_aspect(pictures))
     finished = arrange(final)
     if finished is None or not np.isfinite(finished).any():
         return {}
@@ -87,11 +86,10 @@ def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
     if pictures is not None and pictures.shape[-1] != 3:
         pictures = None
     fitted = fit_preview(np.nan_to_num(finished).astype(np.float64), pictures)
+    maps = {finished.shape[-1]: fitted}
     for source, name in (("latents", "preview"), ("x0", "preview_x0")):
-        drawn = [
-            None if (array := trace.step_array(source, step)) is None else arrange(array) for step in range(len(trace))
-        ]
-        shown = [None if images is None else fitted(images) for images in drawn]
+        arrays = [trace.step_array(source, step) for step in range(len(trace))]
+        shown = _of_one_size(_draw([None if array is None else arrange(array) for array in arrays], maps))
         first = next((images for images in shown if images is not None), None)
         if first is None:
             continue
@@ -105,23 +103,50 @@ def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
     return {"preview": {"method": fitted.method, "r2": fitted.r2}}
 
 
-def _channel_axis(trace: Trace) -> int:
-    """1, or 2 for video latents that have their frames before the channels."""
-    output = trace.site(LATENTS, "next_latents")
-    if len(output.shape) != 5:
-        return 1
-    return 1 if output.shape[1] >= output.shape[2] or output.shape[1] in (4, 16, 48, 128) else 2
+def _draw(steps: list[Pixels | None], maps: dict[int, PreviewMap]) -> list[NDArray[np.uint8] | None]:
+    """Draw the latents of each step.
+
+    Stages of a cascade may have another number of channels than the final latents; such ones are drawn by their own
+    principal components.
+
+    Args:
+        steps: (batch, y, x, channel) each.
+        maps: By number of channels; those that are missing are added.
+    """
+    for images in reversed(steps):
+        if images is not None and images.shape[-1] not in maps:
+            maps[images.shape[-1]] = fit_preview(np.nan_to_num(images), None)
+    return [None if images is None else maps[images.shape[-1]](images) for images in steps]
+
+
+def _of_one_size(steps: list[NDArray[np.uint8] | None]) -> list[NDArray[np.uint8] | None]:
+    """Pictures that grow from step to step at the size of the largest, their pixels repeated."""
+    sizes = [images.shape[1:3] for images in steps if images is not None]
+    height, width = (max(size) for size in zip(*sizes, strict=True)) if sizes else (0, 0)
+    found: list[NDArray[np.uint8] | None] = []
+    for images in steps:
+        if images is None or images.shape[1:3] == (height, width):
+            found.append(images)
+            continue
+        rows, columns = (np.arange(n) * old // n for n, old in zip((height, width), images.shape[1:3], strict=True))
+        found.append(images[:, rows][:, :, columns])
+    return found
+
+
+def _frames_first(shape: tuple[int, ...]) -> bool:
+    """Whether video latents have their frames before the channels."""
+    return shape[1] < shape[2] and shape[1] not in (4, 16, 48, 128)
 
 
 def _aspect(pictures: NDArray[Any] | None) -> float:
     return 1.0 if pictures is None else pictures.shape[-2] / pictures.shape[-3]
 
 
-def _as_images(latents: NDArray[Any], *, aspect: float, channels_first: bool) -> Pixels | None:
+def _as_images(latents: NDArray[Any], *, aspect: float) -> Pixels | None:
     """Latents of any kind as (batch, y, x, channel): images, the middle frame of a video, packed tokens."""
-    latents = np.asarray(latents, np.float64)
+    latents = np.asarray(np.abs(latents) if np.iscomplexobj(latents) else latents, np.float64)
     if latents.ndim == 5:
-        if not channels_first:
+        if _frames_first(latents.shape):
             latents = latents.swapaxes(1, 2)
         latents = latents[:, :, latents.shape[2] // 2]
     if latents.ndim == 4:

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from ..capture import Capture
 from ..info import SiteInfo
-from ..layout import IMAGES, ArraySpec, array_name, tensor_spec
+from ..layout import IMAGES, MANY_VARIANTS, SHARD_STEPS, ArraySpec, array_name, tensor_spec
 from ..storage.store import StoreWriter
-from .again import output_taker
+from ..stored import Stored
+from .again import Take, output_taker
 from .clock import Clock, StepLog
 from .copies import Copies
+from .gaps import Gaps
 from .intake import Intake
-from .sites import Source
+from .sites import Slot, Source
 from .timeline import add_timeline, commit_step, resize_steps
 from .writer import BackgroundWriter
 
@@ -27,7 +29,6 @@ __all__ = ["OnPressure", "Recorder"]
 
 OnPressure = Literal["wait", "degrade"]
 
-_MOST_GAPS = 100
 _UNKNOWN_STEPS = 64
 """Steps to make room for when nobody knows how many there will be."""
 
@@ -52,14 +53,13 @@ class Recorder:
         self._codec = capture.codec
         self._lock = threading.RLock()
         self._copies = Copies(writer)
+        self._gaps = Gaps()
         self._intake = Intake(
-            capture, clock, self._copies, wait=on_pressure == "wait", on_array=self._add_array, on_gap=self._gap
+            capture, clock, self._copies, wait=on_pressure == "wait", on_array=self._add_array, on_gap=self._gaps.add
         )
         self._capacity = 0
         self._committed = 0
         self._images_written = 0
-        self._gaps: list[dict[str, Any]] = []
-        self._unlisted_gaps = 0
 
     def record(
         self,
@@ -70,6 +70,7 @@ class Recorder:
         keep: bool = False,
         dims: Sequence[str] | None = None,
         in_last_step: bool = False,
+        within: tuple[str | int, ...] = (),
     ) -> None:
         """Take statistics of a tensor, and a copy when it is to be kept; nothing later can change what is recorded.
 
@@ -80,11 +81,12 @@ class Recorder:
             keep: Store the tensor too, at the steps the capture allows.
             dims: Dimension names; by rank when None.
             in_last_step: Count it to the last step even after the loop, as the scheduler's and the user's tensors are.
+            within: Keys and indices that lead to it in what its source returned.
         """
         with self._lock:
-            self._intake.take(source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step)
+            self._intake.take(source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step, within=within)
 
-    def output_taker(self, source: Source, *, keep: bool) -> Callable[[Tensor], None]:
+    def output_taker(self, source: Source, *, keep: bool) -> Take:
         """A function that does `record` with the first output of a module, faster where it is as in the step before."""
         return output_taker(self._intake, source, keep=keep, lock=self._lock)
 
@@ -107,6 +109,11 @@ class Recorder:
         fixed = dict(attributes)
         self._writer.submit(lambda store: store.set_group(group, fixed))
 
+    def gap(self, site: str, reason: str) -> None:
+        """Say that something of a site cannot be recorded, see `Gaps.add`."""
+        with self._lock:
+            self._gaps.add(site, self.clock.step_now(), reason)
+
     def step_ended(self, log: StepLog) -> None:
         """Commit a step: its rows, then its coordinates, then one byte that says it is complete."""
         with self._lock:
@@ -120,8 +127,7 @@ class Recorder:
                 if table.stepped:
                     self._writer.submit(*table.flush(log.step))
             if (shed := self._intake.shed) and self._writer.error is None:
-                tensors = "1 tensor" if shed == 1 else f"{shed} tensors"
-                self._gap("", log.step, f"the writer fell behind: {tensors} kept as statistics only")
+                self._gaps.add("", log.step, "the writer fell behind: statistics only", shed)
             self._intake.next_step()
             if changed:  # before the commit: a complete step must not lack the sites that came up in it
                 self.publish()
@@ -158,8 +164,7 @@ class Recorder:
         """
         with self._lock:
             self.publish()
-            more = [{"reason": f"{self._unlisted_gaps} more"}] if self._unlisted_gaps else []
-            final, committed = dict(attributes) | {"gaps": [*self._gaps, *more]}, self._committed
+            final, committed = dict(attributes) | {"gaps": self._gaps.to_attributes()}, self._committed
             final["planned_steps"] = max(committed, self.clock.planned or 0)
 
         def last(store: StoreWriter) -> None:
@@ -180,30 +185,32 @@ class Recorder:
         self._writer.close(last)
         return self._writer.error
 
-    def _gap(self, site: str, step: int | None, reason: str) -> None:
-        if len(self._gaps) < _MOST_GAPS:
-            self._gaps.append({"site": site, "step": step, "reason": reason})
-        else:
-            self._unlisted_gaps += 1
-
     def _fetch_results(self) -> None:
         fill = self._intake.results.fetch()
         self._writer.submit(lambda _: fill())
 
-    def _add_array(self, site: SiteInfo, dtype: str, before: str) -> None:
-        attributes: dict[str, Any] = {"torch_dtype": site.torch_dtype, "module_class": site.module_class}
+    def _add_array(self, site: SiteInfo, stored: Stored, dtype: str, number: int, before: Slot | None) -> None:
+        attributes: dict[str, Any] = {"torch_dtype": stored.torch_dtype, "module_class": site.module_class}
         attributes |= {"call": site.call, "branch": site.branch}
         if dtype == "float16":
             attributes["scale_factor"] = 1.0  # xarray then computes in float64; sums of float16 overflow
         if site.stepped:
             assert self.clock.last_step is not None
             self._reserve_steps(self.clock.last_step + 1)
-        steps, codec = self._capacity if site.stepped else None, self._codec
-        spec = tensor_spec(site.array, dtype, site.shape, site.dims, steps=steps, codec=codec, attributes=attributes)
+        spec = tensor_spec(
+            stored.array,
+            dtype,
+            stored.shape,
+            stored.dims,
+            steps=self._capacity if site.stepped else None,
+            codec=self._codec,
+            attributes=attributes,
+            shard_steps=1 if number > MANY_VARIANTS else SHARD_STEPS,
+        )
         self._writer.submit(lambda store: store.add_array(spec))
-        if before:  # until now its tensors were those of another module
+        if before is not None:  # until now its tensors were those of another module
             self._copies.send()
-            self._writer.submit(lambda store: store.copy_chunks(before, spec.path))
+            self._writer.submit(lambda store: store.copy_chunks(before.array, spec.path, before.borrowed))
 
     def _reserve_steps(self, steps: int) -> None:
         """Make room for `steps` steps in every array of the loop."""

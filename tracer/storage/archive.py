@@ -115,6 +115,13 @@ class Archive:
         shape = self._nodes.get(array, {}).get("shape")
         return tuple(shape) if isinstance(shape, list) else ()
 
+    def dtype_of(self, array: str) -> np.dtype[Any]:
+        """Type of an array's elements as its metadata have it; float32 where that is nothing known."""
+        try:
+            return np.dtype(str(self._nodes[array]["data_type"]))
+        except (LookupError, TypeError):
+            return np.dtype(np.float32)
+
     def part(self, arrays: Iterable[str]) -> Archive:
         """The same store with a few arrays alone, small enough to be sent to another process."""
         part = copy.copy(self)

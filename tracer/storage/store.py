@@ -7,6 +7,7 @@ one consolidated document at the root makes a change of many arrays visible at o
 
 from __future__ import annotations
 
+import bisect
 import functools
 import json
 import math
@@ -55,7 +56,11 @@ class StoreWriter:
         self._lanes: dict[str, _Lane] = {}
         self._scratch = np.empty(0, np.uint8)
         self._pace = Pace()
-        self._published: dict[str, dict[str, Any]] = {}
+        self._published: dict[str, bytes] = {}
+        """The document of every node as it was written last."""
+        self._order: list[tuple[str, ...]] = []
+        """The paths of these nodes, each group before what is in it."""
+        self._changed: set[str] = set()
         self._begin()
 
     def __contains__(self, path: str) -> bool:
@@ -73,28 +78,35 @@ class StoreWriter:
         """Create a group with the groups above it, or change its attributes; "" is the root. See `publish`."""
         self._make_parents(path)
         self._groups.setdefault(path, {}).update(attributes)
+        self._changed.add(path)
 
     def add_array(self, spec: ArraySpec) -> None:
         """Create an array, or change its shape or attributes; visible after `publish`."""
         self._make_parents(spec.path.rpartition("/")[0])
         self._arrays[spec.path] = spec
+        self._changed.add(spec.path)
 
     def resize(self, path: str, shape: tuple[int, ...]) -> None:
         """Change an array's shape; chunks already written stay where they are."""
         self._arrays[path] = replace(self._arrays[path], shape=shape)
+        self._changed.add(path)
 
     def publish(self) -> None:
         """Write the metadata of all nodes that changed, and the consolidated document last."""
-        nodes = {path: _group_document(attributes) for path, attributes in self._groups.items() if path}
-        nodes |= {path: spec.metadata() for path, spec in self._arrays.items()}
-        for path, document in nodes.items():
-            if self._published.get(path) != document:
-                self._put(f"{path}/zarr.json", _json(document))
-        self._published = nodes
-        root = _group_document(self._groups[""])
-        ordered = dict(sorted(nodes.items(), key=lambda node: node[0].split("/")))
-        root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": ordered}
-        self._put("zarr.json", _json(root))
+        for path in sorted(self._changed - {""}):
+            spec = self._arrays.get(path)
+            document = _json(_group_document(self._groups[path]) if spec is None else spec.metadata())
+            known = self._published.get(path)
+            if known != document:
+                self._put(f"{path}/zarr.json", document)
+                self._published[path] = document
+            if known is None:
+                bisect.insort(self._order, tuple(path.split("/")))
+        self._changed.clear()
+        nodes = (b"%b:%b" % (_json(path), self._published[path]) for path in map("/".join, self._order))
+        head = _json(_group_document(self._groups[""])).removesuffix(b"}")
+        consolidated = b',"consolidated_metadata":{"kind":"inline","must_understand":false,"metadata":{%b}}}'
+        self._put("zarr.json", head + consolidated % b",".join(nodes))
 
     def append(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
         """Write one inner chunk of a sharded array; `index` counts chunks along each of the leading dimensions.
@@ -145,12 +157,14 @@ class StoreWriter:
             for shard in shards:
                 self._close_or_keep(shard)
 
-    def copy_chunks(self, source: str, target: str) -> None:
-        """Append what an array of the loop holds so far to another one of the same chunks, byte by byte."""
-        steps = self._arrays[source].chunks_per_shard[0]
+    def copy_chunks(self, source: str, target: str, wanted: Sequence[int]) -> None:
+        """Append the wanted steps of an array of the loop to another one of the same chunks, byte by byte."""
+        steps, chosen = self._arrays[source].chunks_per_shard[0], set(wanted)
         for (path, place), shard in list(self._shards.items()):
             if path == source:
                 for slot, data in shard.chunks():
+                    if place[0] * steps + slot not in chosen:
+                        continue
                     other, at = self._shard(target, self._arrays[target], (place[0] * steps + slot,))
                     other.append(at, data, durable=self._durable)
                     self._close_or_keep(other)
@@ -246,7 +260,10 @@ class StoreWriter:
     def _make_parents(self, path: str) -> None:
         segments = path.split("/") if path else []
         for depth in range(1, len(segments) + 1):
-            self._groups.setdefault("/".join(segments[:depth]), {})
+            group = "/".join(segments[:depth])
+            if group not in self._groups:
+                self._groups[group] = {}
+                self._changed.add(group)
 
     def _chunk_file(self, path: str, index: tuple[int, ...]) -> Path:
         return self._folder(path) / chunk_name(index)
@@ -298,7 +315,7 @@ def _group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def _json(document: Mapping[str, Any]) -> bytes:
+def _json(document: Mapping[str, Any] | str) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 

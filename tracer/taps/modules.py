@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..recording.again import Take
 from ..recording.sites import Source
 from ..recording.target import Target
+from .containers import MOST_TENSORS, Key, label, placed_tensors, structure_of
 from .protocol import Emit, Undo
 
-__all__ = ["ModulesTap", "tensors_in"]
-
-_DEEPEST = 4
+__all__ = ["ModulesTap"]
 
 
 class ModulesTap:
@@ -50,6 +49,8 @@ class _Hooks:
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._sources: dict[str, Source] = {}
+        self._told: set[str] = set()
+        """Modules whose first output that is no bare tensor has been described."""
 
     def before(self, name: str, module: nn.Module, *, inputs: bool) -> Callable[..., None]:
         """Push a module on the stack, and record what goes into it if `inputs`."""
@@ -60,9 +61,10 @@ class _Hooks:
             if name not in sources:
                 self._add(name, module)
             if inputs:
-                arguments = {**{str(i): value for i, value in enumerate(args)}, **(kwargs or {})}
-                for index, (path, tensor) in enumerate(tensors_in(arguments)):
-                    emit(sources[name], tensor, port=f"input_{path}" if index else "input")
+                arguments: dict[Key, Any] = {**dict(enumerate(args)), **(kwargs or {})}
+                for index, (place, tensor) in enumerate(placed_tensors(arguments)[0][:MOST_TENSORS]):
+                    port = f"input_{label(place)}" if index else "input"
+                    emit(sources[name], tensor, port=port, within=place)
 
         return before
 
@@ -80,7 +82,7 @@ class _Hooks:
                     take(output)
                 else:
                     take = take or emit.output_taker(self._sources[name], keep=keep)
-                    self._record(name, take, output, keep=keep)
+                    self._record(name, take, output)
             except Exception as error:  # noqa: BLE001 — a tap's errors never reach the run
                 emit.fail(error)
 
@@ -103,7 +105,7 @@ class _Hooks:
                     if take is None:
                         self._add(name, module)
                         take = emit.output_taker(self._sources[name], keep=keep)
-                    self._record(name, take, output, keep=keep)
+                    self._record(name, take, output)
             except Exception as error:  # noqa: BLE001 — a tap's errors never reach the run
                 emit.fail(error)
 
@@ -113,14 +115,21 @@ class _Hooks:
         leaf = next(module.children(), None) is None
         self._sources[name] = Source(name, type(module).__name__, len(self._sources), leaf)
 
-    def _record(self, name: str, take: Callable[[Tensor], None], output: Any, *, keep: bool) -> None:
+    def _record(self, name: str, take: Take, output: Any) -> None:
         if type(output) is Tensor:
             take(output)
             return
-        for index, (path, tensor) in enumerate(tensors_in(output)):
+        source = self._sources[name]
+        found, complete = placed_tensors(output)
+        if not complete:
+            self._emit.gap(name, f"an output that holds very much: no more than {MOST_TENSORS} tensors of it")
+        if found:
+            structure = None if name in self._told else structure_of(output)
+            self._told.add(name)
+            take(found[0][1], found[0][0], structure)
+        for place, tensor in found[1:MOST_TENSORS]:
             # further outputs (skip connections, caches) are stored where they were made
-            port = f"output_{path}" if index else "output"
-            self._emit(self._sources[name], tensor, port=port, keep=keep and not index)
+            self._emit(source, tensor, port=f"output_{label(place)}", keep=False, within=place)
 
 
 def _guarded(hook: Callable[..., None]) -> Callable[..., None]:
@@ -132,29 +141,3 @@ def _guarded(hook: Callable[..., None]) -> Callable[..., None]:
 def _calls_nothing(module: nn.Module) -> bool:
     """Whether a module is one of torch's own without children, so that nothing is recorded while it runs."""
     return type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is None
-
-
-def tensors_in(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of an output, with where they sit in it: tuples, mappings, dataclasses, nested; never rebuilt."""
-    if isinstance(value, Tensor):
-        yield path, value
-        return
-    if depth >= _DEEPEST:
-        return
-    try:
-        items = _entries(value)
-    except Exception:  # noqa: BLE001 — whatever a model returns may refuse to be looked at; it holds no tensor for us then
-        return
-    for key, entry in items:
-        yield from tensors_in(entry, f"{path}_{key}" if path else key, depth + 1)
-
-
-def _entries(value: Any) -> list[tuple[str, Any]]:
-    """What lies in an output, by name; nothing where it is no container."""
-    if isinstance(value, Mapping):
-        return [(str(key), entry) for key, entry in value.items()]
-    if isinstance(value, list | tuple):
-        return [(str(index), entry) for index, entry in enumerate(value)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
-    return []

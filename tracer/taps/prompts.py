@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..layout import PROMPTS, array_name
 from ..recording.sites import Source
 from ..recording.target import Target
-from .modules import tensors_in
+from .containers import tensors_in
 from .protocol import Emit, Undo
 
 __all__ = ["PromptsTap"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..recording.patches import replace_attribute
 from ..recording.target import Target, is_held, timestep_parameter
 from ..schedule import noise_level
-from .modules import tensors_in
+from .containers import tensors_in
 from .protocol import Emit, Undo
 
 __all__ = ["StepsTap", "bound_arguments", "call_owner", "scheduler_classes"]

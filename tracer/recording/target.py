@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from torch import nn
 
 from ..errors import TargetError, TracerStateError
 from ..layout import RESERVED
+from .scripted import is_scripted, parameter_names
 
 __all__ = ["Target"]
 
@@ -70,14 +70,21 @@ class Target:
         return cls(pipeline, components, schedulers, tokenizers)
 
     def modules(self) -> dict[str, nn.Module]:
-        """Every module by its full path, "unet.mid_block.resnets.0"; a shared module under its first path."""
+        """Every module by its full path, "unet.mid_block.resnets.0"; a shared module under its first path.
+
+        What lies within a TorchScript module is not there: it is never called from Python.
+        """
         found: dict[str, nn.Module] = {}
         seen: set[int] = set()
         for component, root in self.components.items():
+            closed: tuple[str, ...] = ()
             for path, module in root.named_modules():
-                if id(module) not in seen:
-                    seen.add(id(module))
-                    found[f"{component}.{path}" if path else component] = module
+                if id(module) in seen or path.startswith(closed):
+                    continue
+                seen.add(id(module))
+                found[f"{component}.{path}" if path else component] = module
+                if is_scripted(module):
+                    closed += (f"{path}." if path else "",)
         return found
 
     @contextmanager
@@ -120,7 +127,7 @@ def is_held(scheduler: object) -> bool:
 
 def timestep_parameter(module: nn.Module) -> str | None:
     """Name under which a denoiser's forward takes the timestep, or None when it takes none."""
-    parameters = inspect.signature(type(module).forward).parameters
+    parameters = parameter_names(module)
     return next((name for name in _TIMESTEP_PARAMETERS if name in parameters), None)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..recording.attention_calls import AttentionCall, Scores, join_scores
+from ..recording.scripted import is_scripted, parameter_names
 from ..recording.sequence import Received
 from .protocol import Undo
 
@@ -103,8 +103,9 @@ class Frames:
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = self._names.get(type(module))
         if names is None:
-            parameters = list(inspect.signature(type(module).forward).parameters)
-            names = self._names[type(module)] = parameters[1:]  # without self
+            names = parameter_names(module)
+            if not is_scripted(module):  # these share one class
+                self._names[type(module)] = names
         frames = self._frames()
         if "." not in name:
             frames.clear()  # of a run that was interrupted

@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..recording.again import Take
+from ..recording.scripted import is_scripted
 from ..recording.sites import Source
 from ..recording.target import Target
-from .containers import MOST_TENSORS, Key, label, placed_tensors, structure_of
+from .containers import MOST_TENSORS, label, placed_tensors, structure_of
 from .protocol import Emit, Undo
 
 __all__ = ["ModulesTap"]
@@ -28,6 +29,8 @@ class ModulesTap:
         with ExitStack() as undo:
             for name, module in target.modules().items():
                 keep = emit.selection.capture.outputs and name in emit.selection.modules
+                if is_scripted(module) and next(module.children(), None) is not None:
+                    emit.gap(name, "TorchScript: what the modules within it do cannot be seen from Python")
                 if _calls_nothing(module) and name not in inputs:
                     undo.callback(
                         module.register_forward_hook(hooks.of_leaf(name, module, keep=keep), always_call=True).remove
@@ -61,7 +64,7 @@ class _Hooks:
             if name not in sources:
                 self._add(name, module)
             if inputs:
-                arguments: dict[Key, Any] = {**dict(enumerate(args)), **(kwargs or {})}
+                arguments = {**{str(at): value for at, value in enumerate(args)}, **(kwargs or {})}
                 for index, (place, tensor) in enumerate(placed_tensors(arguments)[0][:MOST_TENSORS]):
                     port = f"input_{label(place)}" if index else "input"
                     emit(sources[name], tensor, port=port, within=place)

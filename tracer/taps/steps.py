@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..recording.patches import replace_attribute
+from ..recording.scripted import parameter_names
 from ..recording.target import Target, is_held, timestep_parameter
 from ..schedule import noise_level
 from .containers import tensors_in
@@ -228,7 +229,7 @@ def _planned_steps(target: Target) -> int | None:
 def _timestep_reader(module: nn.Module) -> Callable[..., float]:
     """A function that finds the timestep among the arguments of a denoiser call; NaN where there is none."""
     name = timestep_parameter(module)
-    names = list(inspect.signature(type(module).forward).parameters)[1:]  # without self, whatever it is called
+    names = parameter_names(module)
     position = names.index(name) if name in names else None
 
     def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:

@@ -22,8 +22,8 @@ class StatisticsTable:
     sites: tuple[SiteInfo, ...]
     values: NDArray[np.float64]
     """Shape (step, site, statistic), NaN where nothing was recorded; one step where there is no loop."""
-    captured: NDArray[np.uint8]
-    """Shape (step, site): 0 nothing, 1 statistics, 2 statistics and tensor."""
+    captured: NDArray[np.unsignedinteger]
+    """Shape (step, site): 0 nothing, 1 statistics, 2 + k statistics and tensor, in the k-th array of the site."""
 
     def column(self, statistic: str) -> NDArray[np.float64]:
         """One statistic of every site, shape (step, site)."""

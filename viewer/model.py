@@ -163,7 +163,7 @@ class Snapshot:
         """Whether a site's tensor was kept at a step."""
         table, row = self._columns[site.key]
         at = step if site.stepped else 0
-        return at >= len(table.captured) or bool(table.captured[at, row] == HAS_TENSOR)
+        return at >= len(table.captured) or bool(table.captured[at, row] >= HAS_TENSOR)
 
     def before(self, site: SiteInfo) -> SiteInfo | None:
         """The tensor of its component that came into being right before a site's."""

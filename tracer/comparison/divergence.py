@@ -14,7 +14,7 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -80,13 +80,13 @@ class Comparison:
         Args:
             cancelled: Asked before every tensor; where it says so, this ends.
         """
-        done: dict[tuple[str, str], int] = {}
+        done: dict[tuple[str, ...], int] = {}
         for row in range(len(self.table)):
             links = np.flatnonzero(self.comparable[row])
             if not links.size:
                 continue
             pair = self.table.pairing.pairs[row]
-            first = done.setdefault((pair.a.array, pair.b.array), row)  # several modules may return one tensor
+            first = done.setdefault(_arrays(pair), row)  # several modules may return one tensor
             for link in map(int, links):
                 if cancelled():
                     return
@@ -103,7 +103,9 @@ class Comparison:
         link = link if pair.a.stepped else 0
         if self.comparable[row, link]:
             try:
-                self._keep(row, link, measure(self._parts(pair, link), tolerance or self.tolerance(pair)))
+                found = measure(self._parts(row, link), tolerance or self.tolerance(pair))
+                is_complex = pair.a.torch_dtype.startswith("complex")
+                self._keep(row, link, replace(found, where=found.where // 2) if is_complex else found)
             except Exception as error:  # noqa: BLE001 - a damaged chunk raises whatever its codec likes
                 self.table.evidence[row, link] = Evidence.UNREADABLE
                 assert isinstance(self.table.errors, dict)
@@ -116,7 +118,7 @@ class Comparison:
         A tensor without a batch, of rank 0 or 1, comes whole.
         """
         pair = self.table.pairing.pairs[row]
-        shape = pair.a.shape
+        shape = self.table.at(row, link).shape
         lead, rest = (shape[0], shape[1:]) if len(shape) > 1 else (1, shape)
         count = math.prod(rest)
         start = batch % max(lead, 1) * count
@@ -124,7 +126,8 @@ class Comparison:
             self._elements(trace, site, step, start, count).reshape((1, *rest) if len(shape) > 1 else shape)
             for trace, site, step in self._sides(pair, link)
         ]
-        return found[0], found[1]
+        one, other = (np.abs(values) if values.dtype.kind == "c" else values for values in found)
+        return one, other
 
     def statistics(self, row: int, link: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The rows of both statistics tables."""
@@ -152,14 +155,32 @@ class Comparison:
             for side, table in enumerate(tables)
         )
         least = least_distance(ours[0].values[ours[1]], theirs[0].values[theirs[1]]).T
-        fits = np.array([not pair.problem for pair in pairs])[:, None]
+        counts = (table.column("count")[where] for table, where in (ours, theirs))
+        fits = np.array([not pair.problem for pair in pairs])[:, None] & np.equal(*counts).T
         least = np.where(fits, least, np.nan)
         place = slice(rows[0], rows[-1] + 1), slice(0, len(steps))
         self.table.relative_l2[place] = least
         self.table.evidence[place] = np.where(np.isnan(least), Evidence.NOTHING, Evidence.STATISTICS)
         stored = np.array([bool(pair.a.array and pair.b.array) for pair in pairs])[:, None] & fits
-        kept = (_captured(*ours) == HAS_TENSOR) & (_captured(*theirs) == HAS_TENSOR)
-        self.comparable[place] = kept.T & stored
+        captured = _captured(*ours).T, _captured(*theirs).T
+        kept = (captured[0] >= HAS_TENSOR) & (captured[1] >= HAS_TENSOR)
+        self.comparable[place] = kept & stored
+        for at, pair in enumerate(pairs):
+            if pair.a.variants or pair.b.variants:
+                self._match_shapes(rows[at], pair, captured[0][at], captured[1][at])
+
+    def _match_shapes(
+        self, row: int, pair: SitePair, ours: NDArray[np.unsignedinteger], theirs: NDArray[np.unsignedinteger]
+    ) -> None:
+        """Of tensors whose shape changes: only those of one shape are compared; `ours`, `theirs`: as captured."""
+        for link in range(len(ours)):
+            own, other = pair.a.stored(int(ours[link])), pair.b.stored(int(theirs[link]))
+            if own is not None and other is not None and own.shape == other.shape:
+                self.table.shapes[row, link] = own.shape
+            else:
+                self.comparable[row, link] = False
+            if own is not None and other is not None and own.shape != other.shape:
+                self.table.evidence[row, link], self.table.relative_l2[row, link] = Evidence.NOTHING, np.nan
 
     def _histograms(self, cancelled: Callable[[], bool]) -> Iterator[Sequence[int]]:
         """A block of rows at a time, as many as the trace reads at once."""
@@ -185,14 +206,14 @@ class Comparison:
                 self.table.histogram[rows, link] = histogram_distance(counts_a, counts_b)
             yield rows
 
-    def _parts(self, pair: SitePair, link: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        total = math.prod(pair.a.shape)
+    def _parts(self, row: int, link: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        pair, total = self.table.pairing.pairs[row], math.prod(self.table.at(row, link).shape)
         for start in range(0, total, _PART):
             count = min(_PART, total - start)
             ours, theirs = (
                 self._elements(trace, site, step, start, count) for trace, site, step in self._sides(pair, link)
             )
-            yield ours, theirs
+            yield _parts_of(ours), _parts_of(theirs)
 
     def _elements(self, trace: Trace, site: SiteInfo, step: int, start: int, count: int) -> NDArray[Any]:
         with self._lock:
@@ -223,10 +244,20 @@ def _component(site: SiteInfo) -> str:
     return site.name.split(".", 1)[0]
 
 
+def _parts_of(values: NDArray[Any]) -> NDArray[Any]:
+    """Complex numbers as one row of real and imaginary parts, which are as far apart as they are."""
+    return values.view(values.real.dtype) if values.dtype.kind == "c" else values
+
+
+def _arrays(pair: SitePair) -> tuple[str, ...]:
+    """What several modules that return one tensor have in common."""
+    return (*(stored.array for stored in pair.a.arrays), "", *(stored.array for stored in pair.b.arrays))
+
+
 def _table_key(pair: SitePair) -> tuple[str, str, bool]:
     return _component(pair.a), _component(pair.b), pair.a.stepped
 
 
-def _captured(table: StatisticsTable, place: Any) -> NDArray[np.uint8]:
-    captured: NDArray[np.uint8] = table.captured[place]
+def _captured(table: StatisticsTable, place: Any) -> NDArray[np.unsignedinteger]:
+    captured: NDArray[np.unsignedinteger] = table.captured[place]
     return captured

@@ -93,7 +93,7 @@ def pictures_of(result: Any) -> list[NDArray[Any]]:
 
 
 def _candidates(result: Any) -> Iterator[Any]:
-    """Where pictures may be: fields named after them, entries of a state or a mapping, the result or its first entry."""
+    """Where pictures may be: fields named after them, entries of a state or mapping, the result or its first entry."""
     values = _field(result, "values")
     if isinstance(values, Mapping):  # the state of a modular pipeline, in which "image" is what it was given
         yield from (values[name] for name in _NAMES if values.get(name) is not None)

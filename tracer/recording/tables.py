@@ -110,6 +110,8 @@ class Table:
     """The current step's."""
     _entries: list[dict[str, Any]] = field(default_factory=list)
     """What is written of each site. Never changed once made, as the writer may be reading it."""
+    _labelled: int = 0
+    """Sites whose labels are written."""
     _spare: deque[Rows] = field(default_factory=lambda: deque(maxlen=_MOST_SPARE))
 
     @property
@@ -159,14 +161,16 @@ class Table:
         specs = table_specs(group, steps=steps if self.stepped else None, sites=count, attributes={})
         attributes = {"component": self.component, "stepped": self.stepped}
         attributes |= {"sites": self._entries.copy()}
-        labels = [site.key for site in self.sites]
+        labels = [site.key for site in self.sites] if count > self._labelled else []
+        self._labelled = count
 
         def job(store: StoreWriter) -> None:
             store.set_group(group, attributes)
             for spec in specs:
                 store.add_array(spec)
-            _write_labels(store, f"{group}/site", labels, chunk=SITE_BLOCK)
-            _write_labels(store, f"{group}/statistic", list(STATISTICS), chunk=len(STATISTICS))
+            if labels:
+                _write_labels(store, f"{group}/site", labels, chunk=SITE_BLOCK)
+                _write_labels(store, f"{group}/statistic", list(STATISTICS), chunk=len(STATISTICS))
 
         return job
 

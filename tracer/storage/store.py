@@ -58,6 +58,8 @@ class StoreWriter:
         self._pace = Pace()
         self._published: dict[str, bytes] = {}
         """The document of every node as it was written last."""
+        self._consolidated: dict[str, bytes] = {}
+        """The same as entries of the root's document."""
         self._order: list[tuple[str, ...]] = []
         """The paths of these nodes, each group before what is in it."""
         self._changed: set[str] = set()
@@ -100,10 +102,11 @@ class StoreWriter:
             if known != document:
                 self._put(f"{path}/zarr.json", document)
                 self._published[path] = document
+                self._consolidated[path] = b"%b:%b" % (_json(path), document)
             if known is None:
                 bisect.insort(self._order, tuple(path.split("/")))
         self._changed.clear()
-        nodes = (b"%b:%b" % (_json(path), self._published[path]) for path in map("/".join, self._order))
+        nodes = map(self._consolidated.__getitem__, map("/".join, self._order))
         head = _json(_group_document(self._groups[""])).removesuffix(b"}")
         consolidated = b',"consolidated_metadata":{"kind":"inline","must_understand":false,"metadata":{%b}}}'
         self._put("zarr.json", head + consolidated % b",".join(nodes))

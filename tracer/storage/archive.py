@@ -71,6 +71,14 @@ class Archive:
             if name.startswith(f"{parent}/") and node.get("node_type") == "group"
         }
 
+    def groups_with(self, attribute: str) -> dict[str, Mapping[str, Any]]:
+        """Attributes of every group that has this one, by path."""
+        return {
+            name: attributes
+            for name, node in self._nodes.items()
+            if node.get("node_type") == "group" and attribute in (attributes := _mapping(node.get("attributes")))
+        }
+
     def group(self, path: str) -> Mapping[str, Any]:
         """Attributes of one group; empty where there is none."""
         return _mapping(self._nodes.get(path, {}).get("attributes"))

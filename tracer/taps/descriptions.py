@@ -78,7 +78,7 @@ class Descriptions:
         in_loop, number = place
         self._entries[place] = {"call": number, "stepped": in_loop, **entry}
         entries = [self._entries[key] for key in sorted(self._entries)]
-        emit.describe({"attention": entries}, group=self.source.group)
+        emit.describe({"attention": entries, "module": self.source.name}, group=self.source.group)
 
 
 def _facts(call: AttentionCall, heads: list[int] | None) -> dict[str, Any]:

@@ -164,9 +164,9 @@ def test_a_trace_of_format_2_needs_no_reader_of_ours() -> None:
     with xarray.open_datatree(GOLDEN_2) as tree:
         assert tree["records/growing/_io_shape1/output"].values[1].tolist() == [[0, 1, 2]] * 2
         assert tree["records/wave/_io/output"].values[0].tolist() == [3 + 4j, 0, -5 + 12j]
-        for group in tree.groups:
-            with xarray.open_zarr(GOLDEN_2, group=group, chunks=None) as dataset:
-                assert dataset.sizes == tree[group].to_dataset(inherit=False).sizes
+        for node in tree.subtree:
+            with xarray.open_zarr(GOLDEN_2, group=node.path, chunks=None) as dataset:
+                assert set(dataset.data_vars) == set(node.data_vars)
     assert zarr.open_group(GOLDEN_2, mode="r").attrs["format_version"] == 2
 
 

@@ -118,6 +118,17 @@ class Selection:
     """Paths of the modules whose tensors are kept."""
     attention: frozenset[str] = frozenset()
     """Paths of the modules whose attention calls are kept."""
+    wanted: Level | Capture | None = None
+    """What was asked for."""
+
+    def over(self, modules: Mapping[str, Any]) -> Selection:
+        """The same wish for other modules, as some were added or replaced; here a pattern may match none of them."""
+        if self.wanted is None:
+            return self
+        try:
+            return Selection.of(self.wanted, modules)
+        except CaptureError:
+            return self
 
     @classmethod
     def of(cls, wanted: Level | Capture, modules: Mapping[str, Any]) -> Selection:
@@ -131,15 +142,15 @@ class Selection:
             CaptureError: The level is unknown, or a pattern matches nothing; the message lists near matches.
         """
         if isinstance(wanted, Capture):
-            return cls(wanted, _match_all(wanted, modules), _match_attention(wanted, modules))
+            return cls(wanted, _match_all(wanted, modules), _match_attention(wanted, modules), wanted)
         if wanted == "statistics":
-            return cls(Capture(), frozenset())
+            return cls(Capture(), frozenset(), wanted=wanted)
         if wanted == "all":
-            return cls(Capture(modules="**", attention="**"), frozenset(modules), frozenset(modules))
+            return cls(Capture(modules="**", attention="**"), frozenset(modules), frozenset(modules), wanted)
         if wanted == "blocks":
-            return cls(Capture(), _blocks(modules))
+            return cls(Capture(), _blocks(modules), wanted=wanted)
         if wanted == "attention":
-            return cls(Capture(attention="**"), _blocks(modules), frozenset(modules))
+            return cls(Capture(attention="**"), _blocks(modules), frozenset(modules), wanted)
         raise CaptureError(
             f"capture={wanted!r}: choose from {', '.join(map(repr, get_args(Level)))}, or give a Capture(...)"
         )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
+from .info import LatentsChange, SchedulerInfo
 from .trace import Trace
 
-__all__ = ["describe", "describe_in_lines"]
+__all__ = ["describe", "describe_changes", "describe_in_lines"]
+
+_MOST_CHANGES: Final = 4
 
 _MOST_RUNS = 8
 """Runs of steps of one gap that a line has room for."""
@@ -40,8 +44,10 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         ("trace", f"{trace.path}  {_megabytes(known['bytes'])}format {info.format_version}"),
         ("status", info.status + (f", {info.seconds:.1f} s" if info.seconds is not None else "")),
         ("pipeline", info.pipeline or "modules"),
-        *((f"  {name}", kind) for name, kind in info.components.items()),
+        *((f"  {name}", _covered(kind, info.covers.get(name, ()))) for name, kind in info.components.items()),
+        *((name, _scheduler(scheduler)) for name, scheduler in info.schedulers.items()),
         ("steps", f"{len(trace)}" + (f" of {info.planned_steps}" if info.planned_steps > len(trace) else "")),
+        ("latents", _changed(describe_changes(info.latents_changed))),
         ("modules", f"{known['modules']} fired, tensors of {known['modules_with_tensors']} stored"),
         (
             "attention",
@@ -53,6 +59,7 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}") for prompt in trace.prompts),
         *(("guidance", f"{name}: {_guidance(layout)}") for name, layout in info.guidance.items()),
         ("preview", _preview(info.preview)),
+        *(("changed", _modules_changed(change)) for change in info.modules_changed[:_MOST_CHANGES]),
         *(("gap", _gap(gap)) for gap in info.gaps),
         *(("tap failed", f"{entry.get('tap')}: {entry.get('error')}") for entry in info.tap_failures),
         ("error", _error(info.error)),
@@ -60,6 +67,48 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
     ]
     return [(label, text) for label, text in lines if text]
+
+
+def _covered(kind: str, covers: Sequence[str]) -> str:
+    return " in ".join([kind, *reversed(covers)])
+
+
+def _scheduler(scheduler: SchedulerInfo) -> str:
+    config = ", ".join(f"{name}={value}" for name, value in scheduler.config.items() if value is not None)
+    return f"{scheduler.kind}: {config}" if config else scheduler.kind
+
+
+def _changed(changes: str) -> str:
+    return f"changed {changes}" if changes else ""
+
+
+def describe_changes(changes: Sequence[LatentsChange]) -> str:
+    """Changes of latents between two steps, "before step 2, by 2.96"; the first of many."""
+    told = [f"before step {change.step}{_by(change)}" for change in changes[:_MOST_CHANGES]]
+    more = [f"and {len(changes) - len(told)} times more"] if len(changes) > len(told) else []
+    return "; ".join([*told, *more])
+
+
+def _modules_changed(change: Mapping[str, Any]) -> str:
+    """Modules that came and went, "after step 1: 24 added (unet.conv_in.lora_A, …)"; nothing where little is told."""
+    told = []
+    for kind, word in (("added", "added"), ("moved", "replaced"), ("removed", "removed")):
+        entry = change.get(kind)
+        if isinstance(entry, Mapping) and isinstance(count := entry.get("count"), int) and count:
+            names = entry.get("names")
+            first = f" ({names[0]}{', …' if count > 1 else ''})" if isinstance(names, list) and names else ""
+            told.append(f"{count} {word}{first}")
+    step = change.get("after_step")
+    return (
+        f"{f'after step {step}' if isinstance(step, int) else 'before the first step'}: {', '.join(told)}"
+        if told
+        else ""
+    )
+
+
+def _by(change: LatentsChange) -> str:
+    which = f" (call {change.call})" if change.call else ""
+    return which if math.isnan(change.max_abs) else f"{which}, by {change.max_abs:.3g}"
 
 
 def _fault_facts(trace: Trace) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from .layout import HAS_TENSOR, array_name
 from .stored import Stored
 
-__all__ = ["ModuleInfo", "SiteInfo", "TraceInfo", "printable"]
+__all__ = ["LatentsChange", "ModuleInfo", "SchedulerInfo", "SiteInfo", "TraceInfo", "printable"]
 
 
 def printable(text: object) -> str:
@@ -162,6 +163,49 @@ class ModuleInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class SchedulerInfo:
+    """A scheduler of the run."""
+
+    kind: str
+    """Its class."""
+    config: Mapping[str, Any]
+    """Plain values of its configuration; empty where it has none, and in older traces."""
+
+    @classmethod
+    def all_of(cls, kinds: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, SchedulerInfo]:
+        """Read them from the root's attributes; older traces have only their classes."""
+        found = {str(name): cls(str(kind), {}) for name, kind in kinds.items()}
+        for name, entry in settings.items():
+            if isinstance(entry, Mapping):
+                config = entry.get("config")
+                found[str(name)] = cls(str(entry.get("class", "")), config if isinstance(config, Mapping) else {})
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class LatentsChange:
+    """Latents that were changed between two steps: by a callback, a blend of inpainting, a loop of the user's own."""
+
+    step: int
+    """The step that began with other latents than those that the step before had returned."""
+    call: int
+    """Which of the schedulers that step within a step, as in "latents_call1"."""
+    max_abs: float
+    """Largest difference; NaN where there is none to take, as of another shape."""
+    relative: float
+    """‖change‖ / ‖latents returned‖, or NaN likewise."""
+
+    @classmethod
+    def from_attributes(cls, values: Mapping[str, Any]) -> LatentsChange | None:
+        """Read one from the list in the root's attributes; None where it does not say which step."""
+        step, call = values.get("step"), values.get("call", 0)
+        if not isinstance(step, int) or not isinstance(call, int):
+            return None
+        numbers = (values.get(name) for name in ("max_abs", "relative"))
+        return cls(step, call, *(float(n) if isinstance(n, int | float) else math.nan for n in numbers))
+
+
+@dataclass(frozen=True, slots=True)
 class TraceInfo:
     """The head of a trace."""
 
@@ -173,6 +217,12 @@ class TraceInfo:
     pipeline: str
     components: Mapping[str, str]
     """Class of each component."""
+    covers: Mapping[str, tuple[str, ...]]
+    """Classes of what a component was called through, such as `torch.compile`'s, the outermost first."""
+    schedulers: Mapping[str, SchedulerInfo]
+    """The pipeline's own schedulers, and others that stepped."""
+    latents_changed: tuple[LatentsChange, ...]
+    """Where a step did not begin with the latents that the one before had ended with."""
     call: Mapping[str, Any]
     """Arguments of the pipeline call that are numbers or text."""
     capture: Mapping[str, Any]
@@ -182,6 +232,8 @@ class TraceInfo:
     """Per denoiser: the branches in the order of the batch, or of the calls."""
     error: Mapping[str, Any]
     """Exception that ended the run: type, message, module, step. Empty when there was none."""
+    modules_changed: tuple[Mapping[str, Any], ...]
+    """Modules that were added, removed or replaced within the block: after which step, how many, and some names."""
     gaps: tuple[Mapping[str, Any], ...]
     """What could not be recorded: `site` ("" where it is many), `reason`, `count` of tensors, and `steps`.
 
@@ -215,12 +267,16 @@ class TraceInfo:
             title=str(values.get("title", "")),
             pipeline=str(values.get("pipeline", "")),
             components={str(name): str(kind) for name, kind in mapping("components").items()},
+            covers={name: _texts(kinds) for name, kinds in mapping("covers").items() if _texts(kinds)},
+            schedulers=SchedulerInfo.all_of(mapping("schedulers"), mapping("scheduler_settings")),
+            latents_changed=tuple(filter(None, map(LatentsChange.from_attributes, mappings("latents_changed")))),
             call=mapping("call"),
             capture=mapping("capture"),
             versions={str(name): str(version) for name, version in mapping("versions").items()},
             planned_steps=planned if isinstance(planned, int) else 0,
             guidance=mapping("guidance"),
             error=mapping("error"),
+            modules_changed=mappings("modules_changed"),
             gaps=tuple(map(_gap, mappings("gaps"))),
             taps=tuple(str(tap) for tap in taps) if isinstance(taps, list) else (),
             tap_failures=mappings("tap_failures"),
@@ -229,3 +285,7 @@ class TraceInfo:
             seconds=float(seconds) if isinstance(seconds, int | float) else None,
             process=mapping("process"),
         )
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()

@@ -40,16 +40,21 @@ def noise_level(scheduler: Any, timestep: Any) -> NoiseLevel | None:  # noqa: PL
             sigma = float(sigmas[index])
         if _is_flow(scheduler):
             return NoiseLevel(1 - sigma, sigma, sigma, stage)
-        if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):  # DPM-Solver and kin keep the sample variance-preserving
+        if hasattr(scheduler, "_sigma_to_alpha_sigma_t") and not _is_edm(
+            scheduler
+        ):  # DPM-Solver and kin keep the sample variance-preserving
             alpha = 1 / math.sqrt(1 + sigma**2)
             return NoiseLevel(alpha, sigma * alpha, sigma, stage)
         return NoiseLevel(1.0, sigma, sigma, stage)
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if isinstance(alphas, Tensor):
-        at = int(timestep)
-        if not 0 <= at < len(alphas):
+        at = _place(scheduler, int(timestep))
+        if at < 0 and (cleanest := getattr(scheduler, "initial_alpha_cumprod", None)) is not None:
+            signal = float(cleanest)
+        elif 0 <= at < len(alphas):
+            signal = float(alphas[at])
+        else:
             return None
-        signal = float(alphas[at])
         ratio = math.sqrt((1 - signal) / signal) if signal else math.inf
         return NoiseLevel(math.sqrt(signal), math.sqrt(1 - signal), ratio, stage)
     return None
@@ -66,6 +71,10 @@ def predict_x0(scheduler: Any, level: NoiseLevel, model_output: Tensor, sample: 
         flow         x0 = x - s u                       with u = eps - x0 (Lipman et al. 2023)
         sample       x0 = model output
 
+    In schedulers that precondition as EDM does, with d the deviation of data, both signs of the second being in use::
+
+        EDM          x0 = (d² x ± d s output r) / r²    with r² = s² + d² (Karras et al. 2022, eq. 7 and table 1)
+
     Returns:
         A tensor like `sample`, or None when the prediction type is unknown or the shapes do not fit.
     """
@@ -76,6 +85,11 @@ def predict_x0(scheduler: Any, level: NoiseLevel, model_output: Tensor, sample: 
             return None
     kind = getattr(scheduler.config, "prediction_type", "flow" if _is_flow(scheduler) else None)
     sample, model_output = sample.float(), model_output.float()
+    if _is_edm(scheduler):
+        deviation, sign = scheduler.config.sigma_data, {"epsilon": 1, "v_prediction": -1}.get(kind or "", 0)
+        size = math.hypot(level.scale, deviation)
+        skip, out = (deviation / size) ** 2, sign * level.scale * deviation / size
+        return skip * sample + out * model_output if sign else None
     if _is_flow(scheduler) or kind == "flow_prediction":
         return sample - level.scale * model_output
     if kind == "epsilon" and level.alpha:
@@ -86,6 +100,10 @@ def predict_x0(scheduler: Any, level: NoiseLevel, model_output: Tensor, sample: 
     return model_output.clone() if kind == "sample" else None
 
 
+def _is_edm(scheduler: Any) -> bool:
+    return hasattr(scheduler, "precondition_outputs")
+
+
 def _is_flow(scheduler: Any) -> bool:
     config = getattr(scheduler, "config", {})
     return (
@@ -93,6 +111,14 @@ def _is_flow(scheduler: Any) -> bool:
         or bool(config.get("use_flow_sigmas", False))
         or config.get("prediction_type") == "flow_prediction"
     )
+
+
+def _place(scheduler: Any, timestep: int) -> int:
+    """The place in `alphas_cumprod` of the sample given, which DDIM's inverse names by the level it goes up to."""
+    if not hasattr(scheduler, "initial_alpha_cumprod"):
+        return timestep
+    count: int = scheduler.config.num_train_timesteps
+    return int(min(timestep - count // scheduler.num_inference_steps, count - 1))
 
 
 def _index(scheduler: Any, timestep: Any) -> int | None:

@@ -543,7 +543,7 @@ def test_compiled_modules_are_seen_through(tmp_path: Path) -> None:
     family.pipeline.transformer = torch.compile(family.pipeline.transformer, backend="eager")
     with Tracer(family.pipeline, tmp_path / "run.zarr", capture=Capture(attention="transformer.**")) as tracer:
         run(family)
-    found = entries(tracer.trace)["transformer._orig_mod.transformer_blocks.0.attn"]
+    found = entries(tracer.trace)["transformer.transformer_blocks.0.attn"]
     assert parts(found[0], "query") == [("text", 0, [12]), ("image", 12, [4, 4])]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,14 +28,22 @@ class Denoiser(nn.Module):
         return result
 
 
+def traced(module: nn.Module) -> Any:
+    """A script by example."""
+    return torch.jit.trace(module, torch.ones(1, 2))  # type: ignore[no-untyped-call]
+
+
 @pytest.mark.parametrize("level", ["statistics", "all"])
+@pytest.mark.parametrize("script", [traced, torch.jit.script])
 @pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning", "ignore:.torch.jit.:FutureWarning")
-def test_a_script_within_a_module_is_recorded_as_its_caller_sees_it(tmp_path: Path, level: Level) -> None:
+def test_a_script_within_a_module_is_recorded_as_its_caller_sees_it(
+    tmp_path: Path, level: Level, script: Callable[[nn.Module], Any]
+) -> None:
     """What goes in and out of it is there, its inside is a gap that says so, and no tap fails."""
     model = Denoiser()
     expected = model(torch.ones(1, 2), torch.tensor(3.0))
     kept: Tensor = model.inner(torch.ones(1, 2))
-    model.inner = torch.jit.trace(model.inner, torch.ones(1, 2))  # type: ignore[no-untyped-call]
+    model.inner = script(model.inner)
     with torch.no_grad(), Tracer({"unet": model}, tmp_path / "run.zarr", capture=level) as tracer:
         for _ in range(2):
             assert torch.equal(model(torch.ones(1, 2), torch.tensor(3.0)), expected)

@@ -162,8 +162,8 @@ def test_a_trace_of_format_2_tells_how_outputs_are_built() -> None:
 def test_a_trace_of_format_2_needs_no_reader_of_ours() -> None:
     """Plain xarray opens all of it, and every group by itself; plain Zarr reads what it holds."""
     with xarray.open_datatree(GOLDEN_2) as tree:
-        assert tree["records/growing/_io_shape1/output"].values[1].tolist() == [[0, 1, 2]] * 2
-        assert tree["records/wave/_io/output"].values[0].tolist() == [3 + 4j, 0, -5 + 12j]
+        assert tree["records/growing/_io_shape1"].ds["output"].values[1].tolist() == [[0, 1, 2]] * 2
+        assert tree["records/wave/_io"].ds["output"].values[0].tolist() == [3 + 4j, 0, -5 + 12j]
         for node in tree.subtree:
             with xarray.open_zarr(GOLDEN_2, group=node.path, chunks=None) as dataset:
                 assert set(dataset.data_vars) == set(node.data_vars)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ..info import SiteInfo, printable
 from ..layout import HAS_TENSOR, SITE_BLOCK
 from ..trace import StatisticsTable, Trace
+from .changes import changed_latents
 from .distance import Distance, Tolerance, histogram_distance, least_distance, measure
 from .pairing import Link, Names, SitePair, link_steps, pair_sites
 from .table import Divergence, Divergences, Evidence
@@ -66,6 +67,8 @@ class Comparison:
         pairing = pair_sites(self.a, self.b, self.names)
         links = link_steps(self.a, self.b, self.by, self.step_tolerance)
         self.table = Divergences.empty(pairing, links)
+        for place in changed_latents(self.a, self.b, pairing, links):
+            self.table.early[place] = True
         self.comparable = np.zeros(self.table.evidence.shape, bool)
         self._tables = [{(table.component, table.stepped): table for table in t.tables()} for t in (self.a, self.b)]
         for key, rows in itertools.groupby(range(len(pairing.pairs)), lambda row: _table_key(pairing.pairs[row])):

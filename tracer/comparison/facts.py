@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..description import describe_changes
 from ..info import SiteInfo
 from ..layout import LATENTS
 from ..trace import Trace
@@ -36,11 +37,14 @@ def facts(a: Trace, b: Trace) -> tuple[Fact, ...]:
     found = {
         "pipeline": [trace.info.pipeline for trace in both],
         "model": [", ".join(f"{k} {v}" for k, v in trace.info.components.items()) for trace in both],
+        "called through": [_covers(trace) for trace in both],
         "layers": [str(len(trace.modules)) for trace in both],
         "steps": [str(len(trace)) for trace in both],
         "dtype": [_dtypes(trace) for trace in both],
         "schedule": [" ".join(f"{t:g}" for t in trace.timestep) for trace in both],
+        **_schedulers(a, b),
         "noise": _noise(a, b),
+        "latents changed": [describe_changes(trace.info.latents_changed) for trace in both],
         "prompt": [_prompt(trace) for trace in both],
     }
     told = {"prompt", "negative_prompt", "num_inference_steps"}
@@ -49,6 +53,25 @@ def facts(a: Trace, b: Trace) -> tuple[Fact, ...]:
     for key in sorted({*a.info.versions, *b.info.versions}):
         found[f"{key} version"] = [trace.info.versions.get(key, "–") for trace in both]
     return tuple(Fact(name, *values) for name, values in found.items() if any(values))
+
+
+def _covers(trace: Trace) -> str:
+    return ", ".join(f"{name} in {' in '.join(reversed(kinds))}" for name, kinds in trace.info.covers.items())
+
+
+def _schedulers(a: Trace, b: Trace) -> dict[str, list[str]]:
+    """The class of each scheduler, and of its configuration what differs where both are known."""
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys([*a.info.schedulers, *b.info.schedulers]):
+        pair = [trace.info.schedulers.get(name) for trace in (a, b)]
+        found[name] = [scheduler.kind if scheduler else "–" for scheduler in pair]
+        configs = [scheduler.config if scheduler else {} for scheduler in pair]
+        if all(configs):
+            for key in sorted({*configs[0], *configs[1]}):
+                values = [str(config.get(key, "–")) for config in configs]
+                if values[0] != values[1]:
+                    found[f"{name} {key}"] = values
+    return found
 
 
 def _noise(a: Trace, b: Trace) -> list[str]:

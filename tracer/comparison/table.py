@@ -68,6 +68,8 @@ class Divergences:
     where: NDArray[np.int64]
     over: NDArray[np.float64]
     histogram: NDArray[np.float64]
+    early: NDArray[np.bool_]
+    """Where a tensor was there before the layers of its step: latents that had been changed since the step before."""
     errors: Mapping[tuple[int, int], str]
     """What could not be read, by row and column."""
     shapes: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class Divergences:
             where=np.zeros(shape, np.int64),
             over=np.full(shape, np.nan),
             histogram=np.full(shape, np.nan),
+            early=np.zeros(shape, np.bool_),
             errors={},
         )
 
@@ -136,14 +139,15 @@ class Divergences:
     def first_steps(self, tolerance: float | None = None) -> NDArray[np.intp]:
         """Every row over a tolerance with the link at which it first is, shape (n, 2), causes first.
 
-        In the order in which the tensors came to be: before the loop, step by step, after it.
+        In the order in which the tensors came to be: before the loop, step by step, after it; what is `early` before
+        the rest of its step.
         """
         over = self.is_over(tolerance)
         rows = np.flatnonzero(over.any(axis=1))
         links = over[rows].argmax(axis=1)
         loop = int(self.stepped.argmax()) if self.stepped.any() else len(self)
         when = np.where(self.stepped[rows], links, np.where(rows < loop, -1, len(self.links.pairs)))
-        return np.stack([rows, links], axis=1)[np.lexsort((rows, when))]
+        return np.stack([rows, links], axis=1)[np.lexsort((rows, ~self.early[rows, links], when))]
 
     def first_over(self, tolerance: float | None = None) -> Divergence | None:
         """The first layer and step over a tolerance in the order in which tensors came to be: the cause."""

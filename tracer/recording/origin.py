@@ -12,6 +12,7 @@ from typing import Any
 
 from ..layout import FORMAT_VERSION
 from ..process import describe_process
+from .settings import settings_of
 from .target import Target
 
 __all__ = ["caller", "describe_origin"]
@@ -32,8 +33,10 @@ def describe_origin(target: Target, title: str, capture: Mapping[str, Any]) -> d
         "status": "recording",
         "title": title,
         "pipeline": type(target.pipeline).__name__ if target.pipeline is not None else "",
-        "components": {name: type(module).__name__ for name, module in target.components.items()},
+        "components": target.classes(),
+        "covers": target.covers(),
         "schedulers": {name: type(part).__name__ for name, part in target.schedulers.items()},
+        "scheduler_settings": {name: settings_of(part) for name, part in target.schedulers.items()},
         "capture": dict(capture),
         "versions": _versions(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

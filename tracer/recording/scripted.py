@@ -1,13 +1,11 @@
-"""What is asked of a module's forward, also where the module is TorchScript, which answers Python in its own way."""
+"""TorchScript modules, which answer Python's questions in their own way."""
 
 from __future__ import annotations
-
-import inspect
 
 import torch
 from torch import nn
 
-__all__ = ["is_scripted", "parameter_names"]
+__all__ = ["is_scripted", "script_parameters"]
 
 
 def is_scripted(module: nn.Module) -> bool:
@@ -15,12 +13,12 @@ def is_scripted(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule)
 
 
-def parameter_names(module: nn.Module) -> list[str]:
-    """Names of the parameters of a module's forward in their order, without self; empty where they cannot be told."""
-    try:
-        if is_scripted(module):
-            arguments = module._c._get_method("forward").schema.arguments  # type: ignore[union-attr, operator]
-            return [str(argument.name) for argument in arguments][1:]
-        return list(inspect.signature(type(module).forward).parameters)[1:]  # without self, whatever it is called
-    except Exception:  # noqa: BLE001 — a callable that inspection does not know, a script without a forward
-        return []
+def script_parameters(module: nn.Module) -> list[str]:
+    """Names of the parameters of a script's forward in their order, without self.
+
+    Raises:
+        RuntimeError: It has no forward.
+        AttributeError: It is none that torch knows in this form.
+    """
+    arguments = module._c._get_method("forward").schema.arguments  # type: ignore[union-attr, operator]
+    return [str(argument.name) for argument in arguments][1:]

@@ -14,11 +14,9 @@ from torch import nn
 
 from ..errors import TargetError, TracerStateError
 from ..layout import RESERVED
-from .scripted import is_scripted, parameter_names
+from .covers import chain, named_modules, time_parameters
 
 __all__ = ["Target"]
-
-_TIMESTEP_PARAMETERS = ("timestep", "timesteps", "t", "timestep_ratio", "r", "sigma", "noise_level")
 
 _HOLDERS: dict[int, Path | str] = {}
 """Trace that each module is being recorded into, by the module's identity."""
@@ -34,8 +32,11 @@ class Target:
     pipeline: Any | None
     """The `DiffusionPipeline`, or None when loose modules are traced."""
     components: Mapping[str, nn.Module]
+    """As they are called, covers included."""
     schedulers: Mapping[str, Any]
     tokenizers: Mapping[str, Any]
+    traced: object = None
+    """What was given."""
 
     @classmethod
     def of(cls, traced: object) -> Target:
@@ -45,7 +46,7 @@ class Target:
             TargetError: It is none of these, holds no module, or a name is reserved by the trace.
         """
         if isinstance(traced, nn.Module):
-            return cls(None, {"model": traced}, {}, {})
+            return cls(None, {"model": traced}, {}, {}, traced)
         pipeline = None
         parts: object = traced
         if not isinstance(traced, Mapping):
@@ -67,25 +68,42 @@ class Target:
             raise TargetError(f"cannot trace {type(traced).__name__!r}: none of its parts is an nn.Module")
         schedulers = {name: part for name, part in others.items() if _is_scheduler(part)}
         tokenizers = {name: part for name, part in others.items() if hasattr(part, "convert_ids_to_tokens")}
-        return cls(pipeline, components, schedulers, tokenizers)
+        return cls(pipeline, components, schedulers, tokenizers, traced)
+
+    def current(self) -> Target:
+        """The same with the parts it has now, some of which may have been replaced since."""
+        try:
+            return Target.of(self.traced)
+        except Exception:  # noqa: BLE001 — whatever the user's pipeline raises: nothing more is known of it then
+            return self
+
+    def has_become(self, module: nn.Module) -> bool:
+        """Whether a module stands in the place of a part by now."""
+        parts = self.traced if isinstance(self.traced, Mapping) else vars(self.pipeline) if self.pipeline else {}
+        try:
+            return any(part is module for part in parts.values())
+        except Exception:  # noqa: BLE001 — a mapping of the user's own
+            return False
 
     def modules(self) -> dict[str, nn.Module]:
         """Every module by its full path, "unet.mid_block.resnets.0"; a shared module under its first path.
 
-        What lies within a TorchScript module is not there: it is never called from Python.
+        Covers of torch and peft, such as those of compiled modules, are looked through; see `covers`.
         """
         found: dict[str, nn.Module] = {}
         seen: set[int] = set()
         for component, root in self.components.items():
-            closed: tuple[str, ...] = ()
-            for path, module in root.named_modules():
-                if id(module) in seen or path.startswith(closed):
-                    continue
-                seen.add(id(module))
-                found[f"{component}.{path}" if path else component] = module
-                if is_scripted(module):
-                    closed += (f"{path}." if path else "",)
+            found.update(named_modules(root, component, seen))
         return found
+
+    def classes(self) -> dict[str, str]:
+        """Class of each component, of what is beneath its covers."""
+        return {name: type(chain(root)[-1]).__name__ for name, root in self.components.items()}
+
+    def covers(self) -> dict[str, list[str]]:
+        """Classes of the covers of a component, the outermost first, of those that have any."""
+        found = {name: [type(cover).__name__ for cover in chain(root)[:-1]] for name, root in self.components.items()}
+        return {name: covers for name, covers in found.items() if covers}
 
     @contextmanager
     def claim(self, trace: Path | str) -> Iterator[None]:
@@ -115,20 +133,18 @@ class Target:
                     del _HOLDERS[id(module)]
 
     def denoisers(self) -> dict[str, nn.Module]:
-        """Components whose forward takes a timestep; of loose modules all when none does."""
-        found = {name: module for name, module in self.components.items() if timestep_parameter(module)}
-        return found if found or self.pipeline is not None else dict(self.components)
+        """Components whose forward takes a timestep, beneath their covers; of loose modules all when none does.
+
+        Where none is known and a scheduler is, what it steps from tells which they are.
+        """
+        found = {name: root for name, root in self.components.items() if any(map(time_parameters, chain(root)))}
+        counted_by_calls = self.pipeline is None and not self.schedulers
+        return found if found or not counted_by_calls else dict(self.components)
 
 
 def is_held(scheduler: object) -> bool:
     """Whether a scheduler is a part of what some tracer is recording."""
     return _SCHEDULERS[id(scheduler)] > 0
-
-
-def timestep_parameter(module: nn.Module) -> str | None:
-    """Name under which a denoiser's forward takes the timestep, or None when it takes none."""
-    parameters = parameter_names(module)
-    return next((name for name in _TIMESTEP_PARAMETERS if name in parameters), None)
 
 
 def _is_same(trace: Path | str, other: Path | str) -> bool:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import functools
+import os
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..capture import Selection
 from ..plugins import TAPS, find
+from ..recording.calls import innermost_call
 from ..recording.recorder import Recorder
+from ..recording.roster import Change, Roster
 from ..recording.target import Target
 from .protocol import Emit, ModuleStack, Tap, Undo, shield
 
 __all__ = ["Attachment", "load_taps"]
+
+_NAMED = 20
+"""Names that are told of a change; it may be one of thousands of modules."""
+_MOST_CHANGES = 100
 
 
 class Attachment:
@@ -24,15 +31,18 @@ class Attachment:
 
     Args:
         target: What is traced.
-        modules: Its modules by name.
         selection: What is captured.
     """
 
-    def __init__(self, target: Target, modules: Mapping[str, nn.Module], selection: Selection) -> None:
+    def __init__(self, target: Target, selection: Selection) -> None:
         self.stack = ModuleStack()
+        self.roster = Roster(target, running=lambda: bool(self.stack.innermost), changed=self._changed)
         self.failures: list[dict[str, str]] = []
         """Names of taps that failed, and their errors."""
-        self._target, self._modules, self._selection = target, modules, selection
+        self._target, self._selection = target, selection
+        self._emits: list[Emit] = []
+        _ALL.add(self)
+        self._changes: list[dict[str, Any]] = []
 
     def attach(self, own: Sequence[Tap], last: Mapping[str, Tap], recorder: Recorder, undo: ExitStack) -> None:
         """Attach the taps of all installed packages, and others.
@@ -54,17 +64,49 @@ class Attachment:
             named[name] = tap
         named |= last
         recorder.describe({"taps": list(named)})
-        if any(map(_is_compiled, self._modules.values())):
+        modules = self.roster.modules
+        if any(_is_compiled(module) for root in self._target.components.values() for module in root.modules()):
             undo.enter_context(torch.compiler.set_stance("force_eager"))
-            recorder.describe({"compiled": "ran eagerly, as hooks do not fire in compiled modules"})
+            recorder.describe({"compiled": "ran eagerly, as compiled modules call no others that could be seen"})
+        undo.callback(self.roster.watch_changes())
         for name, tap in named.items():
-            emit = Emit(name, recorder, self._selection, self.stack, self._failed)
+            emit = Emit(name, recorder, self._selection, stack=self.stack, roster=self.roster, on_failure=self._failed)
+            self._emits.append(emit)
             try:
-                detach = shield(self._modules, emit, functools.partial(tap.attach, self._target, emit))
+                detach = shield(modules, emit, functools.partial(tap.attach, self._target, emit))
             except Exception as error:  # noqa: BLE001 — a tap's errors never reach the run
                 self._failed(name, error)
             else:
                 undo.callback(self._detach, name, detach)
+
+    def fall_silent(self) -> None:
+        """Emit nothing any more: this is a forked child, and the threads and locks of the recorder are the parent's."""
+        for emit in self._emits:
+            emit.failed = True
+
+    def ending(self, error: BaseException | None) -> str:
+        """The run is over: tell of what was replaced and not called since, and return which module raised, if one did.
+
+        That is the innermost module that the exception came out of; one whose exception another has caught, and
+        answered with its own, is none.
+        """
+        try:
+            self.roster.refresh(wholly=True)
+            return self.roster.name_of(innermost_call(error.__traceback__)) if error is not None else ""
+        except Exception:  # noqa: BLE001 — models of the user's own may refuse to be looked at
+            return ""
+
+    def _changed(self, change: Change) -> None:
+        """Modules were added or replaced during the run: what is to be kept of them, and a word in the trace."""
+        self._selection = self._selection.over(self.roster.modules)
+        for emit in self._emits:
+            emit.selection = self._selection
+        step = self._emits[0].clock.last_step if self._emits else None
+        named = {kind: names for kind in Change.__slots__ if (names := getattr(change, kind))}
+        counts = {kind: {"count": len(names), "names": names[:_NAMED]} for kind, names in named.items()}
+        if self._emits and len(self._changes) < _MOST_CHANGES:
+            self._changes.append({"after_step": step, **counts})
+            self._emits[0].describe({"modules_changed": list(self._changes)})
 
     def _failed(self, tap: str, error: Exception) -> None:
         where = f" in {self.stack.innermost}" if self.stack.innermost else ""
@@ -95,3 +137,12 @@ def load_taps() -> tuple[dict[str, Tap], dict[str, Exception]]:
 
 def _is_compiled(module: Any) -> bool:
     return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _silence_all() -> None:
+    for attachment in list(_ALL):
+        attachment.fall_silent()
+
+
+_ALL: weakref.WeakSet[Attachment] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_silence_all)

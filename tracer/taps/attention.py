@@ -41,32 +41,22 @@ class AttentionTap:
         wanted = emit.selection.attention
         if not wanted:
             return lambda: None
-        modules = target.modules()
-        listener = _Listener(target, modules, emit)
+        listener = _Listener(target, emit)
         with ExitStack() as undo:
-            undo.callback(listener.frames.follow(_around(wanted, modules), finished=listener.finished))
-            if emit.selection.capture.attention_output:
-                for name in wanted:
-                    undo.callback(_watch_projections(name, modules[name], listener))
-            undo.callback(open_doors(modules.values(), emit.guard(listener.told)))
+            undo.callback(emit.follow(listener.attach))
+            undo.callback(open_doors(emit.roster.modules.values(), emit.guard(listener.told)))
             return undo.pop_all().close
 
 
-def _around(wanted: frozenset[str], modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """The wanted modules and all that enclose them, without the layers that hold no other."""
-    names = {
+@functools.lru_cache(maxsize=1)
+def _around(wanted: frozenset[str]) -> frozenset[str]:
+    """Names of the wanted modules and of all that enclose them."""
+    return frozenset(
         ".".join(parts[:end]) for name in wanted for parts in [name.split(".")] for end in range(1, len(parts) + 1)
-    }
-    return {
-        name: module
-        for name, module in modules.items()
-        if name in names
-        and ("." not in name or next(module.children(), None) is not None)
-        and "_orig_mod" not in module._modules  # a compiled one is only a cover
-    }
+    )
 
 
-def _watch_projections(name: str, module: nn.Module, listener: _Listener) -> Undo:
+def _watch_projections(name: str, module: nn.Module, listener: _Listener, emit: Emit) -> Undo:
     """Follow value and result of processors that multiply them outside of `get_attention_scores`."""
     value, out = getattr(module, "to_v", None), getattr(module, "to_out", None)
     out = out[0] if isinstance(out, nn.ModuleList) and len(out) else out
@@ -75,23 +65,33 @@ def _watch_projections(name: str, module: nn.Module, listener: _Listener) -> Und
     ):
         return lambda: None
     with ExitStack() as undo:
-        undo.callback(value.register_forward_hook(functools.partial(listener.projected, name)).remove)
-        undo.callback(out.register_forward_pre_hook(functools.partial(listener.merged, name)).remove)
+        undo.callback(emit.watch(value, after=functools.partial(listener.projected, name)))
+        undo.callback(emit.watch(out, before=functools.partial(listener.merged, name)))
         return undo.pop_all().close
 
 
 class _Listener:
     """Turns what the doors tell into tensors and descriptions of the trace."""
 
-    def __init__(self, target: Target, modules: Mapping[str, nn.Module], emit: Emit) -> None:
+    def __init__(self, target: Target, emit: Emit) -> None:
         self.frames = Frames()
         self._emit = emit
         self._capture = emit.selection.capture
-        self._modules = modules
         self._described: dict[str, Descriptions] = {}
         self._lock = threading.RLock()
         parts = getattr(target.pipeline, "components", target.components)
         self._prompted = bool(target.tokenizers) or any("token" in name or "text_enc" in name for name in parts)
+
+    def attach(self, name: str, module: nn.Module) -> Undo | None:
+        """Follow a module that attends, or encloses one that does; layers that hold no other are left out."""
+        wanted = self._emit.selection.attention
+        if name not in _around(wanted) or ("." in name and next(module.children(), None) is None):
+            return None
+        with ExitStack() as undo:
+            undo.callback(self.frames.attach(name, module, finished=self.finished, emit=self._emit))
+            if self._capture.attention_output and name in wanted:
+                undo.callback(_watch_projections(name, module, self, self._emit))
+            return undo.pop_all().close
 
     def told(self, told: AttentionCall | Scores) -> None:
         """A kernel was called in this thread."""
@@ -112,13 +112,13 @@ class _Listener:
                 if call is not None:
                     frame.scored.append((self._record(name, frame, call), call))
 
-    def projected(self, name: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+    def projected(self, name: str, _: tuple[Any, ...], __: dict[str, Any], output: Any) -> None:
         """The value projection of a module returned."""
         frame = self.frames.of(name)
         if frame is not None and isinstance(output, Tensor):
             frame.values.append(output)
 
-    def merged(self, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
+    def merged(self, name: str, args: tuple[Any, ...], _: dict[str, Any]) -> None:
         """The output projection of a module is called, with what all of its attention calls made together."""
         frame = self.frames.of(name)
         if frame is None or len(frame.scored) != 1 or len(frame.values) != 1 or not args:
@@ -191,7 +191,7 @@ class _Listener:
     def _of(self, name: str) -> Descriptions:
         known = self._described.get(name)
         if known is None:
-            module = self._modules[name]
+            module = self._emit.roster.modules[name]
             leaf = next(module.children(), None) is None
             known = self._described[name] = Descriptions(Source(name, type(module).__name__, leaf=leaf))
         return known

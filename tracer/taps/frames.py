@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..recording.attention_calls import AttentionCall, Scores, join_scores
-from ..recording.scripted import is_scripted, parameter_names
+from ..recording.covers import parameters
+from ..recording.scripted import is_scripted
 from ..recording.sequence import Received
-from .protocol import Undo
+from .protocol import Emit, Undo
 
 __all__ = ["Frame", "Frames"]
 
@@ -90,35 +90,35 @@ class Frames:
         values = frames[0].arguments.values() if frames else ()
         return tuple(tuple(value.shape) for value in values if isinstance(value, Tensor))
 
-    def follow(self, modules: Mapping[str, nn.Module], *, finished: Callable[[Frame], None]) -> Undo:
-        """Hook modules; `finished` is told of each call that returned."""
-        with ExitStack() as undo:
-            for name, module in modules.items():
-                before = functools.partial(self._before, name)
-                undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-                after = functools.partial(self._after, finished)
-                undo.callback(module.register_forward_hook(after, always_call=True).remove)
-            return undo.pop_all().close
+    def attach(self, name: str, module: nn.Module, *, finished: Callable[[Frame], None], emit: Emit) -> Undo:
+        """Follow the calls of a module; `finished` is told of each that returned."""
+        frames, before = self._frames, functools.partial(self._before, name, module)
+
+        def leave() -> Frame | None:
+            stack = frames()
+            while stack:
+                frame = stack.pop()
+                if frame.module is module:
+                    return frame
+            return None
+
+        def after(*_: Any) -> None:
+            frame = leave()
+            if frame is not None:
+                finished(frame)
+
+        def raised() -> None:
+            leave()
+
+        return emit.watch(module, before=before, after=after, raised=raised)
 
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = self._names.get(type(module))
         if names is None:
-            names = parameter_names(module)
+            names = list(parameters(module))
             if not is_scripted(module):  # these share one class
                 self._names[type(module)] = names
-        frames = self._frames()
-        if "." not in name:
-            frames.clear()  # of a run that was interrupted
-        frames.append(Frame(name, module, dict(zip(names, args, strict=False)) | kwargs))
-
-    def _after(self, finished: Callable[[Frame], None], module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
-        frames = self._frames()
-        while frames:
-            frame = frames.pop()
-            if frame.module is module:
-                if output is not None:  # it did not raise
-                    finished(frame)
-                return
+        self._frames().append(Frame(name, module, dict(zip(names, args, strict=False)) | kwargs))
 
     def _frames(self) -> list[Frame]:
         frames: list[Frame] | None = getattr(self._local, "frames", None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..layout import PROMPTS, array_name
 from ..recording.sites import Source
@@ -30,17 +30,16 @@ class PromptsTap:
                 if encoder is not None:
                     calls: list[dict[str, Any]] = []
                     path = f"{PROMPTS}.{name.replace('tokenizer', 'text_encoder')}"
-                    hook = functools.partial(_after, emit, tokenizer, path, calls)
-                    undo.callback(encoder.register_forward_hook(hook, with_kwargs=True).remove)
+                    after = functools.partial(_after, emit, tokenizer, path, calls)
+                    undo.callback(emit.watch(encoder, after=after))
             return undo.pop_all().close
 
 
-def _after(  # noqa: PLR0917 — bound by functools.partial in front of a hook's own arguments
+def _after(  # noqa: PLR0917 — bound by functools.partial in front of what a call tells
     emit: Emit,
     tokenizer: Any,
     path: str,
     calls: list[dict[str, Any]],
-    _: nn.Module,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     output: Any,

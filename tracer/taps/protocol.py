@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..capture import Selection
+from ..recording.calls import After, Before, watch
 from ..recording.clock import Clock
 from ..recording.patches import Undo
 from ..recording.recorder import Recorder
+from ..recording.roster import Follow, Roster
 from ..recording.sites import Source
 from ..recording.target import Target
 
@@ -42,27 +44,24 @@ class Tap(Protocol):
 
 
 class ModuleStack:
-    """The modules whose forward is running, outermost first; one stack per thread."""
+    """The modules that are running, outermost first; one stack per thread. What calls no other is not on it."""
 
     def __init__(self) -> None:
         self._local = threading.local()
 
     def push(self, name: str) -> None:
-        """A module's forward begins. A component's root starts afresh, as a failed call never popped its modules."""
-        names = self._names()
-        if "." not in name:
-            names.clear()
-        names.append(name)
+        """A module is called."""
+        self._names().append(name)
 
     def pop(self, name: str) -> None:
-        """A module's forward returned."""
+        """A module's forward returned or raised."""
         names = self._names()
         while names and names.pop() != name:
             pass
 
     @property
     def innermost(self) -> str:
-        """The module that is running, "" when none is. After an error: the one that raised."""
+        """The module that is running in this thread, "" when none is."""
         names = self._names()
         return names[-1] if names else ""
 
@@ -81,11 +80,15 @@ class Emit:
         tap: str,
         recorder: Recorder,
         selection: Selection,
+        *,
         stack: ModuleStack,
+        roster: Roster,
         on_failure: Callable[[str, Exception], None],
     ) -> None:
         self.selection = selection
         self.stack = stack
+        self.roster = roster
+        """Which module stands under which name now."""
         self.failed = False
         self.output_taker = recorder.output_taker
         """Makes a function that emits what comes out of a module; faster where it does in every step alike."""
@@ -138,6 +141,34 @@ class Emit:
     def describe(self, attributes: Mapping[str, Any], *, group: str = "") -> None:
         """Set attributes of the trace, or of one of its groups; values must be JSON."""
         self._recorder.describe(attributes, group=group)
+
+    def follow(self, attach: Follow) -> Undo:
+        """Call `attach` with name and module for every module there is, and for those that come in during the run.
+
+        Args:
+            attach: Returns what undoes it, or None. It is undone when another module stands under that name, too.
+        """
+        return self.roster.follow(attach)
+
+    def watch(
+        self,
+        module: nn.Module,
+        *,
+        before: Before | None = None,
+        after: After | None = None,
+        raised: Callable[[], None] | None = None,
+    ) -> Undo:
+        """Listen to every call of a module: see what its caller gives, and what its caller gets, whatever hooks it has.
+
+        Args:
+            module: The module.
+            before: Called with the arguments, a tuple and a mapping, before the call.
+            after: Called with the arguments and the result, after all hooks of the module.
+            raised: Called where the call raised.
+        """
+        guarded = (None if listener is None else self.guard(listener) for listener in (before, after, raised))
+        before, after, raised = guarded
+        return watch(module, before=before, after=after, raised=raised)
 
     def guard(self, function: Callable[..., Any], *, only: nn.Module | None = None) -> Callable[..., None]:
         """Make a callback harmless: its result is dropped, its first error silences the tap and is reported.

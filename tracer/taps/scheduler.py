@@ -13,14 +13,15 @@ from typing import Any
 from torch import Tensor
 
 from ..layout import LATENTS
+from ..recording.latent_changes import LatentChanges, place_in_schedule
 from ..recording.patches import replace_attribute
 from ..recording.sites import Source
 from ..recording.target import Target
 from ..schedule import noise_level, predict_x0
 from .protocol import Emit, Undo
-from .steps import bound_arguments, scheduler_classes
+from .steps import bound_arguments, number_of, scheduler_classes
 
-__all__ = ["LOOP", "SchedulerTap"]
+__all__ = ["LOOP", "SchedulerTap", "given_x0"]
 
 LOOP = Source(LATENTS, "Scheduler")
 """What passes through the denoising loop itself."""
@@ -31,13 +32,15 @@ class SchedulerTap:
 
     def attach(self, target: Target, emit: Emit) -> Undo:
         """Wrap `step` of every scheduler class; calls that are not of this run pass through."""
+        changes = LatentChanges(emit.describe)
+        emit.clock.when_run_begins(changes.forget)
         with ExitStack() as undo:
             for owner in scheduler_classes(target):
-                undo.callback(replace_attribute(owner, "step", functools.partial(_wrap, emit)))
+                undo.callback(replace_attribute(owner, "step", functools.partial(_wrap, emit, changes)))
             return undo.pop_all().close
 
 
-def _wrap(emit: Emit, original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap(emit: Emit, changes: LatentChanges, original: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(original)
 
     @functools.wraps(original)
@@ -55,6 +58,10 @@ def _wrap(emit: Emit, original: Callable[..., Any]) -> Callable[..., Any]:
         arguments = bound_arguments(signature, scheduler, args, kwargs)
         sample, output = arguments.get("sample"), arguments.get("model_output")
         if isinstance(sample, Tensor):
+            place = place_in_schedule(scheduler, number_of(arguments.get("timestep")))
+            step, call = emit.clock.last_step or 0, emit.clock.schedulers_before
+            changes.given(id(scheduler), place, sample, step=step, call=call)
+            given["place"] = place
             _emit(emit, "latents", sample)
         if isinstance(output, Tensor):
             _emit(emit, "model_output", output)
@@ -67,7 +74,8 @@ def _wrap(emit: Emit, original: Callable[..., Any]) -> Callable[..., Any]:
         following = result[0] if isinstance(result, tuple) else getattr(result, "prev_sample", None)
         if isinstance(following, Tensor):
             _emit(emit, "next_latents", following)
-        predicted = _given_x0(scheduler, result)
+            changes.returned(id(scheduler), given.get("place"), following)
+        predicted = given_x0(scheduler, result)
         x0 = given.get("x0") if predicted is None else predicted
         if isinstance(x0, Tensor):
             _emit(emit, "x0", x0)
@@ -79,7 +87,7 @@ def _emit(emit: Emit, port: str, tensor: Tensor) -> None:
     emit(LOOP, tensor, port=port, keep=emit.selection.capture.latents, in_last_step=True)
 
 
-def _given_x0(scheduler: Any, result: Any) -> Tensor | None:
+def given_x0(scheduler: Any, result: Any) -> Tensor | None:
     """The x0 that the scheduler itself returns, as a field or as the second entry of a plain tuple."""
     for name in ("pred_original_sample", "denoised"):
         field = getattr(result, name, None)

@@ -6,21 +6,23 @@ import functools
 import inspect
 import math
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..recording.calls import watch
+from ..recording.covers import chain, parameters, time_parameters
 from ..recording.patches import replace_attribute
-from ..recording.scripted import parameter_names
-from ..recording.target import Target, is_held, timestep_parameter
+from ..recording.plan import Plan
+from ..recording.run_schedulers import RunSchedulers
+from ..recording.target import Target
 from ..schedule import noise_level
 from .containers import tensors_in
 from .protocol import Emit, Undo
 
-__all__ = ["StepsTap", "bound_arguments", "call_owner", "scheduler_classes"]
+__all__ = ["StepsTap", "bound_arguments", "call_owner", "number_of", "scheduler_classes"]
 
 _BRANCHES = {
     "cond": "conditional",
@@ -28,6 +30,9 @@ _BRANCHES = {
     "pred_cond": "conditional",
     "pred_uncond": "unconditional",
 }
+
+_ReadTime = Callable[[tuple[Any, ...], dict[str, Any]], tuple[float, ...]]
+"""Finds timestep and sigma among the arguments of a denoiser call."""
 
 
 class StepsTap:
@@ -37,17 +42,14 @@ class StepsTap:
         self._driver: _Driver | None = None
 
     def attach(self, target: Target, emit: Emit) -> Undo:
-        """Hook the denoisers, and wrap `step` of the schedulers' classes and the pipeline's call."""
+        """Hook the components, and wrap what the schedulers' classes and the pipeline's do."""
         driver = self._driver = _Driver(target, emit)
         with ExitStack() as undo:
-            for name, module in target.denoisers().items():
-                before = functools.partial(driver.denoiser_starts, name, _timestep_reader(module))
-                handle = module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
-                undo.callback(handle.remove)
-                handle = module.register_forward_hook(driver.denoiser_ends, always_call=True)
-                undo.callback(handle.remove)
+            undo.callback(emit.follow(driver.attach))
             for owner in scheduler_classes(target):
                 undo.callback(replace_attribute(owner, "step", driver.wrap_step))
+            for owner in scheduler_classes(target, "set_timesteps"):
+                undo.callback(replace_attribute(owner, "set_timesteps", driver.wrap_preparation))
             cache = sys.modules.get("diffusers.models.cache_utils")
             if cache is not None:
                 undo.callback(replace_attribute(cache.CacheMixin, "cache_context", driver.wrap_cache_context))
@@ -65,40 +67,61 @@ class _Driver:
     def __init__(self, target: Target, emit: Emit) -> None:
         self._target = target
         self._emit = emit
-        self._schedulers = {id(scheduler) for scheduler in target.schedulers.values()}
-        self._denoisers = {id(module) for module in target.denoisers().values()}
-        self._contexts: dict[int, str] = {}
+        self._schedulers = RunSchedulers(target, emit.describe)
+        self._plan = Plan(target, emit.clock)
+        self._callers = _callers(target)
+        self._contexts: dict[str, str] = {}
         self._batches: dict[str, int] = {}
+        self._other_batches: dict[str, int] = {}
         self._guidance: dict[str, Any] = {}
-        self._planned = False
-        self._thread = 0
+        self._open: list[str] = []
+        emit.clock.on_found = emit.guard(self._found)
 
-    def denoiser_starts(
-        self,
-        name: str,
-        timestep: Callable[..., float],
-        module: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
+    def attach(self, name: str, module: nn.Module) -> Undo | None:
+        """Watch a component, or what it hands its calls on to, before and after all other taps."""
+        target, guard = self._emit.roster.target, self._emit.guard
+        if target is not self._target:  # parts of the pipeline were replaced
+            self._target = self._plan.target = target
+            self._callers = _callers(target)
+        if known := self._callers.get(id(module)):
+            before, ends = guard(functools.partial(self.denoiser_starts, *known)), guard(self.denoiser_ends)
+        elif "." not in name:
+            before = guard(functools.partial(self.component_starts, name, module))
+            ends = guard(functools.partial(self.component_ends, name))
+        else:
+            return None
+        return watch(module, before=before, after=ends, raised=ends, first=True)
+
+    def denoiser_starts(self, name: str, read: _ReadTime, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         clock = self._emit.clock
-        if not self._planned:
-            self._planned = True
-            steps = _planned_steps(self._target)
-            if steps is not None:
-                clock.plan(steps)
-        self._thread = threading.get_ident()
-        context = self._contexts.pop(id(module), "")
-        clock.branch = _BRANCHES.get(context, context)
-        if clock.branch:
-            self._note_guidance(name, "calls", clock.branch)
-        batch = next((tensor.shape[0] for _, tensor in tensors_in((args, kwargs)) if tensor.dim() > 1), 0)
-        self._batches[name] = batch
-        clock.denoiser_starts(name, timestep(args, kwargs))
+        self._emit.roster.refresh()  # before the step begins: what changed belongs to none
+        self._plan.denoiser_starts()
+        self._schedulers.is_here()
+        if not clock.depth:  # a cover hands its call on
+            context = self._contexts.pop(name, "")
+            clock.branch = _BRANCHES.get(context, context)
+            if clock.branch:
+                self._note_guidance(name, "calls", clock.branch)
+        self._batches[name] = _batch(args, kwargs)
+        clock.denoiser_starts(name, *read(args, kwargs))
 
     def denoiser_ends(self, *_: Any) -> None:
         self._emit.clock.denoiser_ends()
-        self._emit.clock.branch = ""
+
+    def component_starts(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A component that takes no timestep is called: it may be a denoiser all the same."""
+        self._schedulers.is_here()
+        if self._emit.clock.is_denoiser(name):
+            self._callers[id(module)] = (name, _no_time)
+            self._open.append(name)
+            self.denoiser_starts(name, _no_time, args, kwargs)
+        else:
+            self._other_batches[name] = _batch(args, kwargs)
+
+    def component_ends(self, name: str, *_: Any) -> None:
+        if self._open[-1:] == [name]:
+            self._open.pop()
+            self.denoiser_ends()
 
     def wrap_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         before = self._emit.guard(functools.partial(self._before_step, inspect.signature(original)))
@@ -106,59 +129,104 @@ class _Driver:
 
         @functools.wraps(original)
         def step(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
-            before(scheduler, args, kwargs)
+            within = clock.stepping == id(scheduler)  # the step of a class within that of one derived from it
+            if within:
+                clock.stepping = None
+            else:
+                before(scheduler, args, kwargs)
             try:
                 return original(scheduler, *args, **kwargs)
             finally:
-                if clock.stepping == id(scheduler):
+                if within:
+                    clock.stepping = id(scheduler)
+                elif clock.stepping == id(scheduler):
                     clock.stepping = None
 
         return step
 
+    def wrap_preparation(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @self._emit.guard
+        def before(scheduler: Any) -> None:
+            if self._schedulers.prepared(scheduler, in_loop=self._emit.clock.has_begun):
+                self._run_begins()
+
+        @functools.wraps(original)
+        def set_timesteps(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
+            before(scheduler)
+            return original(scheduler, *args, **kwargs)
+
+        return set_timesteps
+
     def wrap_cache_context(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def cache_context(module: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-            if id(module) in self._denoisers:
-                self._contexts[id(module)] = str(name)
+            if (denoiser := self._callers.get(id(module))) is not None:
+                self._contexts[denoiser[0]] = str(name)
             return original(module, name, *args, **kwargs)
 
         return cache_context
 
     def wrap_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        begins, ends = self._emit.guard(self._call_begins), self._emit.guard(self._call_ends)
+
         @functools.wraps(original)
         def call(pipeline: Any, *args: Any, **kwargs: Any) -> Any:
             if pipeline is not self._target.pipeline:
                 return original(pipeline, *args, **kwargs)
-            self._planned = False
+            begins()
+            complete = False
             try:
-                return original(pipeline, *args, **kwargs)
+                result = original(pipeline, *args, **kwargs)
+                complete = True
+                return result
             finally:
-                self._emit.clock.run_ended()
+                ends(complete=complete)
 
         return call
+
+    def _call_begins(self) -> None:
+        self._emit.roster.refresh(wholly=True)
+        self._schedulers.call_begins()
+        self._run_begins()
+
+    def _call_ends(self, *, complete: bool) -> None:
+        self._open.clear()
+        self._schedulers.call_ends()
+        self._emit.clock.run_ended(complete=complete)
+
+    def _run_begins(self) -> None:
+        self._plan.run_begins()
+        self._emit.clock.run_begins()
 
     def _before_step(
         self, signature: inspect.Signature, scheduler: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         arguments = bound_arguments(signature, scheduler, args, kwargs)
-        timestep = _number(arguments.get("timestep"))
+        clock, timestep = self._emit.clock, number_of(arguments.get("timestep"))
+        if not self._schedulers.may_be_ours(scheduler):
+            return
+        ours = self._schedulers.is_ours(scheduler, in_loop=clock.awaits_schedulers)
         level = None if math.isnan(timestep) else noise_level(scheduler, arguments["timestep"])
-        clock = self._emit.clock
-        own = id(scheduler) in self._schedulers
-        if not own and (self._thread != threading.get_ident() or is_held(scheduler)):
-            return  # that of another run, which may be traced as well
         accepted = clock.scheduler_steps(
             id(scheduler),
-            own=own,
+            own=ours,
             timestep=timestep,
             sigma=math.nan if level is None else level.sigma,
             stage=level.stage if level else 0,
         )
-        if accepted:
-            clock.stepping = id(scheduler)
+        if not accepted:
+            return
+        clock.stepping = id(scheduler)
+        self._schedulers.steps(scheduler)
+        self._plan.scheduler_steps(scheduler, timestep)
         sample = arguments.get("sample")
-        if accepted and isinstance(sample, Tensor):
+        if isinstance(sample, Tensor):
             self.note_batches(sample)
+
+    def _found(self, name: str) -> None:
+        """A component has proved to be a denoiser, which the batch it was given counts for."""
+        if name in self._other_batches:
+            self._batches[name] = self._other_batches[name]
 
     def note_batches(self, sample: Tensor) -> None:
         """Say how guidance is laid out where a denoiser's batch is a multiple of that of the latents."""
@@ -178,15 +246,15 @@ class _Driver:
             self._emit.describe({"guidance": {key: dict(value) for key, value in self._guidance.items()}})
 
 
-def scheduler_classes(target: Target) -> list[type]:
+def scheduler_classes(target: Target, method: str = "step") -> list[type]:
     """The classes whose own `step` must be wrapped: those of the target's schedulers and all that are loaded.
 
     Some pipelines step a copy of their scheduler, or one they made themselves.
     """
-    owners = {owner for scheduler in target.schedulers.values() if (owner := _owner(type(scheduler), "step"))}
+    owners = {owner for scheduler in target.schedulers.values() if (owner := _owner(type(scheduler), method))}
     mixin = sys.modules.get("diffusers.schedulers.scheduling_utils")
     if mixin is not None:
-        owners |= {kind for kind in _subclasses(mixin.SchedulerMixin) if "step" in kind.__dict__}
+        owners |= {kind for kind in _subclasses(mixin.SchedulerMixin) if method in kind.__dict__}
     return sorted(owners, key=lambda owner: owner.__qualname__)
 
 
@@ -215,32 +283,43 @@ def _subclasses(kind: type) -> Iterator[type]:
         yield from _subclasses(child)
 
 
-def _planned_steps(target: Target) -> int | None:
-    """How many steps the run in progress will take, where the pipeline or its scheduler knows."""
-    known = getattr(target.pipeline, "_num_timesteps", None)
-    if isinstance(known, int):
-        return known
-    for scheduler in target.schedulers.values():
-        if getattr(scheduler, "num_inference_steps", None) is not None:
-            return len(scheduler.timesteps) - (getattr(scheduler, "begin_index", None) or 0)
-    return None
+def _batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    return next((tensor.shape[0] for _, tensor in tensors_in((args, kwargs)) if tensor.dim() > 1), 0)
 
 
-def _timestep_reader(module: nn.Module) -> Callable[..., float]:
-    """A function that finds the timestep among the arguments of a denoiser call; NaN where there is none."""
-    name = timestep_parameter(module)
-    names = parameter_names(module)
-    position = names.index(name) if name in names else None
+def _no_time(*_: Any) -> tuple[float, float]:
+    return math.nan, math.nan
 
-    def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-        if position is None:
-            return math.nan
-        return _number(kwargs[name] if name in kwargs else args[position] if position < len(args) else None)
+
+def _callers(target: Target) -> dict[int, tuple[str, _ReadTime]]:
+    """Every module that may be called for a denoiser, by identity: its name and the way to its timestep.
+
+    Covers hand calls on.
+    """
+    found = {}
+    for name, root in target.denoisers().items():
+        modules = chain(root)
+        read = _time_reader(next((module for module in modules if time_parameters(module)), root))
+        found.update({id(module): (name, read) for module in modules})
+    return found
+
+
+def _time_reader(module: nn.Module) -> _ReadTime:
+    """A function that finds timestep and sigma among the arguments of a denoiser call; NaN where there is none."""
+    known, names = time_parameters(module), list(parameters(module))
+    places = [(name, names.index(name) if name else 0) for name in (known.timestep, known.sigma)]
+
+    def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, ...]:
+        return tuple(
+            number_of(kwargs[name] if name in kwargs else args[at] if name and at < len(args) else None)
+            for name, at in places
+        )
 
     return read
 
 
-def _number(value: Any) -> float:
+def number_of(value: Any) -> float:
+    """A timestep as a number; NaN where it is none."""
     if isinstance(value, Tensor):
         return float(value.detach().flatten()[0]) if value.numel() else math.nan
     return float(value) if isinstance(value, int | float) else math.nan

@@ -154,6 +154,8 @@ class _Listener:
             situation=(self._emit.clock.planned, *self.frames.shapes()),
             parts=functools.partial(self._parts, frame.calls, call),
         )
+        if heads != [] and not keep and not call.reason:
+            self._emit.gap(name, "attention of another scale, grid or length than described: statistics only")
         frame.calls += 1
         self._emit(known.source, _select(call.query, call, heads), port="query", keep=keep, dims=_DIMS["query"])
         self._emit(known.source, _select(call.key, call, heads), port="key", keep=keep, dims=_DIMS["key"])

@@ -33,7 +33,7 @@ def output_taker(intake: Intake, source: Source, *, keep: bool, lock: AbstractCo
         lock: Held while it works.
     """
     clock, sites, seen, wants = intake.clock, intake.sites, intake.seen, intake.wants
-    add_again, fired = intake.copies.add_again, sites.fired
+    add_again, fired, next_number = intake.copies.add_again, sites.fired, intake.next_number
     port: Port | None = None
 
     def take(tensor: Tensor, within: tuple[str | int, ...] = (), structure: object = None) -> None:
@@ -51,7 +51,7 @@ def output_taker(intake: Intake, source: Source, *, keep: bool, lock: AbstractCo
                 within=within,
                 structure=structure,
             )
-            port = port or sites.port(source, "output", stepped=True)
+            port = port or sites.port(source.name, "output", stepped=True)
 
     def take_again(port: Port, tensor: Tensor) -> bool:
         known, key = port.known.get(port.calls), id(tensor)
@@ -84,6 +84,7 @@ def output_taker(intake: Intake, source: Source, *, keep: bool, lock: AbstractCo
         else:
             dense.measure(address, dense.kind, dense.count, place.row_address, place.histogram_address)
             rows.marks[row] = HAS_STATISTICS
+        rows.sequence[row] = next_number()
         seen[key] = Seen(tensor, tensor._version, table, row, array)
         if not port.calls:
             fired.append(port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..capture import Capture
+from ..errors import said
 from ..info import SiteInfo
 from ..layout import HAS_STATISTICS, HAS_TENSOR, MOST_VARIANTS
 from ..stored import Stored
@@ -17,7 +19,7 @@ from .clock import Clock
 from .copies import Copies
 from .device import Results
 from .sites import Alike, Known, Port, Sites, Slot, Source, dtype_name
-from .statistics import Place, can_summarise, dense_kernel, measure
+from .statistics import MOST_ELEMENTS, Place, can_summarise, dense_kernel, measure
 from .tables import Table
 
 __all__ = ["Intake", "Seen"]
@@ -69,12 +71,17 @@ class Intake:
         self._on_gap = on_gap
         self.seen: dict[int, Seen] = {}
         self._wanted: tuple[int | None, bool] = (None, True)
+        self.next_number: Callable[[], int] = itertools.count().__next__
+        """Counts all tensors of the run, see `layout.SEQUENCE`."""
+        self._start: int | None = None
+        """The number of what the current step began with, which is seen when the step is nearly over."""
 
     def next_step(self) -> None:
         """What comes from now on belongs to another step."""
         self.sites.next_step()
         self.seen.clear()
         self.shed = 0
+        self._start = self.next_number()
 
     def take(
         self,
@@ -85,6 +92,7 @@ class Intake:
         keep: bool,
         dims: Sequence[str] | None,
         in_last_step: bool,
+        from_start: bool = False,
         within: tuple[str | int, ...] = (),
         structure: object = None,
     ) -> None:
@@ -94,8 +102,8 @@ class Intake:
         """
         step = self.clock.last_step if in_last_step else self.clock.step_now()
         place, call = self.sites.fire(source, port, stepped=step is not None)
-        if not can_summarise(tensor):
-            self._on_gap(source.name, step, f"a {tensor.layout} {tensor.dtype} tensor has no numbers to look at")
+        if reason := _against(tensor):
+            self._on_gap(source.name, step, reason)
             return
         table, row = place.table, place.rows.get(call, -1)
         if row < 0:
@@ -121,11 +129,25 @@ class Intake:
                     seen.array = place.held[call].slots[alike].array if source.order is not None else ""
         if not is_new:
             table.rows.alias(row, seen.row)
-        elif unmeasured is not None:
-            (measure if on_host else self.results.measure)(tensor, unmeasured)
+        elif unmeasured is not None and not self._measure(tensor, unmeasured, seen, step):
+            return
         table.rows.marks[row] = captured
+        if step is not None and self._start is None:
+            self._start = self.next_number()
+        started = self._start if from_start and step is not None else None
+        table.rows.sequence[row] = self.next_number() if started is None else started
         if port == "output" and step is not None and source.order is not None:
             self._expect(place, call, tensor)
+
+    def _measure(self, tensor: Tensor, place: Place, seen: Seen, step: int | None) -> bool:
+        """Measure a tensor now; false where that cannot be."""
+        try:
+            (measure if tensor.is_cpu else self.results.measure)(tensor, place)
+        except Exception as error:  # noqa: BLE001 — as in `_keep`
+            self._on_gap(seen.table.sites[seen.row].key, step, f"could not be measured: {said(error)}")
+            self.seen.pop(id(tensor), None)
+            return False
+        return True
 
     def _expect(self, place: Port, call: int, tensor: Tensor) -> None:
         """Remember what a tensor was like, see `again`."""
@@ -183,25 +205,36 @@ class Intake:
         Returns:
             What the table's `captured` says of it.
         """
-        held, dtype = place.held[call], alike[1]
-        slot = held.slots.get(alike)
+        site, slot = place.table.sites[place.rows[call]], place.held[call].slots.get(alike)
         if slot is None and not self._has_room(place, call):
-            site = place.table.sites[place.rows[call]]
             self._on_gap(site.key, step, "more different shapes than a trace has arrays for: statistics only")
             return None
-        buffer = self.copies.buffer(kind_of(tensor), tensor.nbytes, wait=self._wait)
-        if buffer is None:
+        try:
+            copied = self.copies.copy(tensor, wait=self._wait)
+        except Exception as error:  # noqa: BLE001 — memory, an accelerator: it costs this record and no other
+            self._on_gap(site.key, step, f"could not be copied: {said(error)}")
+            return None
+        if copied is None:
             self.shed += 1
             return None
-        if slot is None or not slot.own:
-            before = slot
-            number = held.owned
-            slot = self.sites.own_slot(place, call, tensor, alike)
-            site = place.table.sites[place.rows[call]]
-            self._arrays += number > 0
-            self._on_array(site, site.arrays[slot.number], dtype, number, before)
-        self.copies.add(tensor, buffer, array=slot.array, step=step, dtype=dtype, place=unmeasured)
+        try:
+            if slot is None or not slot.own:
+                slot = self._own_array(place, call, tensor, alike)
+        except BaseException:
+            self.copies.drop(copied)
+            raise
+        self.copies.add(copied, array=slot.array, step=step, dtype=alike[1], place=unmeasured)
         return HAS_TENSOR + slot.number
+
+    def _own_array(self, place: Port, call: int, tensor: Tensor, alike: Alike) -> Slot:
+        """Have an array for tensors like this one, in the place of another module's where that stood for it."""
+        held = place.held[call]
+        before, number = held.slots.get(alike), held.owned
+        slot = self.sites.own_slot(place, call, tensor, alike)
+        site = place.table.sites[place.rows[call]]
+        self._arrays += number > 0
+        self._on_array(site, site.arrays[slot.number], alike[1], number, before)
+        return slot
 
     def _has_room(self, place: Port, call: int) -> bool:
         """Whether a site may have one more array: a trace of too many cannot be opened in reasonable time."""
@@ -214,3 +247,12 @@ class Intake:
         if tensor.dtype.is_floating_point and tensor.dtype != torch.float64:
             return self._capture.dtype
         return dtype_name(tensor)
+
+
+def _against(tensor: Tensor) -> str:
+    """Why nothing can be recorded of a tensor; "" where something can."""
+    if not can_summarise(tensor):
+        return f"a {tensor.layout} {tensor.dtype} tensor has no numbers to look at"
+    if tensor.numel() > MOST_ELEMENTS:  # a few numbers expanded, as a rule
+        return f"{tensor.numel():.3g} elements are more than a histogram can count"
+    return ""

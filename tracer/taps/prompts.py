@@ -17,9 +17,9 @@ from ..recording.patches import replace_attribute
 from ..recording.provenance import Origin
 from ..recording.sites import Source
 from ..recording.target import Target
+from .containers import tensors_in
 from .cut_texts import cut_texts, texts_in
 from .encoders import Encoder, Pass, encoders_of
-from .modules import tensors_in
 from .protocol import Emit, Undo
 from .steps import call_arguments, call_owner
 

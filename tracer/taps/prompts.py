@@ -74,7 +74,10 @@ class _Listener:
             texts = self.texts.setdefault(encoder.name, _Texts(self._emit, encoder))
             texts.encoder, through = encoder, texts.through
             self._give(encoder.around().values(), before=through.enters, after=through.leaves, raised=through.fails)
-            self._give(encoder.embeddings().values(), after=through.embeds)
+            if embeddings := encoder.embeddings():
+                self._give(embeddings.values(), after=through.embeds)
+            else:  # it makes vectors of token ids in a way of its own
+                self._give([encoder.module], before=functools.partial(through.embeds, output=None))
             self._give(encoder.beside().values(), after=texts.beside)
         self._give(_further(target, encoders), after=functools.partial(_derive, self._emit))
 

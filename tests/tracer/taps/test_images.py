@@ -62,7 +62,6 @@ def test_pictures_are_found(result: Any, shape: tuple[int, ...]) -> None:
         [1.0, 2.0],
         {"loss": torch.zeros(())},
     ],
-    ids=str,
 )
 def test_other_things_are_no_pictures(result: Any) -> None:
     """Latents, sounds, numbers, and the picture that a pipeline was given are not what it returned."""

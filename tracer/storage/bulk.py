@@ -29,7 +29,8 @@ from .shards import DIRECT, END, FILE, HEAD, HEAD_BYTES, LENGTH, START, STATE_WO
 __all__ = ["Append", "append_all", "scratch_for"]
 
 _GROWTH = 16
-"""Bytes by which blosc may make a chunk longer."""
+"""Bytes by which blosc may make a chunk longer. It must not be given more room than that, as it would leave what cannot
+be made shorter in blocks, which are longer than a plain copy."""
 
 _BLOSC = ctypes.cast(ctypes.CDLL(numcodecs.blosc.__file__).blosc_compress_ctx, ctypes.c_void_p).value
 _MONOTONIC = int(time.CLOCK_MONOTONIC)
@@ -61,8 +62,8 @@ def append_all(chunks: Sequence[Append], scratch: NDArray[np.uint8], pace: Pace)
         How many are written; fewer than given when the system did not take one whole, which can be appended again.
     """
     rows = [(data, nbytes, _NAMES[codec], *rest) for data, nbytes, codec, *rest in chunks]
-    room = scratch.nbytes // 2
-    return int(_append_all(np.array(rows, np.int64), scratch.ctypes.data, room, _BLOSC, pace.address))
+    half = scratch.nbytes // 2
+    return int(_append_all(np.array(rows, np.int64), scratch.ctypes.data, half, _BLOSC, pace.address))
 
 
 def _compress_by_address(
@@ -147,15 +148,15 @@ def _append(state: Any, slot: Any, data: Any, nbytes: Any, spare: Any, pace: Any
 
 
 @compiled("intp(int64[:, ::1], intp, intp, intp, intp)")
-def _append_all(chunks: Any, scratch: Any, room: Any, blosc: Any, pace: Any) -> Any:
+def _append_all(chunks: Any, scratch: Any, half: Any, blosc: Any, pace: Any) -> Any:
     for i in range(len(chunks)):
         data, nbytes, name, item, shuffle, shard, slot = chunks[i]
         state = as_array(as_pointer(shard), (STATE_WORDS,), np.int64)
         if name:
-            nbytes = _compress(blosc, shuffle, item, nbytes, data, scratch, room, name)
+            nbytes = _compress(blosc, shuffle, item, nbytes, data, scratch, nbytes + _GROWTH, name)
             data = scratch
             if nbytes <= 0:
                 return i
-        if not _append(state, slot, data, nbytes, scratch + room, pace):
+        if not _append(state, slot, data, nbytes, scratch + half, pace):
             return i
     return len(chunks)

@@ -119,6 +119,21 @@ def test_appending_in_bulk_writes_the_same_bytes(several: list[tuple[ArraySpec, 
         two.close()
 
 
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_the_bytes_of_a_chunk_do_not_depend_on_those_beside_it(tmp_path: Path, codec: Codec) -> None:
+    """What cannot be made shorter is stored as it is, with a header, also where a larger chunk brings larger memory."""
+    assert bulk_calls() is not None, "compiled appending is not at hand here"
+    noise = np.frombuffer(np.random.default_rng(0).bytes(400), np.float32)
+    store = StoreWriter(tmp_path / "t.zarr", {})
+    for path, size in (("noise", 100), ("large", 1000)):
+        store.add_array(tensor_spec(path, "float32", (size,), ("a",), steps=STEPS, codec=codec, attributes={}))
+    store.append_all([("noise", 0, noise, 0), ("large", 0, np.zeros(1000, np.float32), 0)])
+    store.close()
+    shard = (store.path / "noise" / "c.0.0").read_bytes()
+    offset, length = struct.unpack_from("<QQ", shard)
+    assert length == noise.nbytes + 16 and shard[offset:].endswith(noise.tobytes())
+
+
 @pytest.mark.parametrize("codec", ["raw", "lz4"])
 def test_large_chunks_begin_on_pages(tmp_path: Path, codec: Codec) -> None:
     """Chunks written past the page cache leave the files of single appends, which all libraries read alike."""

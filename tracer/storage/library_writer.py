@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from ..layout import ArraySpec
 from .encoding import encode
 from .library_store import LibraryStore
+from .nodes import ROOT
 from .store import StoreWriter, chunk_name
 
 __all__ = ["LibraryWriter"]
 
-_ROOT = "zarr.json"
 _MOST_WAITING = 16 << 20
 """Bytes that wait to go out together. A remote store takes many keys at once in the time of one."""
 
@@ -63,7 +63,7 @@ class LibraryWriter(StoreWriter):
     def withdraw(self, path: str, step: int | None) -> bytes | None:
         """Take an array back that holds one chunk at most; that chunk as it is stored, whose key stays unused."""
         key = self._chunk_key(path, step)
-        del self._arrays[path]
+        self._nodes.remove(path)
         if (data := self._waiting.pop(key, None)) is not None:
             self._waiting_bytes -= len(data)
             return data
@@ -89,18 +89,19 @@ class LibraryWriter(StoreWriter):
 
     def close(self) -> None:
         """No files are open."""
-        self._open.end()
 
     def _begin(self) -> None:
-        """Stores need no folders, and have no disk of which a part could be kept back."""
-        self._reserved = None
+        """Stores need no folders."""
         self.publish()
+
+    def _keep_back(self, nbytes: int) -> None:
+        """There is no disk of which a part could be kept back."""
 
     def _put(self, key: str, data: bytes | memoryview) -> None:
         data = bytes(data)  # what is in a reused buffer must not wait there
-        if key == _ROOT:
+        if key == ROOT:
             self._send()
-            if self._begun and not self._store.exists(_ROOT):  # half a trace must not come to life again
+            if self._begun and not self._store.exists(ROOT):  # half a trace must not come to life again
                 raise FileNotFoundError(f"{self._store.name} was deleted while it was written")
             self._store.put({key: data})
             self._begun = True

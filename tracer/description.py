@@ -56,6 +56,7 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}") for prompt in trace.prompts),
         *(("guidance", f"{name}: {_guidance(layout)}") for name, layout in info.guidance.items()),
         ("preview", _preview(info.preview)),
+        *(("changed", _modules_changed(change)) for change in info.modules_changed[:_MOST_CHANGES]),
         *(("gap", _gap(gap)) for gap in info.gaps),
         *(("tap failed", f"{entry.get('tap')}: {entry.get('error')}") for entry in info.tap_failures),
         ("error", _error(info.error)),
@@ -83,6 +84,23 @@ def describe_changes(changes: Sequence[LatentsChange]) -> str:
     told = [f"before step {change.step}{_by(change)}" for change in changes[:_MOST_CHANGES]]
     more = [f"and {len(changes) - len(told)} times more"] if len(changes) > len(told) else []
     return "; ".join([*told, *more])
+
+
+def _modules_changed(change: Mapping[str, Any]) -> str:
+    """Modules that came and went, "after step 1: 24 added (unet.conv_in.lora_A, …)"; nothing where little is told."""
+    told = []
+    for kind, word in (("added", "added"), ("moved", "replaced"), ("removed", "removed")):
+        entry = change.get(kind)
+        if isinstance(entry, Mapping) and isinstance(count := entry.get("count"), int) and count:
+            names = entry.get("names")
+            first = f" ({names[0]}{', …' if count > 1 else ''})" if isinstance(names, list) and names else ""
+            told.append(f"{count} {word}{first}")
+    step = change.get("after_step")
+    return (
+        f"{f'after step {step}' if isinstance(step, int) else 'before the first step'}: {', '.join(told)}"
+        if told
+        else ""
+    )
 
 
 def _by(change: LatentsChange) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -100,6 +101,7 @@ class Tracer:
         self._step_offset = 0
         self._loop_over = False
         self._started = 0.0
+        self._process = 0
 
     @property
     def path(self) -> Path | str:
@@ -133,6 +135,7 @@ class Tracer:
             except OSError as error:
                 raise StoreError(f"cannot write a trace at {self.path}: {error}") from error
             self._undo = undo.pop_all()
+        self._process = os.getpid()
         clock = Clock(self._step_ended, has_schedulers=bool(self._target.schedulers))
         self._clock = clock
         self._recorder = Recorder(writer, self._selection.capture, clock, on_pressure=self._on_pressure)
@@ -145,7 +148,13 @@ class Tracer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._close(error)
+        if self._is_here:
+            self._close(error)
+
+    @property
+    def _is_here(self) -> bool:
+        """Whether this is the process that records: in a forked child a tracer does nothing, and its end neither."""
+        return self._process == os.getpid()
 
     def step(self, index: int | None, *, timestep: float = math.nan, sigma: float = math.nan) -> None:
         """Say which step a hand-written loop is at, before the step's first module is called.
@@ -157,6 +166,8 @@ class Tracer:
             TracerStateError: The tracer is not recording.
         """
         self._check_recording("step")
+        if not self._is_here:
+            return
         if index is None:
             self._clock.run_ended()
             self._loop_over = True
@@ -185,7 +196,8 @@ class Tracer:
         if not isinstance(tensor, Tensor) or not all(name.split(".")):
             raise TargetError(f"record({name!r}, {type(tensor).__name__}): give a name such as 'noise' and a tensor")
         source = Source(f"{RECORDS}.{name}", "record", leaf=False)  # "a.b" may come after "a"
-        self._recorder.record(source, tensor, keep=True, in_last_step=True)
+        if self._is_here:
+            self._recorder.record(source, tensor, keep=True, in_last_step=True)
         if not can_summarise(tensor):
             raise TargetError(f"record({name!r}): a {tensor.layout} {tensor.dtype} tensor has no numbers to look at")
         return Summary(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), summarise(tensor))
@@ -216,7 +228,7 @@ class Tracer:
         self._check_recording("record_latents")
         given = {"latents": latents, "model_output": model_output, "next_latents": next_latents, "x0": x0}
         for port, tensor in given.items():
-            if tensor is not None:
+            if tensor is not None and self._is_here:
                 keep = self._selection.capture.latents
                 self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True)
         self._steps.latents_are(latents)
@@ -238,7 +250,8 @@ class Tracer:
             raise TargetError(
                 f"record_images({type(images).__name__}): give pictures, (image, channel, y, x) in [0, 1]"
             )
-        self._recorder.write_images(found)
+        if self._is_here:
+            self._recorder.write_images(found)
 
     def _close(self, error: BaseException | None) -> None:
         self._state = "closed"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -39,6 +41,7 @@ class Attachment:
         """Names of taps that failed, and their errors."""
         self._target, self._selection = target, selection
         self._emits: list[Emit] = []
+        _ALL.add(self)
         self._changes: list[dict[str, Any]] = []
 
     def attach(self, own: Sequence[Tap], last: Mapping[str, Tap], recorder: Recorder, undo: ExitStack) -> None:
@@ -75,6 +78,11 @@ class Attachment:
                 self._failed(name, error)
             else:
                 undo.callback(self._detach, name, detach)
+
+    def fall_silent(self) -> None:
+        """Emit nothing any more: this is a forked child, and the threads and locks of the recorder are the parent's."""
+        for emit in self._emits:
+            emit.failed = True
 
     def ending(self, error: BaseException | None) -> str:
         """The run is over: tell of what was replaced and not called since, and return which module raised, if one did.
@@ -129,3 +137,12 @@ def load_taps() -> tuple[dict[str, Tap], dict[str, Exception]]:
 
 def _is_compiled(module: Any) -> bool:
     return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _silence_all() -> None:
+    for attachment in list(_ALL):
+        attachment.fall_silent()
+
+
+_ALL: weakref.WeakSet[Attachment] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_silence_all)

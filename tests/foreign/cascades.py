@@ -19,9 +19,12 @@ from diffusers import (
     UNet2DConditionModel,
     VQModel,
 )
+from diffusers import UnCLIPPipeline, UNet2DModel
+from diffusers.pipelines.deprecated.unclip import UnCLIPTextProjModel
 from diffusers.pipelines.deprecated.wuerstchen import PaellaVQModel
 from transformers import CLIPTextModelWithProjection
 
+from ..families import PROMPT
 from .family import Foreign, foreign
 from .parts import SIZE, TOKENS, WIDTH, clip_config, clip_tokenizer, image_call, image_encoder, image_processor
 
@@ -127,3 +130,42 @@ def stable_cascade() -> Foreign:
     )
     call = image_call(2, prior_num_inference_steps=2, height=128, width=128, decoder_guidance_scale=2.0)
     return Foreign(pipeline, call, ("prior_prior", "decoder"))
+
+
+@foreign(UnCLIPPipeline)
+def unclip() -> Foreign:
+    """Three loops over three sizes with four denoisers and no autoencoder; the last step has a network of its own."""
+    tokenizer = clip_tokenizer()
+    width = 4 * WIDTH
+    blocks: dict[str, Any] = {"layers_per_block": 1, "block_out_channels": (WIDTH, 2 * WIDTH)}
+    ends = {"down_block_types": ("ResnetDownsampleBlock2D",) * 2, "up_block_types": ("ResnetUpsampleBlock2D",) * 2}
+    first, last = (UNet2DModel(sample_size=32, in_channels=6, out_channels=3, **blocks, **ends) for _ in range(2))
+    pipeline = UnCLIPPipeline(
+        prior=PriorTransformer(
+            num_attention_heads=2, attention_head_dim=8, num_layers=1, embedding_dim=WIDTH, num_embeddings=TOKENS
+        ),
+        decoder=UNet2DConditionModel(
+            sample_size=SIZE,
+            in_channels=3,
+            out_channels=6,
+            down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+            up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+            mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+            cross_attention_dim=WIDTH,
+            attention_head_dim=4,
+            resnet_time_scale_shift="scale_shift",
+            class_embed_type="identity",
+            **blocks,
+        ),
+        text_encoder=CLIPTextModelWithProjection(clip_config(tokenizer)),
+        tokenizer=tokenizer,
+        text_proj=UnCLIPTextProjModel(clip_embeddings_dim=WIDTH, time_embed_dim=width, cross_attention_dim=WIDTH),
+        super_res_first=first,
+        super_res_last=last,
+        prior_scheduler=UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="sample"),
+        decoder_scheduler=UnCLIPScheduler(variance_type="learned_range"),
+        super_res_scheduler=UnCLIPScheduler(variance_type="fixed_small_log"),
+    )
+    call = {"prompt": PROMPT, "output_type": "np"}
+    call |= {f"{name}_num_inference_steps": 2 for name in ("prior", "decoder", "super_res")}
+    return Foreign(pipeline, call, ("prior", "decoder", "super_res_first", "super_res_last"))

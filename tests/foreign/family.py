@@ -46,11 +46,14 @@ class Foreign:
     call: dict[str, Any]
     denoisers: tuple[str, ...] = ("unet",)
     result: str = "images"
+    """The field of the output that holds what was made; "" where it is the output itself."""
     condition: dict[str, Any] = field(default_factory=lambda: {"prompt": OTHER})
     """Another condition: what the first prediction depends on it in is conditional."""
     sight: Sight | None = None
     parts: int = 0
     """How many a batch has, where latents are stepped with all of them; 0: as often as it holds theirs."""
+    listed: bool = False
+    """Whether the denoiser takes and returns a list, a picture each, in place of a batch."""
     provable: bool = True
     """Whether the parts of guidance can be told; else it is enough that none is called what it is not."""
     seeded: bool = True
@@ -62,7 +65,7 @@ class Foreign:
         np.random.seed(0)  # noqa: NPY002 — what diffusers draws from
         generator = {"generator": torch.Generator().manual_seed(0)} if self.seeded else {}
         output = self.pipeline(**self.call | changes, **generator)
-        return output if isinstance(output, torch.Tensor) else getattr(output, self.result)
+        return getattr(output, self.result) if self.result else output
 
 
 FOREIGN: dict[str, Callable[[], Foreign]] = {}

@@ -15,7 +15,7 @@ import torch
 
 from diffusion_xray.tracer import Capture, Tracer
 
-from . import cascades, images, transformers, unconditional, videos  # noqa: F401 — they enter their families
+from . import cascades, images, language, modular, transformers, unconditional, videos  # noqa: F401 — they enter their families
 from .family import FOREIGN, Foreign
 from .judge import judge
 from .reference import Call, Enough, Watched, watch
@@ -58,8 +58,8 @@ def what_depends(family: Foreign, seen: Watched) -> dict[str, list[list[bool]]]:
     depends: dict[str, list[list[bool]]] = {}
     for was, now in zip(first, other, strict=True):
         count = family.parts or max(1, len(was.tensors[0]) // size)
-        pairs = [_parts(was.tensors, count), _parts(now.tensors, count)]
-        changed = [any(not np.array_equal(a, b) for a, b in zip(*pair, strict=True)) for pair in zip(*pairs, strict=True)]
+        parts = [_parts(call.tensors, 0 if family.listed else count) for call in (was, now)]
+        changed = [any(not np.array_equal(a, b) for a, b in zip(*pair, strict=True)) for pair in zip(*parts, strict=True)]
         depends.setdefault(was.name, []).append(changed)
     assert not family.condition or any(any(map(any, calls)) for calls in depends.values()), "nothing depends on it"
     return depends if family.condition else {name: [[True]] for name in depends}
@@ -74,7 +74,9 @@ def _predictions(family: Foreign, changes: dict[str, Any]) -> list[Call]:
 
 
 def _parts(tensors: list[Any], count: int) -> list[list[Any]]:
-    """Each part of a batch, of all tensors."""
+    """Each part of a batch, of all tensors; with a count of 0 each tensor is one."""
+    if not count:
+        return [[tensor] for tensor in tensors]
     return list(map(list, zip(*(np.array_split(tensor, count) for tensor in tensors), strict=True)))
 
 

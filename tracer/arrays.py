@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import SiteNotFoundError, near_matches
+from .faults import Fault, find_faults
 from .histogram import Histogram
 from .info import ModuleInfo, SiteInfo, TraceInfo
-from .layout import IMAGES, LATENTS, STATISTICS, STATISTICS_GROUP
+from .layout import IMAGES, LATENTS, STATISTICS_GROUP
 from .prompts import Prompt, read_prompts
 from .statistics_table import StatisticsTable
 from .storage.archive import Archive
@@ -172,24 +173,12 @@ class TraceArrays:
         for component, stepped in self._table_groups():
             yield self.table(component, stepped=stepped)
 
-    def first_fault(self) -> tuple[SiteInfo, int | None] | None:
-        """Where a value that is not finite first came into being: the site, and the step (None outside of the loop).
+    def first_fault(self) -> Fault | None:
+        """Where a value that is not finite first came into being: the site, the step, and where it was born.
 
-        Tensors rank by when they were made: before the loop, step by step in order of completion, after the loop.
+        Tensors rank by when they were made, over the whole run and all components. Masks of −∞ are no fault.
         """
-        columns = [STATISTICS.index(name) for name in ("nans", "positive_infs", "negative_infs")]
-        in_loop = [site.order for module in self.modules.values() for site in module.sites if site.stepped]
-        found = []
-        for table in self.tables():
-            faults = np.nan_to_num(table.values[:, :, columns]).sum(axis=2)
-            for step, row in np.argwhere(faults)[:1].tolist():
-                site = table.sites[row]
-                when = step if table.stepped else -1 if site.order < min(in_loop, default=0) else len(self)
-                found.append((when, row, site, step if table.stepped else None))
-        if not found:
-            return None
-        *_, site, at = min(found, key=lambda fault: fault[:2])
-        return site, at
+        return next(iter(find_faults(tuple(self.tables()))), None)
 
     def histogram(self, site: SiteInfo, step: int = 0) -> Histogram:
         """Float-bit histogram of one site at one step (ignored for what fired outside of the loop)."""

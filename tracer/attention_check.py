@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .attention.exact import Head, scatter
 from .attention.info import AttentionInfo, site_of
 from .attention.maps import attend
+from .attention.rounding import unit_roundoff
 from .info import SiteInfo
 from .layout import HAS_STATISTICS, HAS_TENSOR
 from .trace import Trace
 
-__all__ = ["AttentionCheck", "check_attention"]
+__all__ = ["AttentionCheck", "check_attention", "quick_tolerance"]
 
-_TOLERANCE: Mapping[str, float] = {"float64": 1e-5, "float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
-"""Largest error by dtype: some roundings of its last bit; of float32 (and what is recomputed in it) some hundred."""
+_SPREAD: Final = 64
+_WORST: Final = 4
+"""Rows of a head that are looked at in float64: some spread over all of them, and those that are furthest off."""
+Doubles = NDArray[np.float64]
+
+_LARGEST: Final[Mapping[str, float]] = {"float16": 65504.0}
+"""Where a dtype ends, if that is within reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +41,30 @@ class AttentionCheck:
     steps: int
     """How often it was compared; 1 outside of the loop."""
     error: float
-    """The largest over steps, batch and heads of ‖recomputed − returned‖₂ / ‖returned‖₂."""
+    """‖recomputed − returned‖₂ / ‖returned‖₂ of the step, batch entry and head that is furthest off."""
     step: int | None
     """Where that was."""
     tolerance: float
+    """What rounding explains: see `quick_tolerance`; of a call that is beyond it, what it explains of those values."""
 
     @property
     def passed(self) -> bool:
         """Whether the error is within the rounding of the dtype; NaN never is."""
         return self.error <= self.tolerance
+
+
+def quick_tolerance(dtype: str, keys: int) -> float:
+    """Error that nobody needs to look at: ‖recomputed − returned‖₂ / ‖returned‖₂ over a head.
+
+    Two roundings of the dtype, and as rounding errors of n terms add up as √n (Higham, "Accuracy and Stability of
+    Numerical Algorithms", 2nd edition, section 2.8), 8 √keys of float32, in which sums are made here and there. Large
+    scores take correct kernels further: whatever is beyond is decided in float64.
+
+    Args:
+        dtype: The coarsest of what the kernel was given and returned.
+        keys: How many were added up.
+    """
+    return 2 * unit_roundoff(dtype) + 8 * math.sqrt(keys) * unit_roundoff("float32")
 
 
 def check_attention(trace: Trace) -> Iterator[AttentionCheck]:
@@ -68,31 +93,140 @@ def _captured(trace: Trace, call: AttentionInfo, value: SiteInfo, attended: Site
 def _check(
     trace: Trace, call: AttentionInfo, value: SiteInfo, attended: SiteInfo, steps: Mapping[int, bool]
 ) -> AttentionCheck:
-    errors = {step: _error(trace, call, value, attended, step, masked=masked) for step, masked in steps.items()}
-    worst = max(steps, key=lambda step: (np.isnan(errors[step]), errors[step]))
-    dtype = "float16" if trace.info.capture.get("dtype") == "float16" else attended.torch_dtype
+    dtype = _coarsest(trace, call, value, attended)
+    found = {
+        step: _compare(_Kernel(trace, call, value, attended, step, masked, dtype)) for step, masked in steps.items()
+    }
+    worst = max(steps, key=lambda step: _badness(found[step]))
+    error, tolerance = found[worst]
     return AttentionCheck(
         module=call.module,
         call=call.call,
         door=call.door,
         dtype=attended.torch_dtype,
         steps=len(steps),
-        error=errors[worst],
+        error=error,
         step=worst if call.stepped else None,
-        tolerance=max(_TOLERANCE.get(name, 1e-5) for name in (dtype, attended.torch_dtype)),
+        tolerance=tolerance,
     )
 
 
-def _error(trace: Trace, call: AttentionInfo, value: SiteInfo, attended: SiteInfo, step: int, *, masked: bool) -> float:
-    """The largest relative error of a call over its batch and heads, each taken whole."""
+def _coarsest(trace: Trace, call: AttentionInfo, value: SiteInfo, attended: SiteInfo) -> str:
+    """What rounded most on the way: dtypes of the tensors, of the trace, and in which float32 was multiplied."""
     assert call.query and call.key
-    query, key, values, returned = (trace.tensor(site, step) for site in (call.query, call.key, value, attended))
-    mask = trace.tensor(call.mask, step) if call.mask and masked else None
-    worst = 0.0
-    for entry, wanted in enumerate(returned.astype(np.float64)):
-        own = None if mask is None else mask[min(entry, len(mask) - 1)]
-        scale, causal = call.scale, call.causal
-        found = attend(query[entry], key[entry], values[entry], scale=scale, mask=own, causal=causal)
-        wrong, whole = (np.linalg.norm(part.reshape(len(wanted), -1), axis=1) for part in (found - wanted, wanted))
-        worst = float(np.maximum(worst, (wrong / np.where(whole, whole, 1)).max()))  # which NaN wins
+    names = [site.torch_dtype for site in (call.query, call.key, value, attended)]
+    if trace.info.capture.get("dtype") == "float16":
+        names.append("float16")
+    if "float32" in names and call.multiplied_in:
+        names.append(call.multiplied_in)
+    return max(names, key=unit_roundoff)
+
+
+def _badness(compared: tuple[float, float]) -> tuple[bool, float]:
+    error, tolerance = compared
+    return math.isnan(error), error / tolerance
+
+
+class _Kernel:
+    """One call at one step: what was given and what was returned."""
+
+    def __init__(  # noqa: PLR0917 — all of what a call is
+        self,
+        trace: Trace,
+        call: AttentionInfo,
+        value: SiteInfo,
+        attended: SiteInfo,
+        step: int,
+        masked: bool,  # noqa: FBT001
+        dtype: str,
+    ) -> None:
+        assert call.query and call.key
+        self.call, self.dtype = call, dtype
+        self.query, self.key, self.value, self.returned = (
+            trace.tensor(site, step) for site in (call.query, call.key, value, attended)
+        )
+        self.mask = trace.tensor(call.mask, step) if call.mask and masked else None
+
+    def recomputed(self, entry: int) -> NDArray[np.float32]:
+        """All heads of an entry of the batch, shape (head, query, value_dim)."""
+        scale, causal = self.call.scale, self.call.causal
+        given = self.query[entry], self.key[entry], self.value[entry]
+        return attend(*given, scale=scale, mask=self._mask(entry), causal=causal)
+
+    def head(self, entry: int, head: int) -> Head:
+        """One head, to be looked at more closely."""
+        mask = self._mask(entry)
+        own = None if mask is None else mask[min(head, len(mask) - 1)]
+        key, value = (part[entry][head * len(part[entry]) // self.query.shape[1]] for part in (self.key, self.value))
+        return Head(self.query[entry, head], key, value, self.call.scale, own, self.call.causal)
+
+    def _mask(self, entry: int) -> NDArray[Any] | None:
+        return None if self.mask is None else self.mask[min(entry, len(self.mask) - 1)]
+
+
+def _compare(kernel: _Kernel) -> tuple[float, float]:
+    """Error and tolerance of the head, of all entries of the batch, that is furthest off for what rounding explains."""
+    quick = quick_tolerance(kernel.dtype, kernel.key.shape[2])
+    worst = 0.0, quick
+    for entry, wanted in enumerate(kernel.returned.astype(np.float64)):
+        found = kernel.recomputed(entry)
+        for head in range(len(wanted)):
+            error = _relative(found[head], wanted[head])
+            compared = (error, quick)
+            if not error <= quick:
+                compared = _closely(kernel.head(entry, head), found[head], wanted[head], kernel.dtype)
+            worst = max(worst, compared, key=_badness)
     return worst
+
+
+def _relative(found: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """‖found − wanted‖ / ‖wanted‖; NaN where either is not finite."""
+    wrong, whole = np.linalg.norm(found - wanted), np.linalg.norm(wanted)
+    return float(wrong / whole) if whole else float(wrong)
+
+
+def _closely(head: Head, found: NDArray[Any], wanted: NDArray[Any], dtype: str) -> tuple[float, float]:
+    """Error and tolerance of some rows in float64: of those spread over the head, or the few that are furthest off."""
+    known = np.isfinite(wanted).all(axis=1)
+    broken = np.flatnonzero(known != np.isfinite(found).all(axis=1))
+    if known[broken].any() or not _overflows(head, broken, dtype):
+        return math.nan, 1.0  # one is a number where the other is none
+    rows = np.flatnonzero(known & np.isfinite(found).all(axis=1))
+    if not len(rows):
+        return 0.0, 1.0  # neither is finite anywhere
+    off = np.linalg.norm(found[rows] - wanted[rows], axis=1)
+    spread = rows[np.linspace(0, len(rows) - 1, min(_SPREAD, len(rows))).astype(np.intp)]
+    pairs = []
+    for chosen in (spread, rows[np.argsort(off)[-_WORST:]]):
+        exact, errors = scatter(head, chosen, dtype)
+        pairs += [_size(exact, wanted[chosen] - exact, errors), _gain(exact, wanted[chosen] - exact, errors, dtype)]
+    return max(pairs, key=_badness)
+
+
+def _size(exact: Doubles, error: Doubles, errors: Doubles) -> tuple[float, float]:
+    """How far rows are off, and how far a correct kernel may be, relative to the rows.
+
+    A quarter more than rounding explains of all rows together, and up to twice as much more where one row alone
+    counts, two scores of which are nearly alike.
+    """
+    whole = float(np.linalg.norm(exact)) or 1.0
+    squares = (errors**2).sum(axis=2).mean(axis=0)
+    rows = float(squares.sum() ** 2 / (squares**2).sum()) if squares.any() else 1.0
+    allowed = (1.25 + 1.25 / math.sqrt(rows)) * math.sqrt(squares.sum()) / whole
+    return float(np.linalg.norm(error)) / whole, max(allowed, float(np.finfo(np.float32).tiny))
+
+
+def _gain(exact: Doubles, error: Doubles, errors: Doubles, dtype: str) -> tuple[float, float]:
+    """By how much rows are too large altogether, and how much of that a correct kernel may be.
+
+    Rounding goes up as often as down, so that a factor is seen that is smaller than the error of any one number: four
+    times what rounding explains, and one rounding that goes one way.
+    """
+    whole = float((exact**2).sum()) or 1.0
+    explained = math.sqrt(float(((exact * errors).sum(axis=(1, 2)) ** 2).mean())) / whole
+    return abs(float((exact * error).sum())) / whole, 4 * explained + unit_roundoff(dtype)
+
+
+def _overflows(head: Head, rows: NDArray[np.intp], dtype: str) -> bool:
+    """Whether each of the rows leaves the range of the dtype on its way, so that a correct kernel returns no number."""
+    return not len(rows) or bool((head.largest_product(rows) > _LARGEST.get(dtype, math.inf)).all())

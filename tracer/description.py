@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from .faults import born_text
 from .info import LatentsChange, SchedulerInfo
 from .trace import Trace
 
@@ -56,11 +57,13 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}") for prompt in trace.prompts),
         *(("guidance", f"{name}: {_guidance(layout)}") for name, layout in info.guidance.items()),
         ("preview", _preview(info.preview)),
+        ("memory", _memory(info.memory)),
         *(("changed", _modules_changed(change)) for change in info.modules_changed[:_MOST_CHANGES]),
         *(("gap", _gap(gap)) for gap in info.gaps),
         *(("tap failed", f"{entry.get('tap')}: {entry.get('error')}") for entry in info.tap_failures),
         ("error", _error(info.error)),
         ("first fault", _fault(known["first_fault"])),
+        ("  born", _born(known["first_fault"])),
         ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
     ]
     return [(label, text) for label, text in lines if text]
@@ -110,7 +113,11 @@ def _by(change: LatentsChange) -> str:
 
 def _fault_facts(trace: Trace) -> dict[str, Any] | None:
     fault = trace.first_fault()
-    return None if fault is None else {"site": fault[0].key, "step": fault[1]}
+    if fault is None:
+        return None
+    after = None if fault.after is None else {"site": fault.after.site.key, "step": fault.after.step}
+    born = {"born": str(fault.born), "born_text": born_text(fault), "last_finite_before": after}
+    return {"site": fault.site.key, "step": fault.step, **born}
 
 
 def _gap(gap: Mapping[str, Any]) -> str:
@@ -129,8 +136,16 @@ def _guidance(layout: Any) -> str:
 
 
 def _preview(preview: Any) -> str:
-    r2 = preview.get("r2")
-    return str(preview.get("method", "")) + (f", R² {r2:.3f}" if isinstance(r2, float) else "")
+    r2, reason = preview.get("r2"), preview.get("reason")
+    fit = f", R² {r2:.3f}" if isinstance(r2, float) else ""
+    return str(preview.get("method", "")) + fit + (f", as {reason}" if reason else "")
+
+
+def _memory(memory: Mapping[str, int]) -> str:
+    if not memory:
+        return ""
+    peak, budget = memory["peak"] / 1e6, memory["budget"] / 1e6
+    return f"at most {peak:.1f} MB on the way to the disk, budget {budget:.1f} MB"
 
 
 def _error(error: Any) -> str:
@@ -144,4 +159,15 @@ def _error(error: Any) -> str:
 def _fault(fault: dict[str, Any] | None) -> str:
     if fault is None:
         return "none, every value is finite"
+    return _place(fault)
+
+
+def _born(fault: dict[str, Any] | None) -> str:
+    if fault is None:
+        return ""
+    after = fault["last_finite_before"]
+    return str(fault["born_text"]) + (f"; the last finite tensor before it: {_place(after)}" if after else "")
+
+
+def _place(fault: dict[str, Any]) -> str:
     return f"{fault['site']}" + (f" at step {fault['step']}" if fault["step"] is not None else "")

@@ -6,6 +6,7 @@
     ├── CaptureError(ValueError)          a pattern that matches nothing, a level that does not exist
     ├── TargetError(TypeError)            something that cannot be traced
     ├── TracerStateError(RuntimeError)    a session used twice, or used while not recording
+    ├── StepError(ValueError)             what is given as a step is none
     ├── StoreExistsError(FileExistsError) the place for the trace is taken
     ├── StoreError(OSError)               the trace cannot be written any further
     ├── TraceNotFoundError(FileNotFoundError)
@@ -28,6 +29,7 @@ __all__ = [
     "DxrayError",
     "RecipeError",
     "SiteNotFoundError",
+    "StepError",
     "StoreError",
     "StoreExistsError",
     "TargetError",
@@ -36,6 +38,7 @@ __all__ = [
     "TracerStateError",
     "TracerWarning",
     "near_matches",
+    "said",
 ]
 
 
@@ -53,6 +56,10 @@ class TargetError(DxrayError, TypeError):
 
 class TracerStateError(DxrayError, RuntimeError):
     """The tracer is not in a state that allows this call."""
+
+
+class StepError(DxrayError, ValueError):
+    """What was given as a step of a loop is no step."""
 
 
 class StoreExistsError(DxrayError, FileExistsError):
@@ -96,3 +103,8 @@ def near_matches(name: str, known: Iterable[str], *, most: int = 5) -> str:
     close = difflib.get_close_matches(name, known, n=most, cutoff=0.6)
     close += [entry for entry in known if name and name in entry and entry not in close]
     return f" Did you mean {', '.join(close[:most])}?" if close else ""
+
+
+def said(error: BaseException) -> str:
+    """What an error says, or its class where it says nothing."""
+    return str(error) or type(error).__name__

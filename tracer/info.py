@@ -187,9 +187,11 @@ class TraceInfo:
     taps: tuple[str, ...]
     tap_failures: tuple[Mapping[str, Any], ...]
     preview: Mapping[str, Any]
-    """How previews were made: method, and R² of the fit."""
+    """How previews were made: method, R² of the fit, and the reason where it is no fit, or there are none."""
     started: str
     seconds: float | None
+    memory: Mapping[str, int]
+    """Of copies on their way to the disk, in bytes: `budget`, and `peak`, the most there were; empty until the end."""
     process: Mapping[str, Any]
     """The process that writes it, as `process.describe_process` has it; empty where it is not known."""
 
@@ -228,8 +230,16 @@ class TraceInfo:
             preview=mapping("preview"),
             started=str(values.get("started", "")),
             seconds=float(seconds) if isinstance(seconds, int | float) else None,
+            memory=_sizes(mapping("memory")),
             process=mapping("process"),
         )
+
+
+def _sizes(values: Mapping[str, Any]) -> dict[str, int]:
+    """Budget and peak, where both are numbers of bytes."""
+    known = {name: values.get(name) for name in ("budget", "peak")}
+    sizes = {name: size for name, size in known.items() if type(size) is int and size >= 0}
+    return sizes if len(sizes) == len(known) else {}
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -15,8 +15,10 @@ __all__ = [
     "HISTOGRAM_BINS",
     "IO_GROUP",
     "LATENTS",
+    "MEASURED",
     "RECORDS",
     "RESERVED",
+    "SEQUENCE",
     "STATISTICS",
     "ArraySpec",
     "Codec",
@@ -29,7 +31,7 @@ __all__ = [
 FORMAT_VERSION: Final = 1
 """Raised whenever a reader of the old version would misread a new trace."""
 
-STATISTICS: Final = (
+MEASURED: Final = (
     "min",
     "max",
     "mean",
@@ -42,7 +44,13 @@ STATISTICS: Final = (
     "zeros",
     "count",
 )
-"""Columns of the statistics table. Moments and extrema are over the finite values; the counts tell the rest."""
+"""What is measured of a tensor. Moments and extrema are over the finite values; the counts tell the rest."""
+
+SEQUENCE: Final = "sequence"
+"""When a tensor was made: numbers ascend over the whole run and all components. No property of the tensor itself."""
+
+STATISTICS: Final = (*MEASURED, SEQUENCE)
+"""Columns of the statistics table. Format 1 has no `SEQUENCE`."""
 
 HISTOGRAM_BINS: Final = 4096
 """Float-bit histogram: sign, 8 bits of exponent, 3 bits of mantissa of the value as float32."""

@@ -1,92 +1,37 @@
 """Thumbnails of latents without running the VAE: a linear map from latent channels to RGB, fitted to the run itself.
 
 The final latents and the decoded picture of the same run give thousands of pairs (latent pixel, colour), to which
-``rgb = W z + b`` is fitted by least squares. Where no picture came back, the first three principal components of the
-final latents are shown instead, and labelled so.
+``rgb = W z + b`` is fitted by least squares. Where no picture came back, or one that shows nothing, the first three
+principal components of the last latents that are finite are shown instead, and labelled so.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .layout import LATENTS, tensor_spec
+from .preview_fit import Pixels, PreviewMap, fit_preview, has_spread, unusable
 from .storage.store import StoreWriter
 from .trace import Trace
 
-__all__ = ["PreviewMap", "fit_preview", "write_previews"]
-
-Pixels = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class PreviewMap:
-    """A linear map from latent pixels to RGB."""
-
-    weight: Pixels
-    """Shape (channel, 3)."""
-    bias: Pixels
-    """Shape (3,)."""
-    method: str
-    """ "linear fit" to the decoded picture, or "principal components"."""
-    r2: float | None
-    """Share of the colours' variance the fit explains, NaN-free; None for principal components."""
-
-    def __call__(self, latents: Pixels) -> NDArray[np.uint8]:
-        """Draw latents (batch, y, x, channel) as uint8 (batch, y, x, 3)."""
-        drawn = np.nan_to_num(latents) @ self.weight + self.bias
-        return (drawn.clip(0, 1) * 255).round().astype(np.uint8)
-
-
-def fit_preview(latents: Pixels, pictures: NDArray[Any] | None) -> PreviewMap:
-    """Fit the map.
-
-    Args:
-        latents: The final latents, (batch, y, x, channel).
-        pictures: What they were decoded to, (batch, height, width, 3), uint8 or floats in [0, 1]; None when unknown.
-    """
-    flat = latents.reshape(-1, latents.shape[-1])
-    if pictures is not None:
-        colours = _shrink(_unit(pictures), latents.shape[1:3])[: len(latents)].reshape(-1, 3)
-        inputs = np.column_stack([flat[: len(colours)], np.ones(len(colours))])
-        solution, *_ = np.linalg.lstsq(inputs, colours, rcond=None)
-        spread = ((colours - colours.mean(0)) ** 2).sum()
-        rest = ((colours - inputs @ solution) ** 2).sum()
-        r2 = float(1 - rest / spread) if spread else 1.0
-        weight, bias = np.asarray(solution, np.float64)[:-1], np.asarray(solution, np.float64)[-1]
-        return PreviewMap(weight, bias, "linear fit", r2)
-    centre = flat.mean(0)
-    _, _, directions = np.linalg.svd(flat - centre, full_matrices=False)
-    weight = np.zeros((flat.shape[1], 3))
-    for component, direction in enumerate(directions[:3]):
-        values = (flat - centre) @ direction
-        low, high = np.percentile(values, [1, 99])
-        weight[:, component] = direction / max(high - low, 1e-12)
-    return PreviewMap(weight, 0.5 - centre @ weight, "principal components", None)
+__all__ = ["write_previews"]
 
 
 def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
     """Add `preview` (of the latents) and `preview_x0` to a finished trace; returns what to say about them."""
     last = len(trace) - 1
-    final = trace.step_array("next_latents", last) if last >= 0 else None
-    if final is None:
+    if last < 0 or trace.step_array("next_latents", last) is None:
         return {}
-    pictures = trace.images
     channels_first = _channel_axis(trace) == 1
-    arrange = functools.partial(_as_images, aspect=_aspect(pictures), channels_first=channels_first)
-    finished = arrange(final)
-    if finished is None or not np.isfinite(finished).any():
-        return {}
-    if pictures is not None and pictures.ndim == 5:  # a video: its middle frame stands for it
-        pictures = pictures[:, pictures.shape[1] // 2]
-    if pictures is not None and pictures.shape[-1] != 3:
-        pictures = None
-    fitted = fit_preview(np.nan_to_num(finished).astype(np.float64), pictures)
+    arrange = functools.partial(_as_images, aspect=_aspect(trace.images), channels_first=channels_first)
+    fitted = _fit(trace, last, arrange)
+    if isinstance(fitted, str):
+        return {"preview": {"method": "none", "r2": None, "reason": fitted}}
     for source, name in (("latents", "preview"), ("x0", "preview_x0")):
         drawn = [
             None if (array := trace.step_array(source, step)) is None else arrange(array) for step in range(len(trace))
@@ -102,7 +47,49 @@ def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
         for step, images in enumerate(shown):
             if images is not None and images.shape == first.shape:
                 store.append(path, (step,), images[None])
-    return {"preview": {"method": fitted.method, "r2": fitted.r2}}
+    why = {"reason": fitted.reason} if fitted.reason else {}
+    return {"preview": {"method": fitted.method, "r2": fitted.r2, **why}}
+
+
+def _fit(trace: Trace, last: int, arrange: functools.partial[Pixels | None]) -> PreviewMap | str:
+    """The map for this run, or why there is none."""
+    final = trace.step_array("next_latents", last)
+    assert final is not None
+    finished = arrange(final)
+    if finished is None:
+        return f"latents of shape {final.shape} are no picture"
+    if has_spread(finished):
+        frames = final.shape[2 if arrange.keywords["channels_first"] else 1] if final.ndim == 5 else 1
+        pictures, frame, reason = _target(trace.images, frames)
+        chosen = finished if frame is None else arrange(final, frame=frame)
+        return fit_preview(finished if chosen is None else chosen, pictures, reason)
+    what = "all alike" if np.isfinite(finished).all() else "not finite"
+    for step in range(last, -1, -1):
+        for source, when in (("next_latents", "after"), ("latents", "before")):
+            array = trace.step_array(source, step)
+            images = None if array is None else arrange(array)
+            if images is not None and has_spread(images):
+                return fit_preview(images, None, f"the last latents are {what}; those {when} step {step} are used")
+    return f"the latents of every step are {what}"
+
+
+def _target(pictures: NDArray[Any] | None, frames: int) -> tuple[NDArray[Any] | None, int | None, str]:
+    """What the final latents were decoded to, which frame of the latents that is, and why there is nothing.
+
+    Of a video the frame in the middle, or the nearest to it that shows something.
+    """
+    if pictures is None:
+        return None, None, "no picture came back"
+    if pictures.shape[-1] != 3:
+        return None, None, f"the picture has {pictures.shape[-1]} channels, not three colours"
+    if pictures.ndim != 5:
+        return pictures, None, ""
+    middle = frames // 2
+    for frame in sorted(range(frames), key=lambda frame: abs(frame - middle)):
+        shown = pictures.shape[1] // 2 if frame == middle else frame * (pictures.shape[1] - 1) // max(frames - 1, 1)
+        if not all(unusable(picture) for picture in pictures[:, shown]):
+            return pictures[:, shown], frame, ""
+    return pictures[:, pictures.shape[1] // 2], middle, ""
 
 
 def _channel_axis(trace: Trace) -> int:
@@ -117,13 +104,15 @@ def _aspect(pictures: NDArray[Any] | None) -> float:
     return 1.0 if pictures is None else pictures.shape[-2] / pictures.shape[-3]
 
 
-def _as_images(latents: NDArray[Any], *, aspect: float, channels_first: bool) -> Pixels | None:
-    """Latents of any kind as (batch, y, x, channel): images, the middle frame of a video, packed tokens."""
+def _as_images(
+    latents: NDArray[Any], *, aspect: float, channels_first: bool, frame: int | None = None
+) -> Pixels | None:
+    """Latents of any kind as (batch, y, x, channel): images, a frame of a video (the middle one), packed tokens."""
     latents = np.asarray(latents, np.float64)
     if latents.ndim == 5:
         if not channels_first:
             latents = latents.swapaxes(1, 2)
-        latents = latents[:, :, latents.shape[2] // 2]
+        latents = latents[:, :, latents.shape[2] // 2 if frame is None else frame]
     if latents.ndim == 4:
         return np.moveaxis(latents, 1, -1)
     if latents.ndim == 3:
@@ -132,19 +121,3 @@ def _as_images(latents: NDArray[Any], *, aspect: float, channels_first: bool) ->
         if width and tokens % width == 0:
             return latents.reshape(len(latents), tokens // width, width, -1)
     return None
-
-
-def _unit(pictures: NDArray[Any]) -> Pixels:
-    return pictures / 255.0 if pictures.dtype == np.uint8 else np.asarray(pictures, np.float64)
-
-
-def _shrink(pictures: Pixels, size: tuple[int, ...]) -> Pixels:
-    """Pictures (batch, height, width, 3) averaged over areas to (batch, *size, 3)."""
-    for axis, wanted in zip((1, 2), size, strict=True):
-        length = pictures.shape[axis]
-        edges = np.linspace(0, length, wanted + 1).astype(int).clip(max=length - 1)
-        widths = np.diff(np.append(edges[:-1], length)).clip(min=1)
-        shape = [1] * pictures.ndim
-        shape[axis] = wanted
-        pictures = np.add.reduceat(pictures, edges[:-1], axis=axis) / widths.reshape(shape)
-    return pictures

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_process", "is_gone"]
+__all__ = ["describe_process", "is_gone", "lives_elsewhere"]
 
 _PROC = Path("/proc")
 
@@ -35,6 +35,13 @@ def is_gone(process: Mapping[str, Any]) -> bool:
         return False
     started = process.get("started")
     return isinstance(started, int) and started != _started(pid)  # else the number was given to another process
+
+
+def lives_elsewhere(process: Mapping[str, Any]) -> bool:
+    """Whether a process that described itself is another one on this machine, and still runs."""
+    pid = process.get("pid")
+    known = isinstance(pid, int) and not isinstance(pid, bool) and pid > 0 and process.get("machine") == _machine()
+    return known and pid != os.getpid() and not is_gone(process)
 
 
 def _machine() -> str:

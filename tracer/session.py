@@ -16,15 +16,16 @@ from typing import Any, Literal, Self, get_args
 from torch import Tensor
 
 from .capture import Capture, Level, Selection
-from .errors import CaptureError, StoreError, TargetError, TracerStateError, TracerWarning
+from .errors import CaptureError, DxrayError, StoreError, TargetError, TracerStateError, TracerWarning
 from .layout import RECORDS
 from .preview import write_previews
 from .recording.clock import Clock, StepLog
+from .recording.numbering import number_of, step_index
 from .recording.origin import caller, describe_origin
 from .recording.places import MakeStore, place_of
 from .recording.recorder import OnPressure, Recorder
 from .recording.sites import Source
-from .recording.statistics import can_summarise, summarise, warm_up
+from .recording.statistics import MOST_ELEMENTS, can_summarise, summarise, warm_up
 from .recording.summary import Summary
 from .recording.target import Target
 from .recording.writer import DEFAULT_BUDGET, BackgroundWriter
@@ -124,7 +125,12 @@ class Tracer:
             raise TracerStateError(f"this tracer is {self._state}; make a new Tracer for another run")
         with ExitStack() as undo:
             undo.enter_context(self._target.claim(self.path))
-            self._place.make_room(overwrite=self._overwrite)
+            try:
+                self._place.make_room(overwrite=self._overwrite)
+            except DxrayError:
+                raise
+            except OSError as error:
+                raise StoreError(f"cannot replace the trace at {self.path}: {error}") from error
             warm_up()
             bulk_calls()
             self._started = time.monotonic()
@@ -139,6 +145,7 @@ class Tracer:
         clock = Clock(self._step_ended, has_schedulers=bool(self._target.schedulers))
         self._clock = clock
         self._recorder = Recorder(writer, self._selection.capture, clock, on_pressure=self._on_pressure)
+        clock.on_found, clock.on_loop_end = self._recorder.enter_loop, self._recorder.leave_loop
         self._state = "recording"
         try:
             self._taps.attach(self._own_taps, {"steps": self._steps}, self._recorder, self._undo)
@@ -172,11 +179,12 @@ class Tracer:
             self._clock.run_ended()
             self._loop_over = True
             return
+        index, timestep, sigma = step_index(index), number_of(timestep, "timestep"), number_of(sigma, "sigma")
         last = self._clock.last_step
         if last is not None and index + self._step_offset < last + self._loop_over:
             self._step_offset = last + 1
         self._loop_over = False
-        self._clock.set_step(index + self._step_offset, float(timestep), float(sigma))
+        self._clock.set_step(step_index(index + self._step_offset), timestep, sigma)
 
     def record(self, name: str, tensor: Tensor) -> Summary:
         """Put any tensor of your own code into the trace, at the current step, as ``records.<name>``.
@@ -195,6 +203,10 @@ class Tracer:
         self._check_recording("record")
         if not isinstance(tensor, Tensor) or not all(name.split(".")):
             raise TargetError(f"record({name!r}, {type(tensor).__name__}): give a name such as 'noise' and a tensor")
+        if tensor.numel() > MOST_ELEMENTS:
+            raise TargetError(
+                f"record({name!r}): {tensor.numel():.3g} elements are too many; give a part of the tensor"
+            )
         source = Source(f"{RECORDS}.{name}", "record", leaf=False)  # "a.b" may come after "a"
         if self._is_here:
             self._recorder.record(source, tensor, keep=True, in_last_step=True)
@@ -230,7 +242,8 @@ class Tracer:
         for port, tensor in given.items():
             if tensor is not None and self._is_here:
                 keep = self._selection.capture.latents
-                self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True)
+                begins = port == "latents"
+                self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True, from_start=begins)
         self._steps.latents_are(latents)
 
     def record_images(self, images: object) -> None:

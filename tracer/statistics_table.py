@@ -21,11 +21,17 @@ class StatisticsTable:
     stepped: bool
     sites: tuple[SiteInfo, ...]
     values: NDArray[np.float64]
-    """Shape (step, site, statistic), NaN where nothing was recorded; one step where there is no loop."""
+    """Shape (step, site, statistic), NaN where nothing was recorded; one step where there is no loop.
+
+    The statistics are those of `layout.STATISTICS`; format 1 lacks the last.
+    """
     captured: NDArray[np.uint8]
     """Shape (step, site): 0 nothing, 1 statistics, 2 statistics and tensor."""
 
     def column(self, statistic: str) -> NDArray[np.float64]:
-        """One statistic of every site, shape (step, site)."""
-        column: NDArray[np.float64] = self.values[:, :, STATISTICS.index(statistic)]
+        """One statistic of every site, shape (step, site); NaN where the trace is of a format without it."""
+        at = STATISTICS.index(statistic)
+        if at >= self.values.shape[2]:
+            return np.full(self.values.shape[:2], np.nan)
+        column: NDArray[np.float64] = self.values[:, :, at]
         return column

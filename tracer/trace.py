@@ -10,7 +10,7 @@ import numpy as np
 from .attention.reader import AttentionReader
 from .errors import SiteNotFoundError, near_matches
 from .info import printable
-from .layout import LATENTS, STATISTICS
+from .layout import LATENTS, MEASURED, STATISTICS
 from .prompts import Prompt
 from .statistics_table import StatisticsTable
 from .storage.library_store import Where, locate
@@ -58,7 +58,7 @@ class Trace(AttentionReader):
             prefix = "" if site is module.site else f"{site.array_name}_"
             table = self._archive.dataset(self._table_groups()[module.component, site.stepped])
             rows = table.isel(site=site.row)
-            for statistic in STATISTICS:
+            for statistic in MEASURED:
                 column = rows["statistics"].isel(statistic=STATISTICS.index(statistic))
                 variables[prefix + statistic] = column.drop_vars(["site", "statistic"], errors="ignore")
             variables[prefix + "histogram"] = rows["histogram"].drop_vars("site", errors="ignore")
@@ -75,9 +75,9 @@ class Trace(AttentionReader):
 
         table = self.table(component)
         array = xarray.DataArray(
-            table.values,
+            table.values[:, :, : len(MEASURED)],
             dims=("step", "site", "statistic"),
-            coords={"site": [site.key for site in table.sites], "statistic": list(STATISTICS)},
+            coords={"site": [site.key for site in table.sites], "statistic": list(MEASURED)},
             name=component,
         )
         if not table.stepped:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from diffusion_xray.tracer.attention.info import AttentionInfo
 from diffusion_xray.tracer.attention.texts import CONDITIONAL, UNCONDITIONAL
+from diffusion_xray.tracer.attention.word_map import Choice, layers_of
 from diffusion_xray.tracer.attention.words import Word, find_phrase, unique
 from diffusion_xray.tracer.commands.protocol import print_table
 from diffusion_xray.tracer.errors import SiteNotFoundError
@@ -23,6 +24,7 @@ from .run_pictures import flat, picture_of, previews_of
 from .terminal import has_colours
 
 if TYPE_CHECKING:
+    import xarray
     from PIL.Image import Image
 
 __all__ = ["AttentionRequest", "Drawing"]
@@ -81,11 +83,13 @@ class AttentionRequest:
         asked: tuple[str | None, ...] = self._asked or (None,)
         mass = xarray.concat([self._trace.word_mass(word, step=steps, **self._choice) for word in asked], "word")
         words = [] if self._asked else self._words()
+        uses = {layer.name: layer.call.use for layer in layers_of(self._trace.attentions, Choice(**self._choice))}
         rows = [
             {
                 "step": int(step),
                 "layer": str(layer),
                 "mass": {str(word): float(mass.values[at, row, n]) for n, word in enumerate(mass["word"].values)},
+                "use": uses[str(layer)].at(int(step)),
             }
             for at, step in enumerate(mass["step"].values)
             for row, layer in enumerate(mass["layer"].values)
@@ -95,6 +99,7 @@ class AttentionRequest:
             "trace": str(self._trace.path),
             "branch": self._choice["branch"],
             "image": self._choice["image"],
+            "doubt": mass.attrs.get("doubt"),
             "mass": {str(word): float(value) for word, value in zip(total["word"].values, total.values, strict=True)},
             "positions": dict(zip(unique([w.text for w in words]), [list(w.positions) for w in words], strict=True)),
             "by_step_and_layer": rows,
@@ -120,10 +125,16 @@ class AttentionRequest:
             print_table(("word", "share", f"step {steps[0]}", f"step {steps[-1]}"), rows)
             layers = "1 layer" if mass.sizes["layer"] == 1 else f"{mass.sizes['layer']} layers"
             print(f"\nmean over {layers} at {_listed_steps(steps)}\n")
+            _print_doubt(mass)
         print_table(
-            ("module", "attention", "heads", "queries", "keys"),
-            [_row(call) for calls in modules.values() for call in calls],
+            ("module", "attention", "heads", "queries", "keys", ""),
+            [(*_row(call), self._remark(call)) for calls in modules.values() for call in calls],
         )
+
+    def _remark(self, call: AttentionInfo) -> str:
+        """A word on a module whose maps are not those of the run."""
+        doubt = "" if call.reason else self._trace.attentions.doubt([call])
+        return doubt.split(":", 1)[0]
 
     def map(self) -> Drawing:
         """One map."""
@@ -137,8 +148,9 @@ class AttentionRequest:
         size = picture.shape[:2] if picture is not None else heat.shape
         high = float(np.nanmax(heat, initial=0))
         small = heat_over(heat, picture if has_colours() else None, high=high, size=(size[0], size[1]))
-        text = f"{title}: {caption}; brightest {share(high)}"
-        return Drawing(plate(heat, picture, title=title, caption=caption), (("", small),), text)
+        doubt = str(found.attrs.get("doubt", ""))
+        text = f"{title}: {caption}; brightest {share(high)}" + _on_its_own(doubt)
+        return Drawing(plate(heat, picture, title=title, caption=caption, doubt=doubt), (("", small),), text)
 
     def grid(self) -> Drawing:
         """A table of maps."""
@@ -167,13 +179,16 @@ class AttentionRequest:
             title = " ".join(word.text for word in listed if not word.special)
         caption = self._caption(layers) + "; each row from 0 to the share at its end"
         heats = flat(found.mean("step") if self._grid == "heads" else found)
-        drawn = table(heats, picture, rows=rows, columns=columns, title=title, caption=caption, above=above)
+        doubt = str(found.attrs.get("doubt", ""))
+        drawn = table(
+            heats, picture, rows=rows, columns=columns, title=title, caption=caption, above=above, doubt=doubt
+        )
         under = picture if has_colours() else None
         strips = tuple(
             (f"{row}, up to {share(float(np.nanmax(heat, initial=0)))}", strip(heat, under))
             for row, heat in zip(rows, heats, strict=True)
         )
-        return Drawing(drawn, strips, f"{', '.join(columns)}\n{caption}")
+        return Drawing(drawn, strips, f"{', '.join(columns)}\n{caption}" + _on_its_own(doubt))
 
     def _one_word(self) -> str:
         if len(self._asked) > 1:
@@ -205,6 +220,16 @@ class AttentionRequest:
         heads = "" if self._grid == "heads" else f", {heads}"
         which = "" if self._choice["branch"] == "conditional" else f", {self._choice['branch']} branch"
         return f"{when}, {layers} layer{'s' * (layers != 1)}{heads}{which}"
+
+
+def _on_its_own(doubt: str) -> str:
+    """A doubt on a line of its own, or nothing."""
+    return f"\n{doubt}" if doubt else ""
+
+
+def _print_doubt(found: xarray.DataArray) -> None:
+    if "doubt" in found.attrs:
+        print(printable(str(found.attrs["doubt"])) + "\n")
 
 
 def _step_of(trace: Trace, step: int | None) -> int | None:

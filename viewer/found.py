@@ -65,7 +65,7 @@ def find_beside(trace: Path | str) -> Iterator[FoundTrace]:
 def _look_at(path: Path) -> FoundTrace:
     trace = open_trace(path)
     fault = trace.first_fault()
-    where = "" if fault is None else fault[0].name if fault[1] is None else f"step {fault[1]} {fault[0].name}"
+    where = "" if fault is None else f"{'' if fault.step is None else f'step {fault.step} '}{fault.site.name}"
     return FoundTrace(path, trace.info.pipeline or "modules", len(trace), trace.nbytes, where)
 
 

@@ -127,5 +127,5 @@ def _snapshot(trace: Trace) -> Snapshot:
         timestep=trace.timestep,
         sigma=trace.sigma,
         prompts=[text for prompt in trace.prompts for text in prompt.text if text],
-        has_previews=bool(trace.info.preview),
+        has_previews=trace.info.preview.get("method", "none") != "none",
     )

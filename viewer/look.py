@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.layout import MEASURED
 
 from .palette import MAPS
 
 __all__ = ["CHANGES", "Look"]
 
-_ORDER: Final = ("std", "mean", "abs_max", *(name for name in STATISTICS if name not in {"std", "mean", "abs_max"}))
+_ORDER: Final = ("std", "mean", "abs_max", *(name for name in MEASURED if name not in {"std", "mean", "abs_max"}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -11,11 +12,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion_xray.tracer.faults import Fault, faulty, find_faults, find_narrow
 from diffusion_xray.tracer.info import ModuleInfo, SiteInfo, TraceInfo
-from diffusion_xray.tracer.layout import HAS_TENSOR, STATISTICS
+from diffusion_xray.tracer.layout import HAS_TENSOR, MEASURED
+from diffusion_xray.tracer.moments import Moment, Moments
 from diffusion_xray.tracer.trace import StatisticsTable
 
-from .faults import FAULT_COLUMNS, Fault, find_faults, find_narrow
+from .faults import OUTSIDE
 
 __all__ = ["Layer", "Snapshot"]
 
@@ -72,6 +75,9 @@ class Snapshot:
     """Seconds since it was last written to, where that is long ago and it still says that it is being written."""
     _searchable: list[tuple[str, Layer]] = field(default_factory=list, repr=False)
     _columns: Mapping[str, tuple[StatisticsTable, int]] = field(default_factory=dict, repr=False)
+    _bad: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict, repr=False)
+    """What is faulty of each table, by its identity."""
+    _moments: Moments = field(default_factory=lambda: Moments.of(()), repr=False)
 
     @classmethod
     def of(
@@ -88,10 +94,7 @@ class Snapshot:
     ) -> Snapshot:
         """Work out the tree and the faults from the tables; `modules` are in call order."""
         faults, narrow = find_faults(tables), find_narrow(tables)
-        first: dict[str, int] = {}
-        for fault in faults:
-            first[fault.site.name] = min(first.get(fault.site.name, fault.step), fault.step)
-        roots = _tree(modules, first, {fault.site.name for fault in narrow})
+        roots = _tree(modules, _Marks.of(faults, narrow))
         return cls(
             title=title,
             info=info,
@@ -104,6 +107,8 @@ class Snapshot:
             narrow=narrow,
             prompts=tuple(prompts),
             has_previews=has_previews,
+            _bad={id(table): faulty(table) for table in tables},
+            _moments=Moments.of(tables),
             _columns={site.key: (table, site.row) for table in tables for site in table.sites},
         )
 
@@ -139,25 +144,25 @@ class Snapshot:
     def series(self, site: SiteInfo, statistic: str) -> NDArray[np.float64]:
         """One statistic of a site at every step; of length 1 outside of the loop."""
         table, row = self._columns[site.key]
-        values: NDArray[np.float64] = table.values[:, row, STATISTICS.index(statistic)]
-        return values
+        return table.column(statistic)[:, row]
 
     def rows(self, site: SiteInfo) -> NDArray[np.float64]:
-        """All statistics of a site, shape (step, statistic)."""
+        """All statistics of a site, shape (step, statistic), in the order of `layout.MEASURED`."""
         table, row = self._columns[site.key]
-        values: NDArray[np.float64] = table.values[:, row]
+        values: NDArray[np.float64] = table.values[:, row, : len(MEASURED)]
         return values
 
     def faulty(self, site: SiteInfo) -> NDArray[np.bool_]:
-        """At which steps a site holds values that are not finite."""
-        bad: NDArray[np.bool_] = np.nan_to_num(self.rows(site)[:, FAULT_COLUMNS]).sum(axis=1) > 0
+        """At which steps a site holds values that are not finite and should be."""
+        table, row = self._columns[site.key]
+        bad: NDArray[np.bool_] = self._bad[id(table)][:, row]
         return bad
 
     def at(self, site: SiteInfo, step: int) -> Mapping[str, float]:
         """The statistics of a site at a step; NaN where nothing was recorded."""
         rows = self.rows(site)
-        row = rows[min(step if site.stepped else 0, len(rows) - 1)] if len(rows) else np.full(len(STATISTICS), np.nan)
-        return dict(zip(STATISTICS, map(float, row), strict=True))
+        row = rows[min(step if site.stepped else 0, len(rows) - 1)] if len(rows) else np.full(len(MEASURED), np.nan)
+        return dict(zip(MEASURED, map(float, row), strict=True))
 
     def has_tensor(self, site: SiteInfo, step: int) -> bool:
         """Whether a site's tensor was kept at a step."""
@@ -165,10 +170,9 @@ class Snapshot:
         at = step if site.stepped else 0
         return at >= len(table.captured) or bool(table.captured[at, row] == HAS_TENSOR)
 
-    def before(self, site: SiteInfo) -> SiteInfo | None:
-        """The tensor of its component that came into being right before a site's."""
-        table, row = self._columns[site.key]
-        return table.sites[row - 1] if row else None
+    def before(self, site: SiteInfo, step: int) -> Moment | None:
+        """The tensor that was made right before a site's of a step."""
+        return self._moments.before(self._moments.of_site(site, step))
 
     def kept_beside(self, site: SiteInfo) -> tuple[str, ...]:
         """Names of the other tensors of a site's layer that were kept."""
@@ -212,31 +216,52 @@ class _Draft:
     children: dict[str, _Draft] = field(default_factory=dict)
 
 
-def _tree(modules: Mapping[str, ModuleInfo], faults: Mapping[str, int], narrow: AbstractSet[str]) -> tuple[Layer, ...]:
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """What is wrong, by the name of a layer."""
+
+    own: Mapping[str, int]
+    below: Mapping[str, int]
+    """The first fault of a layer and of all that lies in it."""
+    narrow: AbstractSet[str]
+
+    @classmethod
+    def of(cls, faults: Sequence[Fault], narrow: Sequence[Fault]) -> _Marks:
+        own: dict[str, int] = {}
+        below: dict[str, int] = {}
+        for fault in faults:  # causes first
+            step = OUTSIDE if fault.step is None else fault.step
+            own.setdefault(fault.site.name, step)
+            for name in itertools.accumulate(_segments(fault.site.name), "{}.{}".format):
+                below.setdefault(name, step)
+        return cls(own, below, {fault.site.name for fault in narrow})
+
+
+def _segments(name: str) -> list[str]:
+    return name.split(".", _DEEPEST)
+
+
+def _tree(modules: Mapping[str, ModuleInfo], marks: _Marks) -> tuple[Layer, ...]:
     top = _Draft()
     for name, module in modules.items():
         node = top
-        for segment in name.split(".", _DEEPEST):
+        for segment in _segments(name):
             node = node.children.setdefault(segment, _Draft())
         node.module = module
-    return tuple(_layer(draft, label, label, faults, narrow) for label, draft in top.children.items())
+    return tuple(_layer(draft, label, label, marks) for label, draft in top.children.items())
 
 
-def _layer(draft: _Draft, name: str, label: str, faults: Mapping[str, int], narrow: AbstractSet[str]) -> Layer:
-    children = tuple(_children(draft, name, "", faults, narrow))
-    own = faults.get(name)
-    known = [step for step in (own, *(child.fault for child in children)) if step is not None]
-    is_narrow = name in narrow or any(child.narrow for child in children)
-    return Layer(name, label, draft.module, children, own, min(known, default=None), is_narrow)
+def _layer(draft: _Draft, name: str, label: str, marks: _Marks) -> Layer:
+    children = tuple(_children(draft, name, "", marks))
+    is_narrow = name in marks.narrow or any(child.narrow for child in children)
+    return Layer(name, label, draft.module, children, marks.own.get(name), marks.below.get(name), is_narrow)
 
 
-def _children(
-    draft: _Draft, name: str, prefix: str, faults: Mapping[str, int], narrow: AbstractSet[str]
-) -> Iterator[Layer]:
+def _children(draft: _Draft, name: str, prefix: str, marks: _Marks) -> Iterator[Layer]:
     """Children of a node; a container that never fired, such as a `ModuleList`, gives way to its own children."""
     for segment, child in draft.children.items():
         path = f"{name}.{segment}"
         if child.module is None and child.children:
-            yield from _children(child, path, f"{prefix}{segment}.", faults, narrow)
+            yield from _children(child, path, f"{prefix}{segment}.", marks)
         else:
-            yield _layer(child, path, prefix + segment, faults, narrow)
+            yield _layer(child, path, prefix + segment, marks)

@@ -62,7 +62,7 @@ def find_opening(
         at = step if step >= 0 else snapshot.steps + step
         if not 0 <= at < snapshot.steps:
             raise SiteNotFoundError(f"no step {step} in {snapshot.title}; it has {snapshot.steps}, from 0")
-    elif fault is not None and fault.step >= 0:
+    elif fault is not None and fault.step is not None:
         at = fault.step
     return Opening(site.name if site else "", site, at, tab)
 

@@ -9,7 +9,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.layout import MEASURED
 
 from .model import Layer, Snapshot
 
@@ -33,7 +33,7 @@ def scores(layers: Sequence[Layer], snapshot: Snapshot, statistic: str, order: O
     "largest" is the largest magnitude of the statistic at any step. "changed" is its range over the steps, divided by
     its mean magnitude: 0 for a layer that does the same at every step, whatever its scale.
     """
-    by_table = {id(table): _score(table.values[:, :, STATISTICS.index(statistic)], order) for table in snapshot.tables}
+    by_table = {id(table): _score(table.values[:, :, MEASURED.index(statistic)], order) for table in snapshot.tables}
     found = np.full(len(layers), np.nan)
     for at, layer in enumerate(layers):
         if layer.module is not None:

@@ -20,6 +20,7 @@ _CELL: Final = 104
 _SMALL: Final = 16
 _MARGIN: Final = 24
 _GAP: Final = 6
+_LINE: Final = 20
 _LEAST, _MOST = 0.3, 0.95
 """Opacity of the heat where it is lowest and highest: the image stays to be seen, the colours stay to be read."""
 
@@ -52,8 +53,8 @@ def heat_over(heat: Plane, picture: Picture | None, *, high: float, size: tuple[
     return np.where(known, grey * (1 - opacity) + coloured * opacity, grey).round().astype(np.uint8)
 
 
-def plate(heat: Plane, picture: Picture | None, *, title: str, caption: str) -> Image.Image:
-    """One map beside the picture it belongs to, with a title, a legend and a caption."""
+def plate(heat: Plane, picture: Picture | None, *, title: str, caption: str, doubt: str = "") -> Image.Image:
+    """One map beside the picture it belongs to, with a title, a legend, a caption, and why it may be wrong."""
     high = _highest(heat)
     height, width = _fitted((picture if picture is not None else heat).shape[:2], _PANEL)
     panels = [heat_over(heat, picture, high=high, size=(height, width))]
@@ -61,7 +62,8 @@ def plate(heat: Plane, picture: Picture | None, *, title: str, caption: str) -> 
         whole = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
         panels.insert(0, np.asarray(whole, np.uint8))
     total = max(len(panels) * (width + _GAP) - _GAP, 360)
-    canvas = Image.new("RGB", (total + 2 * _MARGIN, height + 2 * _MARGIN + 106), PAPER)
+    warning = _wrapped(doubt, total)
+    canvas = Image.new("RGB", (total + 2 * _MARGIN, height + 2 * _MARGIN + 106 + len(warning) * _LINE), PAPER)
     draw = ImageDraw.Draw(canvas)
     _write(draw, (_MARGIN, _MARGIN - 6), title, size=26, room=total)
     top = _MARGIN + 38
@@ -69,6 +71,8 @@ def plate(heat: Plane, picture: Picture | None, *, title: str, caption: str) -> 
         canvas.paste(Image.fromarray(panel), (_MARGIN + at * (width + _GAP), top))
     _legend(canvas, draw, (_MARGIN, top + height + 14), width=total, high=high)
     _write(draw, (_MARGIN, top + height + 48), caption, size=15, colour=FAINT, room=total)
+    for at, line in enumerate(warning, 1):
+        _write(draw, (_MARGIN, top + height + 48 + at * _LINE), line, size=15, room=total)
     return canvas
 
 
@@ -81,6 +85,7 @@ def table(
     title: str,
     caption: str,
     above: tuple[str, Sequence[Picture]] | None = None,
+    doubt: str = "",
 ) -> Image.Image:
     """Maps in rows and columns; the colours of each row go from 0 to its own largest value, written at its end.
 
@@ -90,8 +95,9 @@ def table(
         rows: Labels, from the top.
         columns: Labels, from the left.
         title: First line.
-        caption: Last line.
+        caption: Line below them.
         above: A label and pictures of the columns, each of shape (y, x, 3), as a row before the others.
+        doubt: Why they may be wrong, in the last lines.
     """
     shape = picture.shape[:2] if picture is not None else heats.shape[2:]
     height, width = _fitted(shape, _CELL)
@@ -101,7 +107,8 @@ def table(
     top = _MARGIN + 62
     total = left + len(columns) * (width + _GAP) + 62
     bottom = top + len(labels) * (height + _GAP)
-    canvas = Image.new("RGB", (max(total, 420) + _MARGIN, bottom + 40 + _MARGIN), PAPER)
+    warning = _wrapped(doubt, max(total, 420) - _MARGIN)
+    canvas = Image.new("RGB", (max(total, 420) + _MARGIN, bottom + 40 + _MARGIN + len(warning) * _LINE), PAPER)
     draw = ImageDraw.Draw(canvas)
     room = canvas.width - 2 * _MARGIN
     _write(draw, (_MARGIN, _MARGIN - 6), title, size=22, room=room)
@@ -125,7 +132,9 @@ def table(
                 canvas.paste(Image.fromarray(hot), (left + column * (width + _GAP), y))
         end = left + len(columns) * (width + _GAP) + 4
         draw.text((end, y + height // 2), share(high), font=_font(13), fill=FAINT, anchor="lm")
-    _write(draw, (_MARGIN, canvas.height - _MARGIN - 16), caption, size=14, colour=FAINT, room=room)
+    _write(draw, (_MARGIN, bottom + 24), caption, size=14, colour=FAINT, room=room)
+    for at, line in enumerate(warning, 1):
+        _write(draw, (_MARGIN, bottom + 24 + at * _LINE), line, size=15, room=room)
     return canvas
 
 
@@ -160,6 +169,18 @@ def _write(
 ) -> None:
     font = _font(size)
     draw.text(place, _cut(text, font, room), font=font, fill=colour)
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    """Lines of words that fit."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _font(15).getlength(longer) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int) -> str:

@@ -55,7 +55,7 @@ def test_json_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["check", str(path), "--attention", "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)
     assert first["passed"] is second["passed"] is True
-    assert 0 < first["error"] < first["tolerance"] == 1e-5
+    assert 0 < first["error"] < first["tolerance"] < 1e-5
 
 
 @pytest.mark.parametrize(("value", "shown"), [(2.0, "FAILED"), (np.nan, "FAILED")])
@@ -83,12 +83,32 @@ def test_heads_in_blocks_give_the_same(path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_trace_without_results_says_how_to_get_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One clear line, and no failure."""
+    """Nothing was proven: one clear line, and exit code 2, as JSON too."""
     with Tracer(nn.Linear(2, 2), tmp_path / "run.zarr") as tracer:
         tracer._target.components["model"](torch.zeros(1, 2))
+    for options in ([], ["--json"]):
+        assert main(["check", str(tmp_path / "run.zarr"), "--attention", *options]) == 2
+        shown = capsys.readouterr()
+        (line,) = shown.err.splitlines()
+        assert "nothing to check" in line and 'Capture(attention="**", attention_output=True)' in line
+        assert shown.out == ""
+
+
+def test_calls_that_were_not_checked_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside those that passed it is said how many had nothing to be compared with."""
+    model = nn.Sequential(Attention(), nn.Identity())
+    with Tracer(model, tmp_path / "run.zarr", capture=Capture(attention="**", attention_output=True)):
+        model(torch.randn(1, 4, 7, 8))
+    head = tmp_path / "run.zarr" / "zarr.json"
+    document = json.loads(head.read_text())
+    group = document["consolidated_metadata"]["metadata"]["model/0"]
+    group["attributes"]["attention"][1] |= {"softmax": False, "reason": "made so"}
+    head.write_text(json.dumps(document))
     assert main(["check", str(tmp_path / "run.zarr"), "--attention"]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    assert 'Capture(attention="**", attention_output=True)' in line
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "all 1 passed",
+        "1 more could not be checked: there is no map, or no result was kept",
+    ]
 
 
 @pytest.mark.parametrize(

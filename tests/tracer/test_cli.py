@@ -64,10 +64,35 @@ def test_info_for_programs(dxray: Dxray) -> None:
     assert facts["steps"] == facts["planned_steps"] == 2
     assert facts["modules"] == 18
     assert facts["components"] == {"model": "Denoiser"}
-    assert facts["first_fault"] == {"site": "records.odd:output", "step": 0}
+    fault = facts["first_fault"]
+    assert (fault["site"], fault["step"], fault["born"]) == ("records.odd:output", 0, "unknown")  # of format 1
     assert facts["capture"]["modules"] == ["model.conv_in", "model.blocks.0", "model.blocks.0.activation"]
     assert facts["prompts"] == facts["gaps"] == facts["tap_failures"] == []
     assert 0 < facts["bytes"] < 200_000
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"),
+    [
+        ({"budget": 256_000_000, "peak": 1_500_000}, "at most 1.5 MB on the way to the disk, budget 256.0 MB"),
+        ({"budget": 1, "peak": True}, None),
+        ({"budget": "1", "peak": 2}, None),
+        ({"budget": 1, "peak": -2}, None),
+        ({"peak": 2}, None),
+        ([], None),
+    ],
+)
+def test_info_tells_the_memory_a_recording_took(
+    dxray: Dxray, tmp_path: Path, memory: Any, expected: str | None
+) -> None:
+    """Budget and peak are shown to people and programs where both are numbers of bytes, and nothing is made up."""
+    path = shutil.copytree(GOLDEN, tmp_path / "run.zarr")
+    document = json.loads((path / "zarr.json").read_text())
+    document["attributes"]["memory"] = memory
+    (path / "zarr.json").write_text(json.dumps(document))
+    lines = {line[:12].strip(): line[12:].strip() for line in dxray("info", str(path))}
+    assert lines.get("memory") == expected
+    assert parsed(dxray("info", str(path), "--json"))["memory"] == (memory if expected else {})
 
 
 def test_ls_lists_in_call_order(dxray: Dxray) -> None:

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from diffusion_xray.tracer import Trace, Tracer
-from diffusion_xray.tracer.preview import fit_preview
+from diffusion_xray.tracer import Trace, Tracer, open_trace
+from diffusion_xray.tracer.description import describe_in_lines
+from diffusion_xray.tracer.preview_fit import fit_preview
 
 WEIGHT = np.array([[0.11, 0.02, 0.0], [0.0, 0.12, -0.03], [-0.05, 0.0, 0.1], [0.04, -0.04, 0.04]])
 BIAS = np.array([0.5, 0.4, 0.6])
@@ -102,9 +103,12 @@ def test_a_size_that_does_not_divide_is_averaged() -> None:
     """Pictures whose size is no multiple of the latents', larger or smaller, still give a map."""
     latents = np.random.default_rng(0).normal(size=(1, 7, 5, 4))
     for size in ((50, 33), (7, 5), (3, 2)):
-        fitted = fit_preview(latents, np.full((1, *size, 3), 0.25))
-        assert fitted.r2 == 1.0
-        assert (fitted(latents) == 64).all()
+        down, across = np.linspace(0.1, 0.9, size[0]), np.linspace(0.9, 0.1, size[1])
+        picture = np.stack(np.broadcast_arrays(down[:, None], across[None], down[:, None]), axis=-1)[None]
+        places = np.stack(np.broadcast_arrays(np.linspace(0, 1, 7)[:, None], np.linspace(0, 1, 5)[None]), axis=-1)
+        fitted = fit_preview(np.concatenate([latents, places[None]], axis=-1), picture)
+        assert fitted.method == "linear fit"
+        assert fitted.r2 is not None and fitted.r2 > 0.85
 
 
 def test_noise_is_not_explained() -> None:
@@ -164,7 +168,11 @@ def test_without_pictures(tmp_path: Path) -> None:
     """A run that returned no pictures shows principal components."""
     trace = traced(tmp_path / "run.zarr", noise(1, 4, 8, 8), lambda z: None)
     assert trace.images is None
-    assert trace.info.preview == {"method": "principal components", "r2": None}
+    assert trace.info.preview == {
+        "method": "principal components",
+        "r2": None,
+        "reason": "no picture came back",
+    }
     assert trace.steps["preview"].shape == (3, 1, 8, 8, 3)
 
 
@@ -203,4 +211,115 @@ def test_latents_that_are_not_finite(tmp_path: Path, share: float, pictures: boo
 
     trace = traced(tmp_path / "run.zarr", latents, decode)
     assert ("preview" in trace.steps) == (share < 1)
-    assert bool(trace.info.preview) == (share < 1)
+    told = trace.info.preview
+    if share == 1:
+        assert told == {"method": "none", "r2": None, "reason": "the latents of every step are not finite"}
+    else:
+        assert told["method"] == ("linear fit" if pictures else "principal components")
+
+
+def gradient(size: int = 32) -> NDArray[Any]:
+    """A picture with all shades, (y, x, rgb)."""
+    ramp = np.linspace(0.05, 0.95, size)
+    return np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), axis=-1)
+
+
+def flat(value: float) -> NDArray[Any]:
+    """A picture of one value."""
+    return np.full((32, 32, 3), value)
+
+
+@pytest.mark.parametrize(
+    ("picture", "reason"),
+    [
+        (flat(0), "the picture is black"),
+        (flat(1), "the picture is white"),
+        (flat(0.5), "the picture is of one colour"),
+        (flat(0.5) + np.random.default_rng(0).uniform(-0.002, 0.002, (32, 32, 3)), "the picture is of one colour"),
+        (flat(np.nan), "the picture is not finite"),
+        ((np.random.default_rng(0).uniform(size=(32, 32, 3)) > 0.5) * 1.0, "the picture is clipped to black and white"),
+    ],
+    ids=["black", "white", "grey", "nearly one colour", "NaN", "clipped"],
+)
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_picture_that_shows_nothing_is_no_target(picture: NDArray[Any], reason: str, as_bytes: bool) -> None:
+    """Not "R² 1.000" of a black picture: principal components, which vary, and the reason."""
+    latents = np.random.default_rng(1).normal(size=(1, 8, 8, 4))
+    if as_bytes:
+        if np.isnan(picture).any():
+            picture, reason = flat(0), "the picture is black"  # what Pillow makes of it
+        picture = (picture * 255).round().astype(np.uint8)
+    fitted = fit_preview(latents, picture[None])
+    assert (fitted.method, fitted.r2, fitted.reason) == ("principal components", None, reason)
+    assert fitted(latents).std() > 20
+
+
+def test_most_of_a_background_is_still_a_picture() -> None:
+    """A small thing on white, and a picture of which one colour never varies, are fitted."""
+    picture = np.ones((64, 64, 3))
+    picture[20:40, 20:40] = gradient(20)
+    one_constant = np.concatenate([gradient(64)[..., :2], np.zeros((64, 64, 1))], axis=-1)
+    for target in (picture, one_constant):
+        shrunk = target.reshape(8, 8, 8, 8, 3).mean((1, 3))[None]
+        assert fit_preview(shrunk, target[None]).r2 == pytest.approx(1)
+
+
+def test_a_constant_channel_of_the_last_latents_gets_no_weight() -> None:
+    """It may vary at other steps, where what the last step cannot tell would be drawn."""
+    latents = np.random.default_rng(0).normal(size=(1, 8, 8, 4))
+    latents[..., 2] = 3.0
+    fitted = fit_preview(latents, (latents @ WEIGHT + BIAS)[:, :, :])
+    assert np.abs(fitted.weight[2]).max() < 1e-9
+    assert fitted.r2 == pytest.approx(1)
+
+
+def test_the_pictures_of_a_batch_that_show_something_are_used() -> None:
+    """One black picture among others, as a filter leaves it, takes no part."""
+    latents = np.random.default_rng(0).normal(size=(2, 8, 8, 4)) * 0.2
+    pictures = latents @ WEIGHT + BIAS
+    pictures[0] = 0
+    fitted = fit_preview(latents, pictures)
+    assert fitted.r2 == pytest.approx(1) and np.allclose(fitted.weight, WEIGHT)
+
+
+def test_a_black_picture_leaves_previews_of_healthy_latents(tmp_path: Path) -> None:
+    """The decoder is at fault, and the previews show that the latents are not."""
+    trace = traced(tmp_path / "run.zarr", noise(1, 4, 8, 8), lambda z: np.zeros((1, 64, 64, 3), np.uint8))
+    assert trace.info.preview == {"method": "principal components", "r2": None, "reason": "the picture is black"}
+    assert trace.steps["preview_x0"].values.std() > 20
+
+
+def test_the_last_latents_that_are_finite(tmp_path: Path) -> None:
+    """Where the loop ends in NaN, the map is made of the step before that, and it says of which."""
+    latents = noise(1, 4, 8, 8)
+    with Tracer(Flatten(), tmp_path / "run.zarr", capture="statistics") as tracer:
+        for step in range(3):
+            tracer.step(step)
+            following = latents * (0.9 if step < 2 else torch.nan)
+            tracer.record_latents(latents, next_latents=following)
+            latents = following
+    trace = tracer.trace
+    assert trace.info.preview["reason"] == "the last latents are not finite; those before step 2 are used"
+    assert trace.steps["preview"].values[0].std() > 20
+
+
+def test_a_black_frame_in_the_middle_of_a_video(tmp_path: Path) -> None:
+    """The nearest frame that shows something is fitted, to its own latents."""
+
+    def decode(z: NDArray[Any]) -> NDArray[Any]:
+        frames = enlarged(colours(np.moveaxis(z, 1, -1)), 4)
+        frames[:, 1] = 0
+        return frames
+
+    trace = traced(tmp_path / "run.zarr", noise(1, 4, 3, 6, 8), decode)
+    assert trace.info.preview["method"] == "linear fit"
+    assert trace.info.preview["r2"] > 0.98
+
+
+def test_info_says_how_and_why(tmp_path: Path) -> None:
+    """Beside the method stands the reason, from whatever a trace holds."""
+    traced(tmp_path / "run.zarr", noise(1, 4, 8, 8), lambda z: np.zeros((1, 64, 64, 3), np.uint8))
+    assert (
+        "principal components, as the picture is black"
+        in dict(describe_in_lines(open_trace(tmp_path / "run.zarr")))["preview"]
+    )

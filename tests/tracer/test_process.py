@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusion_xray.tracer import Tracer, open_trace
-from diffusion_xray.tracer.process import describe_process, is_gone
+from diffusion_xray.tracer.process import describe_process, is_gone, lives_elsewhere
 
 
 def test_this_process_lives() -> None:
@@ -39,6 +39,18 @@ def test_what_cannot_be_known(change: dict[str, object]) -> None:
     """A process of another machine, or a description that is nonsense, is not said to be gone."""
     assert not is_gone(describe_process() | change)
     assert not is_gone({})
+
+
+def test_who_lives_elsewhere() -> None:
+    """Another process that still runs does; this one, a dead one, and what is nonsense do not."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        other = describe_process() | {"pid": child.pid, "started": None}
+        assert lives_elsewhere(other)
+        assert not lives_elsewhere(other | {"machine": "elsewhere"})
+        assert not lives_elsewhere(describe_process())
+    assert not lives_elsewhere(other)
+    assert not any(lives_elsewhere(other | {"pid": pid}) for pid in ("1", True, -1, 0, None, 1.5))
+    assert not lives_elsewhere({})
 
 
 def test_the_trace_names_its_writer(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import threading
 import warnings
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from diffusion_xray.tracer import (
     Capture,
+    StepError,
     StoreError,
     StoreExistsError,
     TargetError,
@@ -180,6 +182,64 @@ def test_the_users_own_loop_sets_the_step(tmp_path: Path) -> None:
     assert len(trace) == 6
     assert trace.timestep.tolist() == [30, 29, 28, 30, 29, 28]
     assert set(trace.sigma.tolist()) == {0.5}
+
+
+@pytest.mark.parametrize("jump", [3, 1023, 1024, 2500])
+def test_steps_that_a_loop_leaves_out_are_one_write(tmp_path: Path, jump: int) -> None:
+    """Steps left out read as not captured, those after them are there, and no job is queued for each of them."""
+    fills: list[tuple[int, int]] = []
+
+    class Counting(StoreWriter):
+        """Counts the ranges that are committed at once."""
+
+        def fill(self, path: str, start: int, stop: int, value: float) -> None:
+            """Count, and write."""
+            if path == "committed":
+                fills.append((start, stop))
+            super().fill(path, start, stop, value)
+
+    model = nn.Identity()
+    with Tracer(model, tmp_path / "run.zarr", capture="all", store=Counting) as tracer:
+        for step in (1, jump, jump + 1):
+            tracer.step(step, timestep=float(step))
+            model(torch.full((1, 2), float(step)))
+    trace = tracer.trace
+    assert fills == [(0, 1), (1, 2), *([(2, jump)] if jump > 2 else []), (jump, jump + 1), (jump + 1, jump + 2)]
+    assert len(trace) == jump + 2
+    captured = trace.table("model").captured[:, 0]
+    assert np.flatnonzero(captured).tolist() == [1, jump, jump + 1]
+    assert trace["model"]["output"].values[[1, jump, jump + 1], 0, 0].tolist() == [1, jump, jump + 1]
+    assert np.flatnonzero(~np.isnan(trace.timestep)).tolist() == [1, jump, jump + 1]
+
+
+@pytest.mark.parametrize("wrong", [-1, 3.7, "x", True, 2**31])
+def test_what_is_no_step_is_refused_at_the_call(tmp_path: Path, wrong: Any) -> None:
+    """The error comes where the mistake is, and the recording goes on without it."""
+    model = nn.Identity()
+    with Tracer(model, tmp_path / "run.zarr") as tracer:
+        tracer.step(0)
+        model(torch.ones(1))
+        with pytest.raises(StepError):
+            tracer.step(wrong)
+        with pytest.raises(StepError):
+            tracer.step(1, timestep=wrong if isinstance(wrong, str) else "late")  # type: ignore[arg-type]
+        tracer.step(1)
+        model(torch.ones(1))
+    assert tracer.trace.info.status == "complete"
+    assert len(tracer.trace) == 2
+
+
+def test_a_place_that_cannot_be_cleared_is_a_store_error(tmp_path: Path) -> None:
+    """Whatever the system says while an older trace is replaced, it is one kind of error."""
+    model, path = nn.Identity(), tmp_path / "run.zarr"
+    with Tracer(model, path):
+        model(torch.ones(1))
+    aside = tmp_path / f".run.zarr.{os.getpid()}"
+    aside.mkdir()
+    (aside / "busy").write_text("")
+    with pytest.raises(StoreError, match="cannot replace the trace"):
+        Tracer(model, path, overwrite=True).__enter__()
+    assert open_trace(path).info.status == "complete"
 
 
 def test_more_steps_than_planned_find_room(tmp_path: Path) -> None:

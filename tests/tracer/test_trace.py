@@ -28,7 +28,7 @@ from diffusion_xray.tracer import (
     open_trace,
 )
 from diffusion_xray.tracer.cli import main
-from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.layout import MEASURED, STATISTICS
 
 from .networks import Denoiser
 
@@ -231,7 +231,7 @@ def test_a_module_is_a_dataset() -> None:
     """`trace[name]` holds the tensors and every statistic along the steps, with timestep and sigma as coordinates."""
     trace = open_trace(GOLDEN)
     dataset = trace["model.conv_in"]
-    assert set(dataset) == {"output", "histogram", *STATISTICS}
+    assert set(dataset) == {"output", "histogram", *MEASURED}
     assert dataset["std"].dims == ("step",)
     assert dataset["histogram"].dims == ("step", "bin")
     assert set(dataset.coords) == {"step", "timestep", "sigma"}
@@ -251,7 +251,7 @@ def test_statistics_of_a_component() -> None:
     """`trace.statistics` is one array with labels, so that any question is one selection."""
     array = open_trace(GOLDEN).statistics("records")
     assert array.dims == ("step", "site", "statistic")
-    assert array["statistic"].values.tolist() == list(STATISTICS)
+    assert array["statistic"].values.tolist() == list(MEASURED)
     assert array["site"].values.tolist() == ["records.ramp:output", "records.odd:output"]
     assert array["timestep"].values.tolist() == [500, 0]
     assert float(array.sel(step=1, site="records.odd:output", statistic="nans")) == 1

@@ -65,7 +65,9 @@ def test_shares_for_programs(dxray: Dxray, embedded: Path) -> None:
     assert sum(facts["mass"].values()) == pytest.approx(1, abs=1e-5)
     one = json.loads("\n".join(dxray("--json", "--word", "red circle", "--step", "-1", "--layer", CROSS)))
     expected = float(open_trace(embedded).word_mass("red circle", step=2, layers=CROSS)[0, 0])
-    assert one["by_step_and_layer"] == [{"step": 2, "layer": CROSS, "mass": {"red circle": pytest.approx(expected)}}]
+    assert one["by_step_and_layer"] == [
+        {"step": 2, "layer": CROSS, "mass": {"red circle": pytest.approx(expected)}, "use": "proven"}
+    ]
 
 
 def test_a_word_is_drawn_over_the_picture(dxray: Dxray, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from diffusion_xray.tracer import open_trace
-from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.layout import MEASURED
 from diffusion_xray.tracer.process import describe_process
 from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.key_table import key_table
@@ -357,7 +357,7 @@ async def test_stats_table(browser: Make) -> None:
         await pilot.pause()
         lines = text(pilot, "#stats").splitlines()
         assert [line.split()[0] for line in lines[1:7]] == ["0", "1", "2", "3", "4", "5"]
-        assert len(lines[0].split()) <= len(STATISTICS) + 1
+        assert len(lines[0].split()) <= len(MEASURED) + 1
         await pilot.click("#stats", offset=(10, 3))
         assert scene(pilot).step == 2
 

@@ -25,7 +25,7 @@ from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.cli import command_parser
 from diffusion_xray.tracer.errors import SiteNotFoundError, StoreError
 from diffusion_xray.tracer.info import SiteInfo
-from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.layout import MEASURED
 from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.export.files import write_new
 from diffusion_xray.viewer.export.formats import FORMATS, Format
@@ -114,7 +114,7 @@ def test_statistics(select: Select) -> None:
     rows = list(csv.DictReader(io.StringIO(made(selection, ".statistics.csv").decode())))
     assert [row["step"] for row in rows] == list("012345")
     assert float(rows[2]["timestep"]) == 700.0
-    assert list(rows[0])[3:] == list(STATISTICS)
+    assert list(rows[0])[3:] == list(MEASURED)
     assert selection.site is not None
     assert [float(row["std"]) for row in rows] == selection.snapshot.series(selection.site, "std").tolist()
 

@@ -91,13 +91,27 @@ async def test_it_shows_before_the_first_key(growing: Path, browser: Callable[..
 
 
 async def test_what_came_before_a_fault(traces: dict[str, Path], browser: Callable[..., Browser]) -> None:
-    """The numbers of a faulty step name the tensor that came right before, with its largest magnitude."""
+    """The numbers of a faulty step name the tensor that came right before, at the first fault where it was born."""
     async with browser("faulty").run_test(size=(120, 40)) as pilot:
         await settle(pilot)
         assert "before it: unet.down_blocks.1.act  |x|max" in text(pilot, "#overview")
+        assert "born in unet.down_blocks.1 or on the way to it" in text(pilot, "#overview")
         await pilot.press("left_square_bracket")
         await settle(pilot)
         assert "before it" not in text(pilot, "#overview")
     async with browser("faulty", layer="unet.mid_block.conv").run_test(size=(120, 40)) as pilot:
         await settle(pilot)
         assert "not finite before it either: unet.down_blocks.1" in text(pilot, "#overview")
+        assert "born" not in text(pilot, "#overview")
+
+
+def test_a_mask_is_no_fault(tmp_path: Path) -> None:
+    """A layer that makes a mask of −∞ carries no mark, at no step."""
+    layer = nn.Identity()
+    with Tracer({"unet": layer}, tmp_path / "a.zarr") as tracer:
+        for step in range(2):
+            tracer.step(step)
+            layer(torch.full((3, 3), -torch.inf).triu(1))
+    found = snapshot(tmp_path / "a.zarr")
+    (site,) = found.layers["unet"].module.sites if found.layers["unet"].module else ()
+    assert found.faults == () and found.layers["unet"].fault is None and not found.faulty(site).any()

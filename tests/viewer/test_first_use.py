@@ -11,6 +11,7 @@ import pytest
 from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.cli import main
 from diffusion_xray.tracer.comparison.divergence import Comparison
+from diffusion_xray.viewer.compare.state import label_of
 from diffusion_xray.viewer.loader import Loader
 from diffusion_xray.viewer.order import ranked
 
@@ -105,7 +106,7 @@ def test_where_two_seeds_part(browser: Terminal, folder: Path) -> None:
     browser.press("\r")
     browser.until(f"first over: step {first.steps[0]} {first.pair.a.name}")
     browser.press("n")
-    browser.until(f"▶  {first.pair.a.name} ")
+    browser.until(f"▶  {label_of(first.pair.a)} ")
     browser.press("\x1b")
     browser.until("? Help")
     browser.until(lambda: "298 layers" in browser.lines[0])

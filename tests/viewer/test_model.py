@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from diffusion_xray.tracer import open_trace
+from diffusion_xray.tracer import Tracer, open_trace
 from diffusion_xray.tracer.errors import SiteNotFoundError
+from diffusion_xray.tracer.faults import find_faults
 from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.viewer.loader import Loader
 from diffusion_xray.viewer.model import Snapshot
@@ -44,7 +46,36 @@ def test_fault_reaches_every_ancestor(faulty: Snapshot) -> None:
 def test_cause_comes_first(faulty: Snapshot) -> None:
     """Faults are ordered by step and then by when the tensor came into being: the cause leads."""
     assert faulty.faults[0].site.name == "unet.down_blocks.1"
-    assert [fault.step for fault in faulty.faults] == sorted(fault.step for fault in faulty.faults)
+    steps = [fault.step for fault in faulty.faults if fault.step is not None]
+    assert steps == sorted(steps) and len(steps) == len(faulty.faults)
+
+
+def test_one_order_of_faults(traces: dict[str, Path]) -> None:
+    """The browser has the faults of `Trace.first_fault`, and looks for what came before in all components."""
+    trace = open_trace(traces["faulty"])
+    snapshot = Loader(trace).snapshot()
+    first = trace.first_fault()
+    assert first is not None and first == snapshot.faults[0] == find_faults(tuple(trace.tables()))[0]
+    assert first.step is not None and first.after == snapshot.before(first.site, first.step)
+
+
+def test_the_first_fault_of_a_layer_is_that_of_the_run(tmp_path: Path) -> None:
+    """A layer that fails in the loop and again after it is marked with the step."""
+
+    class Denoiser(torch.nn.Module):
+        def forward(self, timestep: int) -> None:
+            """Is there so that the layer is none."""
+
+    layer = torch.nn.Identity()
+    with Tracer({"unet": Denoiser(), "vae": layer}, tmp_path / "a.zarr") as tracer:
+        for step in range(3):
+            tracer.step(step)
+            layer(torch.full((2,), torch.inf if step == 2 else 0.0))
+        tracer.step(None)
+        layer(torch.full((2,), torch.nan))
+    snapshot = Loader(open_trace(tmp_path / "a.zarr")).snapshot()
+    assert [fault.step for fault in snapshot.faults] == [2, None]
+    assert snapshot.layers["vae"].own_fault == snapshot.layers["vae"].fault == 2
 
 
 def test_no_faults(traces: dict[str, Path]) -> None:

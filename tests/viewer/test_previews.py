@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from textual.pilot import Pilot
 
+from diffusion_xray.tracer import Tracer
 from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.screens.main import MainScreen
 from diffusion_xray.viewer.widgets.preview import Preview
@@ -79,6 +82,38 @@ async def test_a_trace_without(browser: Make) -> None:
         await pilot.press("V")
         await settle(pilot)
         assert "Capture(latents=True)" in drawn(pilot)
+
+
+def recorded(path: Path, latents: torch.Tensor) -> Path:
+    """A run of two steps that ended in a black picture."""
+    with Tracer(torch.nn.Identity(), path, capture="statistics") as tracer:
+        for step in range(2):
+            tracer.step(step)
+            tracer._target.components["model"](torch.zeros(1, 2))
+            tracer.record_latents(latents * (2 - step), next_latents=latents * (1 - step / 2))
+        tracer.record_images(np.zeros((1, 32, 32, 3), np.uint8))
+    return path
+
+
+async def test_why_it_is_no_fit(browser: Make, tmp_path: Path) -> None:
+    """Below the pictures stands how they were made and why not from the run's own picture."""
+    path = recorded(tmp_path / "run.zarr", torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)))
+    async with browser(path, step=1).run_test(size=BROAD) as pilot:
+        await settle(pilot)
+        words = " ".join(drawn(pilot).split())
+        assert "by principal components as the picture is black" in words and "R²" not in words
+
+
+async def test_why_there_are_none(browser: Make, tmp_path: Path) -> None:
+    """Where latents were recorded but none is finite, nobody is told to record latents."""
+    path = recorded(tmp_path / "run.zarr", torch.full((1, 4, 8, 8), torch.nan))
+    async with browser(path, step=1, tab="hist").run_test(size=BROAD) as pilot:
+        await settle(pilot)
+        assert not preview(pilot).display
+        await pilot.press("V")
+        await settle(pilot)
+        words = " ".join(drawn(pilot).split())
+        assert "the latents of every step are not finite" in words and "Capture(" not in words
 
 
 async def test_zoom_takes_them_along(browser: Make, embedded: Path) -> None:

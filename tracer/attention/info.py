@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from ..errors import SiteNotFoundError, near_matches
 from ..info import ModuleInfo, SiteInfo, TraceInfo, printable
-from ..layout import array_name, module_group
+from ..layout import HAS_TENSOR, array_name, module_group
 from ..prompts import Prompt
 from ..storage.archive import Archive
 from .inputs import Inputs
 from .texts import CONDITIONAL, UNCONDITIONAL, Text, texts_of
 from .tokens import Kind, Part, kind_of, parts_from_attributes
+from .use import Use, doubt_of, read_use
 
 __all__ = ["AttentionInfo", "Attentions", "entry_of", "site_of"]
 
@@ -57,6 +58,10 @@ class AttentionInfo:
     query: SiteInfo | None = None
     key: SiteInfo | None = None
     mask: SiteInfo | None = None
+    multiplied_in: str = ""
+    """What float32 was rounded to before it was multiplied, "tfloat32" or "bfloat16"; "" where it was not."""
+    use: Use = field(default_factory=Use)
+    """Whether its maps are those that the run used."""
 
     @property
     def stepped(self) -> bool:
@@ -124,6 +129,24 @@ class Attentions:
         assert call.query is not None and call.key is not None
         masked = None if call.mask is None else self._captured(call.mask)
         return Inputs(self._archive, call.query, call.key, call.mask, masked)
+
+    def doubt(self, calls: Sequence[AttentionInfo], steps: Sequence[int] | None = None) -> str:
+        """What is to be said beside maps of these calls: that they are not, or not proven to be, those the run used.
+
+        Args:
+            calls: Those shown, or averaged.
+            steps: Those shown; all that were kept by default.
+
+        Returns:
+            "" where the maps are proven.
+        """
+        if all(call.use.by_kernel for call in calls):
+            return ""
+        if not calls[0].stepped:
+            return doubt_of([call.use for call in calls], [0])
+        assert calls[0].query is not None
+        kept = np.flatnonzero(self._captured(calls[0].query) >= HAS_TENSOR).tolist()
+        return doubt_of([call.use for call in calls], kept if steps is None else [s for s in kept if s in set(steps)])
 
     def branches(self, call: AttentionInfo) -> tuple[str, ...]:
         """Guidance branch of each entry of the batch, "" where there are none."""
@@ -209,6 +232,8 @@ def _read_call(module: ModuleInfo, number: int, entry: Mapping[str, Any], group:
         query=query,
         key=key,
         mask=mask,
+        multiplied_in=str(entry.get("multiplied_in", "")),
+        use=read_use(entry),
     )
 
 

@@ -16,6 +16,7 @@ from .inputs import Inputs
 from .maps import probabilities
 from .texts import CONDITIONAL, Text
 from .tokens import Part, part_labels, places
+from .use import said
 from .words import token_label, unique, words_of
 
 __all__ = ["AttentionArray", "attention_array"]
@@ -85,8 +86,15 @@ def attention_array(
     coordinates |= _positions("query", call.query_parts, attentions.query_texts(call), branches)
     coordinates |= _positions("key", call.key_parts, attentions.texts(call), branches)
     variable = xarray.Variable(dims, indexing.LazilyIndexedArray(source))
-    described = {"module": call.module, "call": call.call, "kind": call.kind, "door": call.door, "scale": call.scale}
-    array = xarray.DataArray(variable, coordinates, name="attention", attrs=described | {"causal": int(call.causal)})
+    described: dict[str, Any] = {
+        "module": call.module,
+        "call": call.call,
+        "kind": call.kind,
+        "door": call.door,
+        "scale": call.scale,
+    }
+    described |= {"causal": int(call.causal)} | said(attentions.doubt([call]))
+    array = xarray.DataArray(variable, coordinates, name="attention", attrs=described)
     array.encoding["preferred_chunks"] = dict(zip(dims, _chunks(source.shape), strict=True))
     return array
 

@@ -17,6 +17,7 @@ from .inputs import Inputs
 from .maps import attend
 from .texts import CONDITIONAL, words_at
 from .tokens import Part
+from .use import said
 from .words import Word, find_phrase, unique
 
 if TYPE_CHECKING:
@@ -140,7 +141,11 @@ def word_map(
                 counts[at] += 1
     total /= np.where(counts, counts, np.nan).reshape(-1, *(1 for _ in grid))
     dims = ("word", "step", *("frame", "y", "x")[-len(grid) :])
-    described = {"branch": choice.branch, "layers": [layer.name for layer in layers]}
+    described = {
+        "branch": choice.branch,
+        "layers": [layer.name for layer in layers],
+        **_doubt(attentions, layers, steps),
+    }
     return xarray.DataArray(total, {"word": list(words), "step": list(steps)}, dims, name="word_map", attrs=described)
 
 
@@ -161,7 +166,7 @@ def head_maps(attentions: Attentions, word: str, steps: Sequence[int], choice: C
                 found[at, row, columns] = [enlarged(plane, grid) for plane in shares[:, 0]]
     dims = ("step", "layer", "head", *("frame", "y", "x")[-len(grid) :])
     coordinates: dict[str, Any] = {"step": list(steps), "layer": [layer.name for layer in layers], "head": heads}
-    described = {"word": word, "branch": choice.branch}
+    described = {"word": word, "branch": choice.branch, **_doubt(attentions, layers, steps)}
     return xarray.DataArray(found, coordinates, dims, name="head_maps", attrs=described)
 
 
@@ -180,8 +185,12 @@ def word_mass(attentions: Attentions, word: str | None, steps: Sequence[int], ch
             if shares is not None:
                 mass[at, column, places] = shares.mean(axis=(0, *range(2, shares.ndim)))
     coordinates: dict[str, Any] = {"step": list(steps), "layer": [layer.name for layer in layers], "word": listed}
-    described = {"branch": choice.branch}
+    described = {"branch": choice.branch, **_doubt(attentions, layers, steps)}
     return xarray.DataArray(mass, coordinates, ("step", "layer", "word"), name="word_mass", attrs=described)
+
+
+def _doubt(attentions: Attentions, layers: Sequence[Layer], steps: Sequence[int]) -> dict[str, str]:
+    return said(attentions.doubt([layer.call for layer in layers], steps))
 
 
 def _groups(layer: Layer, word: str | None) -> dict[str, tuple[int, ...]]:

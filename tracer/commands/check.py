@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 
 from ..attention_check import AttentionCheck, check_attention
-from ..info import printable
+from ..errors import SiteNotFoundError
 from ..trace import open_trace
 from .protocol import add_trace_argument, print_json, print_table
 
@@ -20,7 +20,7 @@ class Check:
 
     For every attention call recorded with its value and result, softmax(Q·Kᵀ·scale + mask)·V is computed anew. One
     line each: the largest relative error over steps, batch and heads, and whether it is within the rounding of the
-    dtype. Exit code 1 when one is not.
+    dtype. Exit code 1 when one is not, 2 when there was nothing to check.
     """
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -30,14 +30,17 @@ class Check:
     def run(self, options: argparse.Namespace) -> int:
         trace = open_trace(options.trace)
         checks = list(check_attention(trace))
+        if not checks:
+            raise SiteNotFoundError(f"nothing to check: {trace.path} holds no results of attention; {_HOW}")
         failed = sum(not check.passed for check in checks)
         if options.json:
             print_json([{**dataclasses.asdict(check), "passed": check.passed} for check in checks])
-        elif checks:
+        else:
             print_table(("module", "call", "door", "dtype", "steps", "error", "at step", ""), [_row(c) for c in checks])
             print(f"{failed} of {len(checks)} attention calls failed" if failed else f"all {len(checks)} passed")
-        else:
-            print(printable(f"{trace.path} holds no results of attention to compare with: {_HOW}"))
+            others = sum(len(calls) for calls in trace.attention_modules.values()) - len(checks)
+            if others:
+                print(f"{others} more could not be checked: there is no map, or no result was kept")
         return 1 if failed else 0
 
 
@@ -50,5 +53,5 @@ def _row(check: AttentionCheck) -> tuple[str, ...]:
         str(check.steps),
         f"{check.error:.1e}",
         "–" if check.step is None else str(check.step),
-        "ok" if check.passed else f"FAILED, above {check.tolerance:g}",
+        "ok" if check.passed else f"FAILED, above {check.tolerance:.1e}",
     )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SiteNotFoundError
-from ..layout import STATISTICS
+from ..layout import MEASURED
 from ..text import number, sparkline
 from ..trace import Trace, open_trace
 from .protocol import add_trace_argument, print_json, print_table
@@ -35,9 +35,9 @@ class Stats:
         parser.add_argument("--step", type=int, metavar="N", help="one step only, counted from 0")
         parser.add_argument(
             "--sort",
-            choices=sorted({*STATISTICS, "infs"}),
+            choices=sorted({*MEASURED, "infs"}),
             metavar="STAT",
-            help=f"largest first by one of {', '.join(STATISTICS)}, infs",
+            help=f"largest first by one of {', '.join(MEASURED)}, infs",
         )
 
     def run(self, options: argparse.Namespace) -> int:
@@ -66,10 +66,10 @@ def _rows(trace: Trace, glob: str, step: int | None) -> list[dict[str, Any]]:
             values = values[step : step + 1]
         row: dict[str, Any] = {
             "site": site.key,
-            **{name: _over_steps(name, values[:, i]) for i, name in enumerate(STATISTICS)},
+            **{name: _over_steps(name, values[:, i]) for i, name in enumerate(MEASURED)},
         }
         row["infs"] = row["positive_infs"] + row["negative_infs"]
-        spread = values[:, STATISTICS.index("std")]
+        spread = values[:, MEASURED.index("std")]
         at = np.linspace(0, len(spread) - 1, min(len(spread), _SPARK_WIDTH)).round().astype(int)
         row["std_over_steps"] = [float(value) for value in spread[at]] if len(spread) > 1 else []
         rows.append(row)

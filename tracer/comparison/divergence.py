@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..info import SiteInfo, printable
-from ..layout import HAS_TENSOR, SITE_BLOCK
+from ..layout import HAS_TENSOR, MEASURED, SITE_BLOCK
+from ..moments import Moments
 from ..trace import StatisticsTable, Trace
-from .changes import changed_latents
 from .distance import Distance, Tolerance, histogram_distance, least_distance, measure
 from .pairing import Link, Names, SitePair, link_steps, pair_sites
 from .table import Divergence, Divergences, Evidence
@@ -67,10 +67,9 @@ class Comparison:
         pairing = pair_sites(self.a, self.b, self.names)
         links = link_steps(self.a, self.b, self.by, self.step_tolerance)
         self.table = Divergences.empty(pairing, links)
-        for place in changed_latents(self.a, self.b, pairing, links):
-            self.table.early[place] = True
         self.comparable = np.zeros(self.table.evidence.shape, bool)
         self._tables = [{(table.component, table.stepped): table for table in t.tables()} for t in (self.a, self.b)]
+        self._moments = Moments.of(tuple(self._tables[0].values()))
         for key, rows in itertools.groupby(range(len(pairing.pairs)), lambda row: _table_key(pairing.pairs[row])):
             self._from_statistics(key, list(rows))
 
@@ -135,7 +134,8 @@ class Comparison:
         found = []
         for tables, (_, site, step) in zip(self._tables, self._sides(pair, link), strict=True):
             values = tables[_component(site), site.stepped].values
-            found.append(values[step, site.row] if step < len(values) else np.full(values.shape[-1], np.nan))
+            lost = np.full(len(MEASURED), np.nan)
+            found.append(values[step, site.row, : len(MEASURED)] if step < len(values) else lost)
         return found[0], found[1]
 
     @staticmethod
@@ -159,6 +159,7 @@ class Comparison:
         least = np.where(fits, least, np.nan)
         place = slice(rows[0], rows[-1] + 1), slice(0, len(steps))
         self.table.relative_l2[place] = least
+        self.table.when[place] = self._moments.of_table(ours[0])[ours[1]].T
         self.table.evidence[place] = np.where(np.isnan(least), Evidence.NOTHING, Evidence.STATISTICS)
         stored = np.array([bool(pair.a.array and pair.b.array) for pair in pairs])[:, None] & fits
         kept = (_captured(*ours) == HAS_TENSOR) & (_captured(*theirs) == HAS_TENSOR)

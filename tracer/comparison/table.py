@@ -58,6 +58,8 @@ class Divergences:
     """Shape (pair,): the relative distance that rounding to the coarser dtype of the pair explains."""
     stepped: NDArray[np.bool_]
     """Shape (pair,): whether it fired in the loop."""
+    when: NDArray[np.float64]
+    """Shape (pair, link): when A's tensor was made, ascending over the whole run; NaN where that is not known."""
     evidence: NDArray[np.uint8]
     """Shape (pair, link), as all below: an `Evidence`."""
     relative_l2: NDArray[np.float64]
@@ -66,8 +68,6 @@ class Divergences:
     where: NDArray[np.int64]
     over: NDArray[np.float64]
     histogram: NDArray[np.float64]
-    early: NDArray[np.bool_]
-    """Where a tensor was there before the layers of its step: latents that had been changed since the step before."""
     errors: Mapping[tuple[int, int], str]
     """What could not be read, by row and column."""
 
@@ -81,6 +81,7 @@ class Divergences:
             links=links,
             limits=np.array(limits, np.float64),
             stepped=np.array([pair.a.stepped for pair in pairing.pairs], bool),
+            when=np.full(shape, np.nan),
             evidence=np.zeros(shape, np.uint8),
             relative_l2=np.full(shape, np.nan),
             cosine=np.full(shape, np.nan),
@@ -88,7 +89,6 @@ class Divergences:
             where=np.zeros(shape, np.int64),
             over=np.full(shape, np.nan),
             histogram=np.full(shape, np.nan),
-            early=np.zeros(shape, np.bool_),
             errors={},
         )
 
@@ -134,15 +134,12 @@ class Divergences:
     def first_steps(self, tolerance: float | None = None) -> NDArray[np.intp]:
         """Every row over a tolerance with the link at which it first is, shape (n, 2), causes first.
 
-        In the order in which the tensors came to be: before the loop, step by step, after it; what is `early` before
-        the rest of its step.
+        By when the tensors were made in A, over the whole run and all components.
         """
         over = self.is_over(tolerance)
         rows = np.flatnonzero(over.any(axis=1))
         links = over[rows].argmax(axis=1)
-        loop = int(self.stepped.argmax()) if self.stepped.any() else len(self)
-        when = np.where(self.stepped[rows], links, np.where(rows < loop, -1, len(self.links.pairs)))
-        return np.stack([rows, links], axis=1)[np.lexsort((rows, ~self.early[rows, links], when))]
+        return np.stack([rows, links], axis=1)[np.lexsort((rows, self.when[rows, links]))]
 
     def first_over(self, tolerance: float | None = None) -> Divergence | None:
         """The first layer and step over a tolerance in the order in which tensors came to be: the cause."""

@@ -32,7 +32,7 @@ def output_taker(
         lock: Held while it works.
     """
     clock, sites, seen, wants = intake.clock, intake.sites, intake.seen, intake.wants
-    add_again, fired = intake.copies.add_again, sites.fired
+    add_again, fired, next_number = intake.copies.add_again, sites.fired, intake.next_number
     port: Port | None = None
 
     def take(tensor: Tensor) -> None:
@@ -41,7 +41,7 @@ def output_taker(
             if port is not None and clock.in_denoiser and take_again(port, tensor):
                 return
             intake.take(source, tensor, port="output", keep=keep, dims=None, in_last_step=False)
-            port = port or sites.port(source, "output", stepped=True)
+            port = port or sites.port(source.name, "output", stepped=True)
 
     def take_again(port: Port, tensor: Tensor) -> bool:
         known, key = port.known.get(port.calls), id(tensor)
@@ -73,6 +73,7 @@ def output_taker(
         else:
             dense.measure(address, dense.kind, dense.count, place.row_address, place.histogram_address)
             rows.marks[row] = HAS_STATISTICS
+        rows.sequence[row] = next_number()
         seen[key] = Seen(tensor, tensor._version, table, row, array)
         if not port.calls:
             fired.append(port)

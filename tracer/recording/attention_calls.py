@@ -45,6 +45,10 @@ class AttentionCall:
     dropout: float = 0.0
     reason: str = ""
     """Why query, key and mask do not give the probabilities; "" when they do."""
+    shares: Tensor | None = None
+    """Some rows of the probabilities where they were handed to the caller, copied, shape (batch, head, row, key)."""
+    foreign: str = ""
+    """The function, where it is of no library that is known to compute what its name says; else ""."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,10 @@ class Scores:
     mask: Tensor | None
     """Additive, shape (row, query or 1, key)."""
     scale: float
+    shares: Tensor
+    """What was returned, shape (row, query, key); the caller may edit it."""
+    foreign: str = ""
+    """As in `AttentionCall`."""
 
 
 Reader = Callable[..., AttentionCall | Scores | None]
@@ -179,9 +187,11 @@ def memory_efficient(
     return replace(_call(door, tensors, mask=mask, scale=scale), causal=causal, dropout=float(p), reason=reason)
 
 
-def scores(_: str, __: Any, *, self: Any, query: Tensor, key: Tensor, attention_mask: Tensor | None = None) -> Scores:
+def scores(
+    _: str, result: Tensor, *, self: Any, query: Tensor, key: Tensor, attention_mask: Tensor | None = None
+) -> Scores:
     """`Attention.get_attention_scores` of diffusers."""
-    return Scores(max(int(self.heads), 1), query, key, attention_mask, float(self.scale))
+    return Scores(max(int(self.heads), 1), query, key, attention_mask, float(self.scale), result)
 
 
 def join_scores(pieces: Sequence[Scores]) -> AttentionCall:
@@ -194,7 +204,9 @@ def join_scores(pieces: Sequence[Scores]) -> AttentionCall:
 
     query, key = join([piece.query for piece in pieces]), join([piece.key for piece in pieces])
     masks = [piece.mask for piece in pieces if piece.mask is not None]
-    return AttentionCall("get_attention_scores", query, key, scale, mask=join(masks) if masks else None)
+    mask, shares = join(masks) if masks else None, join([piece.shares for piece in pieces])
+    foreign = pieces[0].foreign
+    return AttentionCall("get_attention_scores", query, key, scale, mask=mask, shares=shares, foreign=foreign)
 
 
 def _call(door: str, tensors: Sequence[Tensor], *, mask: Tensor | None, scale: float | None) -> AttentionCall:

@@ -6,7 +6,8 @@ solver that evaluates the model twice (Heun, DPM2) steps its scheduler each time
 apart by `stage`. The value of a timestep never identifies a step, as it may repeat.
 
 A denoiser may not look like one, as it takes no timestep. What is called between a scheduler's preparation and its
-first step, and again right after that step, is one all the same: so the loop's body begins.
+first step, and again right after that step, is one all the same: so the loop's body begins. What was called after it
+in that first step is in the loop as well.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Clock:
     """Identity of the scheduler of this run that is stepping right now."""
     in_denoiser: bool = False
     """Whether a denoiser is running, or the user says where the loop is: all that fires then is in the loop."""
+    scheduler_count: int = 0
+    """How many steps schedulers of the run have made."""
     depth: int = 0
     """How many denoiser calls are open: covers hand theirs on, and some denoisers call others."""
     _stepped: list[int] = field(default_factory=list)
@@ -59,7 +62,7 @@ class Clock:
     _first: int | None = None
     """The step in which a scheduler first stepped in this run."""
     _candidates: list[str] = field(default_factory=list)
-    """What was called before that, the latest last."""
+    """What was called before that, in the order of the first calls."""
     _found: set[str] = field(default_factory=set)
     _listeners: list[Callable[[], None]] = field(default_factory=list)
 
@@ -150,9 +153,10 @@ class Clock:
         if self.depth or self._driven or not self.has_schedulers:
             return False
         if self._first is None:
-            self._candidates = [*(other for other in self._candidates if other != name), name]
+            self._candidates += [name] if name not in self._candidates else []
         elif self._is_after_first_step() and name in self._candidates and self.step_now() is not None:
-            self._find(name)
+            for other in self._candidates[self._candidates.index(name) :]:  # what came after it was in that step too
+                self._find(other)
         return name in self._found
 
     def denoiser_starts(self, name: str, timestep: float, sigma: float = math.nan) -> None:
@@ -195,6 +199,7 @@ class Clock:
         if self._first is None and self.log:
             self._first = self.log.step
         self._stepped.append(scheduler)
+        self.scheduler_count += 1
         return True
 
     def finish(self, *, complete: bool) -> None:
@@ -218,7 +223,8 @@ class Clock:
             return
         if self._is_after_first_step() and self._candidates and not self._calls:
             self._find(self._candidates[-1])
-        self.on_loop_end()
+        if self._stepped:  # else a denoiser has been called since, and what it did is a step
+            self.on_loop_end()
 
     def _is_after_first_step(self) -> bool:
         return self.log is not None and self.log.step == self._first and bool(self._stepped)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,16 +13,24 @@ import torch
 from torch import Tensor
 
 from ..storage.store import StoreWriter
-from .buffers import Buffer, Kind
+from .buffers import Buffer, kind_of
 from .device import SMALL, copy_to_host
 from .sites import Known
 from .statistics import Dense, Place, dense_kernel, measure, measure_many
 from .writer import BackgroundWriter
 
-__all__ = ["Copies"]
+__all__ = ["Copied", "Copies"]
 
 _BATCH_BYTES = 4 << 20
 """To wake the writer for each tensor would disturb the run; this much stays in the caches until it is written."""
+
+
+class Copied(NamedTuple):
+    """A copy of a tensor, in memory of the writer's pool."""
+
+    buffer: Buffer
+    arrived: Callable[[], None] | None
+    """Waits until the copy is complete."""
 
 
 class _Copy(NamedTuple):
@@ -38,61 +48,94 @@ class _Copy(NamedTuple):
 
 
 class Copies:
-    """Copies tensors, and hands the copies to the writer."""
+    """Copies tensors, and hands the copies to the writer. Thread-safe."""
 
     def __init__(self, writer: BackgroundWriter) -> None:
         self._writer = writer
-        self._waiting: list[_Copy] = []
+        self._waiting: deque[_Copy] = deque()
         self._bytes = 0
+        self._line = writer.pool.line
+        writer.feed = self._submit
 
-    def buffer(self, kind: Kind, nbytes: int, *, wait: bool) -> Buffer | None:
-        """Memory for a copy; None when the budget is spent and `wait` is false, or the writer has failed."""
-        buffer = self._writer.pool.take(kind, nbytes, wait=False)
-        if buffer is None:
-            self.send()
-            buffer = self._writer.pool.take(kind, nbytes, wait=wait)
-        return buffer
-
-    def add(
-        self, tensor: Tensor, buffer: Buffer, *, array: str, step: int | None, dtype: str, place: Place | None
-    ) -> None:
-        """Copy a tensor now, to be written later.
+    def copy(self, tensor: Tensor, *, wait: bool) -> Copied | None:
+        """Copy a tensor now, to be stored by `add` or given back by `drop`.
 
         Args:
             tensor: On any device.
-            buffer: From `buffer`.
+            wait: Wait for the writer while the budget is spent.
+
+        Returns:
+            None when the budget is spent and `wait` is false, or the writer has failed.
+
+        Raises:
+            Exception: Memory cannot be had, or the tensor cannot be copied. Nothing is held then.
+        """
+        kind, nbytes, pool = kind_of(tensor), tensor.nbytes, self._writer.pool
+        buffer = pool.take(kind, nbytes, wait=False)
+        if buffer is None:
+            self.send()
+            buffer = pool.take(kind, nbytes, wait=wait)
+        if buffer is None:
+            return None
+        try:
+            return Copied(buffer, copy_to_host(tensor, buffer.tensor))
+        except BaseException:
+            pool.give([buffer])
+            raise
+
+    def drop(self, copied: Copied) -> None:
+        """Give back a copy that is not stored after all."""
+        self._writer.pool.give([copied.buffer])
+
+    def add(self, copied: Copied, *, array: str, step: int | None, dtype: str, place: Place | None) -> None:
+        """Have a copy written.
+
+        Args:
+            copied: From `copy`.
             array: Path of the array it goes into.
             step: Step in which it goes there; None for an array without steps.
             dtype: What it is stored as.
             place: Where its statistics belong; None when they are not wanted of the copy.
         """
-        arrived = copy_to_host(tensor, buffer.tensor)
+        buffer, arrived = copied
         dense = dense_kernel(buffer.tensor) if place is not None and buffer.tensor.is_contiguous() else None
         self._queue(_Copy(array, step, buffer, dtype, place, dense, arrived))
 
     def add_again(self, tensor: Tensor, address: int, known: Known, *, step: int | None, place: Place) -> bool:
-        """`add` a tensor at an address that is as it was in the step before; false where there is no memory now."""
-        buffer = self._writer.pool.take(known.buffers, known.nbytes, wait=False)
+        """Copy and `add` a tensor at an address that is as in the step before; false where that cannot be now."""
+        try:
+            buffer = self._writer.pool.take(known.buffers, known.nbytes, wait=False)
+        except MemoryError:
+            return False
         if buffer is None:
             return False
         if known.nbytes <= SMALL:
             ctypes.memmove(buffer.address, address, known.nbytes)  # keeps the interpreter's lock
         else:
-            copy_to_host(tensor, buffer.tensor)
+            try:
+                copy_to_host(tensor, buffer.tensor)
+            except BaseException:
+                self._writer.pool.give([buffer])
+                raise
         self._queue(_Copy(known.array, step, buffer, known.stored_dtype, place, known.dense, None))
         return True
 
     def send(self) -> None:
         """Hand over what was copied so far."""
-        if self._waiting:
-            copies, self._waiting, self._bytes = self._waiting, [], 0
+        self._writer.send()
+
+    def _submit(self) -> None:
+        copies, self._bytes = [], 0
+        with contextlib.suppress(IndexError):
+            while True:
+                copies.append(self._waiting.popleft())
+        if copies:
             self._writer.submit(functools.partial(_store, copies), buffers=[copy.buffer for copy in copies])
-            self._writer.send()
 
     def _queue(self, copy: _Copy) -> None:
         self._waiting.append(copy)
         self._bytes += copy.buffer.nbytes
-        if self._bytes >= _BATCH_BYTES:
+        if self._bytes >= _BATCH_BYTES or self._line:  # one who waits has sent what was there before, and not this
             self.send()
 
 

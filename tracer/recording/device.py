@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..layout import MEASURED
 from .statistics import Place, measure_on_device
 
 __all__ = ["SMALL", "Results", "copy_to_host"]
@@ -78,7 +79,7 @@ class Results:
                     if wait is not None:
                         wait()
                 for place, row, histogram in zip(places, values.numpy(), bins.numpy(), strict=True):
-                    place.row[:], place.histogram[:] = row, histogram
+                    place.row[: len(MEASURED)], place.histogram[:] = row, histogram
 
         return fill
 

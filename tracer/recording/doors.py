@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -35,6 +36,8 @@ __all__ = ["open_doors"]
 
 _KERNEL = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 """Parameters of `scaled_dot_product_attention`, which is a builtin and does not tell them."""
+_LIBRARIES = ("torch", "diffusers", "transformers", "xformers", "flash_attn", "sageattention")
+"""Their functions compute softmax(query · keyᵀ · scale + mask) · value, and nobody acts on the softmax meanwhile."""
 
 
 def open_doors(modules: Iterable[nn.Module], listener: Callable[[AttentionCall | Scores], None]) -> Undo:
@@ -73,21 +76,24 @@ class _Doorkeeper:
     def replacement(self, name: Any, reader: Reader, original: Any) -> Callable[..., Any]:
         """What stands in for a door."""
         names, called = _parameters(original), str(getattr(name, "value", name))
+        foreign = _foreign(original)
 
         @functools.wraps(original)
         def door(*args: Any, **kwargs: Any) -> Any:
             before = self._told
             result = original(*args, **kwargs)
             if self._open and self._told == before:
-                self._tell(lambda: reader(called, result, **dict(zip(names, args, strict=False)), **kwargs))
+                given = dict(zip(names, args, strict=False)) | kwargs
+                self._tell(lambda: reader(called, result, **given), foreign)
             return result
 
         self.replacements[id(door)] = (door, lies_below(original.__wrapped__))
         return door
 
-    def _tell(self, read: Callable[[], AttentionCall | Scores | None]) -> None:
+    def _tell(self, read: Callable[[], AttentionCall | Scores | None], foreign: str) -> None:
         try:
             told = read()
+            told = replace(told, foreign=foreign) if told is not None and foreign else told
         except Exception:  # noqa: BLE001 — a call of another kind; the run must not notice
             return
         if told is not None:
@@ -107,6 +113,12 @@ def _parameters(function: Callable[..., Any]) -> list[str]:
     except ValueError:  # a builtin
         return list(_KERNEL)
     return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+
+
+def _foreign(function: Callable[..., Any]) -> str:
+    """The name of a function that is of none of the known libraries, else ""."""
+    module = str(getattr(function, "__module__", None) or "torch")  # a builtin's
+    return "" if module.split(".", 1)[0] in _LIBRARIES else f"{module}.{getattr(function, '__qualname__', '')}"
 
 
 def _doors(modules: Iterable[nn.Module]) -> Iterator[tuple[type | dict[Any, Any], Any, Reader]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..capture import Capture
+from ..errors import said
 from ..info import SiteInfo
 from ..layout import HAS_STATISTICS, HAS_TENSOR
 from .buffers import kind_of
@@ -17,7 +19,7 @@ from .clock import Clock
 from .copies import Copies
 from .device import Results
 from .sites import Known, Port, Sites, Source
-from .statistics import Place, can_summarise, dense_kernel, measure
+from .statistics import MOST_ELEMENTS, Place, can_summarise, dense_kernel, measure
 from .tables import Table
 
 __all__ = ["Intake", "Seen"]
@@ -69,12 +71,17 @@ class Intake:
         self._on_gap = on_gap
         self.seen: dict[int, Seen] = {}
         self._wanted: tuple[int | None, bool] = (None, True)
+        self.next_number: Callable[[], int] = itertools.count().__next__
+        """Counts all tensors of the run, see `layout.SEQUENCE`."""
+        self._start: int | None = None
+        """The number of what the current step began with, which is seen when the step is nearly over."""
 
     def next_step(self) -> None:
         """What comes from now on belongs to another step."""
         self.sites.next_step()
         self.seen.clear()
         self.shed = 0
+        self._start = self.next_number()
 
     def take(
         self,
@@ -85,6 +92,7 @@ class Intake:
         keep: bool,
         dims: Sequence[str] | None,
         in_last_step: bool,
+        from_start: bool = False,
     ) -> None:
         """Take statistics of a tensor, and a copy when it is to be kept.
 
@@ -92,8 +100,8 @@ class Intake:
         """
         step = self.clock.last_step if in_last_step else self.clock.step_now()
         place, call = self.sites.fire(source, port, stepped=step is not None)
-        if not can_summarise(tensor):
-            self._on_gap(source.name, step, f"a {tensor.layout} {tensor.dtype} tensor has no numbers to look at")
+        if reason := _against(tensor):
+            self._on_gap(source.name, step, reason)
             return
         table, row = place.table, place.rows.get(call, -1)
         if row < 0:
@@ -112,11 +120,32 @@ class Intake:
                 seen.array = place.arrays[call] if source.order is not None else ""
         if not is_new:
             table.rows.alias(row, seen.row)
-        elif unmeasured is not None:
-            (measure if on_host else self.results.measure)(tensor, unmeasured)
+        elif unmeasured is not None and not self._measure(tensor, unmeasured, seen, step):
+            return
         table.rows.marks[row] = captured
+        if step is not None and self._start is None:
+            self._start = self.next_number()
+        started = self._start if from_start and step is not None else None
+        table.rows.sequence[row] = self.next_number() if started is None else started
         if port == "output" and step is not None and source.order is not None:
             self._expect(place, call, tensor)
+
+    def moved(self, old: str, new: str) -> str:
+        """An array has become another one, or none; what its tensors are stored as."""
+        dtype = self._dtypes.pop(old)
+        if new:
+            self._dtypes[new] = dtype
+        return dtype
+
+    def _measure(self, tensor: Tensor, place: Place, seen: Seen, step: int | None) -> bool:
+        """Measure a tensor now; false where that cannot be."""
+        try:
+            (measure if tensor.is_cpu else self.results.measure)(tensor, place)
+        except Exception as error:  # noqa: BLE001 — as in `_keep`
+            self._on_gap(seen.table.sites[seen.row].key, step, f"could not be measured: {said(error)}")
+            self.seen.pop(id(tensor), None)
+            return False
+        return True
 
     def _expect(self, place: Port, call: int, tensor: Tensor) -> None:
         """Remember what a tensor was like, see `again`."""
@@ -173,19 +202,36 @@ class Intake:
         if dtype != first:
             self._on_gap(site.key, step, f"{tensor.dtype} does not fit in with the first, stored as {first}")
             return False
-        buffer = self.copies.buffer(kind_of(tensor), tensor.nbytes, wait=self._wait)
-        if buffer is None:
+        try:
+            copied = self.copies.copy(tensor, wait=self._wait)
+        except Exception as error:  # noqa: BLE001 — memory, an accelerator: it costs this record and no other
+            self._on_gap(site.key, step, f"could not be copied: {said(error)}")
+            return False
+        if copied is None:
             self.shed += 1
             return False
-        if site.array != own:
-            before, site = site.array, replace(site, array=own)
-            self._dtypes[own] = dtype
-            self._on_array(site, dtype, before)
-            table.replace(site)
-        self.copies.add(tensor, buffer, array=own, step=step, dtype=dtype, place=unmeasured)
+        try:
+            if site.array != own:
+                before, site = site.array, replace(site, array=own)
+                self._dtypes[own] = dtype
+                self._on_array(site, dtype, before)
+                table.replace(site)
+        except BaseException:
+            self.copies.drop(copied)
+            raise
+        self.copies.add(copied, array=own, step=step, dtype=dtype, place=unmeasured)
         return True
 
     def _stored_dtype(self, tensor: Tensor) -> str:
         if tensor.dtype.is_floating_point and tensor.dtype != torch.float64:
             return self._capture.dtype
         return str(tensor.dtype).removeprefix("torch.")
+
+
+def _against(tensor: Tensor) -> str:
+    """Why nothing can be recorded of a tensor; "" where something can."""
+    if not can_summarise(tensor):
+        return f"a {tensor.layout} {tensor.dtype} tensor has no numbers to look at"
+    if tensor.numel() > MOST_ELEMENTS:  # a few numbers expanded, as a rule
+        return f"{tensor.numel():.3g} elements are more than a histogram can count"
+    return ""

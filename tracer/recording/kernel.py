@@ -207,7 +207,7 @@ def measure(address: Any, kind: Any, sizes: Any, strides: Any, row: Any, histogr
         kind: `FLOAT32`, `FLOAT16` or `BFLOAT16`.
         sizes: Extent of each dimension, the fastest last; at least 1.
         strides: Elements between neighbours along each dimension.
-        row: (11,) float64, in the order of `layout.STATISTICS`.
+        row: float64, whose first 11 entries are in the order of `layout.MEASURED`; any further ones become 0.
         histogram: (4096,) uint32.
     """
     count = sizes[0] * sizes[1] * sizes[2] * sizes[3]

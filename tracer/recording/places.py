@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import StoreError, StoreExistsError
+from ..process import lives_elsewhere
 from ..storage.library_store import LibraryStore, Where, folder_of, is_url, local_path, open_url
 from ..storage.library_writer import LibraryWriter
 from ..storage.store import StoreWriter
@@ -92,8 +94,9 @@ class _FolderPlace:
 
     def make_room(self, *, overwrite: bool) -> None:
         if self.path.exists():
+            seen = _identity(self.path)
             _check_replaceable(self.path, self.path, overwrite=overwrite)
-            shutil.rmtree(self.path)
+            _take_away(self.path, seen)
 
     def writer(self, head: Mapping[str, Any]) -> StoreWriter:
         return self._make_store(self.path, head)
@@ -158,6 +161,8 @@ class _ZipPlace:
     def finish(self) -> None:
         """Pack the folder, and delete it when all of it is in the file."""
         folder = self._folder.path
+        if folder.is_symlink():
+            raise StoreError(f"{folder}, from where {self.path} is packed, was replaced while it was written")
         files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
         if "zarr.json" not in files:
             raise StoreError(f"{folder}, from where {self.path} is packed, was deleted while it was written")
@@ -186,8 +191,34 @@ def _pack(files: Mapping[str, Path], path: Path) -> None:
 
 def _check_replaceable(source: Path | LibraryStore, name: Path | str, *, overwrite: bool) -> None:
     try:
-        _ = open_trace(source) if isinstance(source, Path) else Trace(source)
+        trace = open_trace(source) if isinstance(source, Path) else Trace(source)
     except Exception as error:
         raise StoreExistsError(f"{name} exists and is not a trace, so it stays; choose another path") from error
     if not overwrite:
         raise StoreExistsError(f"{name} holds a trace already; choose another path or pass overwrite=True")
+    process = trace.info.process
+    if trace.info.status == "recording" and lives_elsewhere(process):
+        raise StoreExistsError(
+            f"{name} is being written by process {process['pid']}, which still runs; "
+            "choose another path, or end that process first"
+        )
+
+
+def _take_away(path: Path, seen: tuple[int, int]) -> None:
+    """Delete the folder that was looked at, and none that another process has put in its place since.
+
+    It is renamed first, which only one of several processes can do.
+    """
+    if path.is_symlink():
+        raise StoreExistsError(f"{path} is a link, so it stays; name the folder that it leads to")
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    path.rename(aside)
+    if _identity(aside) != seen:
+        aside.rename(path)
+        raise StoreExistsError(f"{path} was replaced by another process a moment ago; choose another path")
+    shutil.rmtree(aside)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino

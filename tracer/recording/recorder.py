@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..capture import Capture
+from ..errors import said
 from ..info import SiteInfo
 from ..layout import IMAGES, ArraySpec, array_name, tensor_spec
 from ..storage.store import StoreWriter
@@ -19,8 +20,9 @@ from .again import output_taker
 from .clock import Clock, StepLog
 from .copies import Copies
 from .intake import Intake
+from .moves import move, move_numbers
 from .sites import Source
-from .timeline import add_timeline, commit_step, resize_steps
+from .timeline import add_timeline, commit_step, resize_steps, skip_steps
 from .writer import BackgroundWriter
 
 __all__ = ["OnPressure", "Recorder"]
@@ -57,9 +59,14 @@ class Recorder:
         )
         self._capacity = 0
         self._committed = 0
+        self._written = 0
+        """Steps that the writer has committed."""
         self._images_written = 0
         self._gaps: list[dict[str, Any]] = []
         self._unlisted_gaps = 0
+        self._outside: set[str] = set()
+        self._moved: list[Callable[[str, bool], None]] = []
+        clock.when_run_begins(self._run_begins)
 
     def record(
         self,
@@ -70,6 +77,7 @@ class Recorder:
         keep: bool = False,
         dims: Sequence[str] | None = None,
         in_last_step: bool = False,
+        from_start: bool = False,
     ) -> None:
         """Take statistics of a tensor, and a copy when it is to be kept; nothing later can change what is recorded.
 
@@ -80,9 +88,12 @@ class Recorder:
             keep: Store the tensor too, at the steps the capture allows.
             dims: Dimension names; by rank when None.
             in_last_step: Count it to the last step even after the loop, as the scheduler's and the user's tensors are.
+            from_start: It is what the step began with: made before everything else of the step, though seen later.
         """
         with self._lock:
-            self._intake.take(source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step)
+            self._intake.take(
+                source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step, from_start=from_start
+            )
 
     def output_taker(self, source: Source, *, keep: bool) -> Callable[[Tensor], None]:
         """A function that does `record` with the first output of a module, faster where it is as in the step before."""
@@ -92,7 +103,13 @@ class Recorder:
         """Store an array that belongs to no step and needs no statistics, such as tokens and pictures."""
         dtype = "string" if array.dtype == object else str(array.dtype)
         spec = tensor_spec(path, dtype, array.shape, dims, steps=None, codec="lz4", attributes={})
-        self._writer.submit(functools.partial(_add_and_write, spec, array.copy()), array.nbytes)
+        try:
+            job = functools.partial(_add_and_write, spec, array.copy())
+        except MemoryError as error:
+            self._gap(path, None, f"could not be copied: {said(error)}")
+            return
+        with self._lock:
+            self._writer.submit(job, array.nbytes)
 
     def write_images(self, images: NDArray[Any]) -> None:
         """Store pictures that a run returned, (image, [frame,] y, x, rgb); those of each further run by themselves."""
@@ -125,11 +142,28 @@ class Recorder:
             self._intake.next_step()
             if changed:  # before the commit: a complete step must not lack the sites that came up in it
                 self.publish()
-            for skipped in range(self._committed, log.step):  # the user's own numbering may leave some out
-                self._writer.submit(functools.partial(commit_step, StepLog(skipped)))
-            self._writer.submit(functools.partial(commit_step, replace(log)))
+            self._writer.submit(functools.partial(self._commit, self._committed, replace(log)))
             self._committed = log.step + 1
             self._writer.send()
+
+    def when_moved(self, listener: Callable[[str, bool], None]) -> None:
+        """Call this with a component whose records are taken into the loop (true) or out of it."""
+        self._moved.append(listener)
+
+    def enter_loop(self, component: str) -> None:
+        """What a component did since the run began was in the current step, and not before the loop."""
+        with self._lock:
+            if component in self._outside:
+                reason = "called before the loop too, so that what it did in its first step is outside of it"
+                self._gap(component, self.clock.last_step, reason)
+            else:
+                self._move(component, stepped=True)
+
+    def leave_loop(self) -> None:
+        """What first ran after the last step of a scheduler was after the loop."""
+        with self._lock:
+            for component in self._intake.sites.after_the_last_step():
+                self._move(component, stepped=False)
 
     def publish(self) -> None:
         """Make everything recorded so far visible to readers, what fired outside of the loop included."""
@@ -161,24 +195,43 @@ class Recorder:
             more = [{"reason": f"{self._unlisted_gaps} more"}] if self._unlisted_gaps else []
             final, committed = dict(attributes) | {"gaps": [*self._gaps, *more]}, self._committed
             final["planned_steps"] = max(committed, self.clock.planned or 0)
+            self._writer.pool.close()  # what comes from here on, from another thread, comes too late
 
         def last(store: StoreWriter) -> None:
-            error = self._writer.error
-            if error is None:
-                resize_steps(committed, store)
-                store.publish()
-                try:
-                    final.update(finish(store))
-                except Exception as failure:  # noqa: BLE001 — an extra; what was recorded must still be closed
-                    final["gaps"].append({"reason": f"no previews: {type(failure).__name__}: {failure}"})
-            else:
-                final["status"] = "incomplete"
-                final["error"] = final.get("error") or {"type": type(error).__name__, "message": str(error)}
+            error, pool = self._writer.error, self._writer.pool
+            final["memory"] = {"budget": pool.budget, "peak": pool.peak}
+            if error is not None:
+                self._write_failure(final, error, store)
+                return
+            resize_steps(committed, store)
+            store.publish()
+            try:
+                final.update(finish(store))
+            except Exception as failure:  # noqa: BLE001 — an extra; what was recorded must still be closed
+                final["gaps"].append({"reason": f"no previews: {type(failure).__name__}: {failure}"})
             store.set_group("", final)
             store.publish()
 
         self._writer.close(last)
         return self._writer.error
+
+    def _write_failure(self, final: Mapping[str, Any], error: Exception, store: StoreWriter) -> None:
+        """Say in the trace that the writer has failed, from where on, and why."""
+        step = self._written if self._written < self._committed else None
+        gap = {"site": "", "step": step, "reason": f"nothing from here on could be written: {said(error)}"}
+        end = {"status": "incomplete", "error": {"type": type(error).__name__, "message": str(error)}}
+        words = {**final, **end, "error": final.get("error") or end["error"], "gaps": [*final["gaps"], gap]}
+        try:
+            store.write_last_words(words)
+        except OSError:  # no room even for these
+            count = {"reason": f"{len(final['gaps'])} more"}
+            store.write_last_words(words | {"gaps": [gap, *([count] if final["gaps"] else [])]})
+
+    def _commit(self, start: int, log: StepLog, store: StoreWriter) -> None:
+        if start < log.step:
+            skip_steps(start, log.step, store)
+        commit_step(log, store)
+        self._written = log.step + 1
 
     def _gap(self, site: str, step: int | None, reason: str) -> None:
         if len(self._gaps) < _MOST_GAPS:
@@ -186,11 +239,41 @@ class Recorder:
         else:
             self._unlisted_gaps += 1
 
+    def _run_begins(self) -> None:
+        self._outside = {table.component for table in self._intake.sites.tables if not table.stepped}
+
+    def _move(self, component: str, *, stepped: bool) -> None:
+        """Take what a component did into the current step, or out of the loop: rows, their numbers, and tensors."""
+        last = self.clock.last_step
+        before, step = (None, last) if stepped else (last, None)
+        self._copies.send()
+        self._fetch_results()
+        moved = move(self._intake.sites, component, stepped=stepped, keeps=lambda _: self._intake.wants(step))
+        self._intake.seen.clear()
+        numbers = [(one.source, one.target) for one in moved]
+        self._writer.submit(lambda _: move_numbers(numbers))
+        for old, new in {one.old.array: one.new for one in reversed(moved) if one.old.array}.items():
+            dtype = self._intake.moved(old, new.array)
+            if not new.array:
+                self._writer.submit(functools.partial(_withdraw, old, before))
+                continue
+            spec = self._array_spec(new, dtype)
+            self._writer.submit(functools.partial(_move_array, (old, before), spec, step))
+        for listener in self._moved:
+            listener(component, stepped)
+
     def _fetch_results(self) -> None:
         fill = self._intake.results.fetch()
         self._writer.submit(lambda _: fill())
 
     def _add_array(self, site: SiteInfo, dtype: str, before: str) -> None:
+        spec = self._array_spec(site, dtype)
+        self._writer.submit(lambda store: store.add_array(spec))
+        if before:  # until now its tensors were those of another module
+            self._copies.send()
+            self._writer.submit(lambda store: store.copy_chunks(before, spec.path))
+
+    def _array_spec(self, site: SiteInfo, dtype: str) -> ArraySpec:
         attributes: dict[str, Any] = {"torch_dtype": site.torch_dtype, "module_class": site.module_class}
         attributes |= {"call": site.call, "branch": site.branch}
         if dtype == "float16":
@@ -199,11 +282,7 @@ class Recorder:
             assert self.clock.last_step is not None
             self._reserve_steps(self.clock.last_step + 1)
         steps, codec = self._capacity if site.stepped else None, self._codec
-        spec = tensor_spec(site.array, dtype, site.shape, site.dims, steps=steps, codec=codec, attributes=attributes)
-        self._writer.submit(lambda store: store.add_array(spec))
-        if before:  # until now its tensors were those of another module
-            self._copies.send()
-            self._writer.submit(lambda store: store.copy_chunks(before, spec.path))
+        return tensor_spec(site.array, dtype, site.shape, site.dims, steps=steps, codec=codec, attributes=attributes)
 
     def _reserve_steps(self, steps: int) -> None:
         """Make room for `steps` steps in every array of the loop."""
@@ -215,6 +294,17 @@ class Recorder:
         self._writer.submit(functools.partial(add_timeline if first else resize_steps, self._capacity))
         if not first:
             self._writer.submit(StoreWriter.publish)
+
+
+def _withdraw(path: str, step: int | None, store: StoreWriter) -> None:
+    store.withdraw(path, step)
+
+
+def _move_array(old: tuple[str, int | None], spec: ArraySpec, step: int | None, store: StoreWriter) -> None:
+    data = store.withdraw(*old)
+    store.add_array(spec)
+    if data is not None:
+        store.put_encoded(spec.path, step, data)
 
 
 def _add_and_write(spec: ArraySpec, array: NDArray[Any], store: StoreWriter) -> None:

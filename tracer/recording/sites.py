@@ -90,7 +90,7 @@ class Sites:
 
     def fire(self, source: Source, port: str, *, stepped: bool) -> tuple[Port, int]:
         """The port a tensor comes out of, and the number of this call within the step."""
-        place = self.port(source, port, stepped=stepped)
+        place = self.port(source.name, port, stepped=stepped)
         if place is None:
             table = self._table(source.name.split(".", 1)[0], stepped=stepped)
             place = self._ports[source.name, port, stepped] = Port(table)
@@ -100,9 +100,38 @@ class Sites:
         place.calls += 1
         return place, call
 
-    def port(self, source: Source, port: str, *, stepped: bool) -> Port | None:
+    def port(self, name: str, port: str, *, stepped: bool) -> Port | None:
         """A port that has fired before."""
-        return self._ports.get((source.name, port, stepped))
+        return self._ports.get((name, port, stepped))
+
+    def leave(self, component: str, *, stepped: bool) -> Table | None:
+        """Take a component's table on one side of the loop away, if there is one."""
+        return self._tables.pop((component, stepped), None)
+
+    def ports_of(self, table: Table) -> list[tuple[tuple[str, str, bool], Port]]:
+        """The ports whose rows are in a table, with their names."""
+        return [(key, port) for key, port in self._ports.items() if port.table is table]
+
+    def forget(self, table: Table) -> None:
+        """Drop the ports of a table; whoever still has one takes the long way from now on."""
+        for _, port in self.ports_of(table):
+            port.known.clear()
+        self._ports = {key: port for key, port in self._ports.items() if port.table is not table}
+        self.fired[:] = [port for port in self.fired if port.table is not table]
+
+    def open_port(self, name: str, port: str, component: str, *, stepped: bool) -> Port:
+        """A port, made where it is not known, for one more call."""
+        place = self.port(name, port, stepped=stepped)
+        if place is None:
+            place = self._ports[name, port, stepped] = Port(self._table(component, stepped=stepped))
+        if stepped and not place.calls:
+            self.fired.append(place)
+        return place
+
+    def after_the_last_step(self) -> list[str]:
+        """Components whose modules first fired in the loop after a scheduler had last stepped."""
+        now = self._clock.scheduler_count
+        return [name for (name, stepped), table in self._tables.items() if stepped and table.born == now]
 
     def next_step(self) -> None:
         """Calls are counted anew."""
@@ -119,6 +148,8 @@ class Sites:
         other = self._ports.get((source.name, port, not table.stepped))
         if other is not None and call in other.rows:  # inside and outside of the loop are two places
             port = f"{port}_{'step' if table.stepped else 'once'}"
+        if source.order is None:  # what is no module stays where it is said to be
+            table.born = -1
         order = self._latest if source.order is None else source.order
         self._latest = max(self._latest, order)
         group, name = source.group, array_name(port, call)
@@ -145,7 +176,7 @@ class Sites:
     def _table(self, component: str, *, stepped: bool) -> Table:
         table = self._tables.get((component, stepped))
         if table is None:
-            table = self._tables[component, stepped] = Table(component, stepped)
+            table = self._tables[component, stepped] = Table(component, stepped, self._clock.scheduler_count)
         return table
 
     def _free_dims(self, group: str, array: str, names: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:

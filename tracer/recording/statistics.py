@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from ..layout import HISTOGRAM_BINS, STATISTICS
+from ..layout import HISTOGRAM_BINS, MEASURED
 
 __all__ = [
+    "MOST_ELEMENTS",
     "Dense",
     "Place",
     "Statistics",
@@ -43,6 +44,8 @@ _is_transformed = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", la
 _PLAIN = (Tensor, torch.nn.Parameter)
 _SMALL = 1 << 16
 """Up to here, some 50 microseconds, it costs less to keep the interpreter's lock than to ask for it again."""
+MOST_ELEMENTS = 2**32 - 1
+"""What a bin of the histogram, a uint32, can count."""
 _PIECE = 1 << 22
 """Elements that torch operations look at in one go; bounds the memory they take in float64."""
 
@@ -73,7 +76,7 @@ class Place:
     """Where the statistics of one tensor belong.
 
     Args:
-        row: (11,) float64, in the order of `layout.STATISTICS`.
+        row: float64, whose first 11 entries are in the order of `layout.MEASURED`; any others are not of interest here.
         histogram: (4096,) uint32.
     """
 
@@ -99,7 +102,7 @@ def can_summarise(tensor: Tensor) -> bool:
 
 def summarise(tensor: Tensor) -> Statistics:
     """Statistics of a tensor of any real dtype, shape and memory layout; the tensor is only read."""
-    place = Place(np.empty(len(STATISTICS)), np.empty(HISTOGRAM_BINS, np.uint32))
+    place = Place(np.empty(len(MEASURED)), np.empty(HISTOGRAM_BINS, np.uint32))
     measure(tensor, place)
     low, high, mean, std, norm, extreme = place.row[:6].tolist()
     nans, ups, downs, zeros, count = place.row[6:].astype(int).tolist()
@@ -118,7 +121,7 @@ def measure(tensor: Tensor, place: Place) -> None:
             kernel.measure(tensor.data_ptr(), _KINDS[tensor.dtype], sizes, strides, place.row, place.histogram)
             return
     values, bins = measure_on_device(tensor)
-    place.row[:], place.histogram[:] = values.cpu().numpy(), bins.cpu().numpy()
+    place.row[: len(MEASURED)], place.histogram[:] = values.cpu().numpy(), bins.cpu().numpy()
 
 
 @dataclass(frozen=True, slots=True)

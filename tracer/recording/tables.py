@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..info import SiteInfo
-from ..layout import HISTOGRAM_BINS, NOT_CAPTURED, SITE_BLOCK, STATISTICS, ArraySpec, table_group, table_specs
+from ..layout import HISTOGRAM_BINS, NOT_CAPTURED, SEQUENCE, SITE_BLOCK, STATISTICS, ArraySpec, table_group, table_specs
 from ..storage.store import StoreWriter
 from .statistics import Place
 from .writer import Job
@@ -40,6 +40,8 @@ class Rows:
         """Where the statistics of each site belong."""
         self.marks: dict[int, int] = {}
         """What is kept of each site in this step."""
+        self.sequence: dict[int, int] = {}
+        """When the tensor of each site was made in this step, see `layout.SEQUENCE`."""
         self._aliases: list[tuple[int, int]] = []
         self._stale: list[NDArray[np.bool_]] = []
 
@@ -55,6 +57,10 @@ class Rows:
         """The tensor of `row` is that of the row `same`, whose statistics may not be there yet."""
         self._aliases.append((row, same))
 
+    def aliases(self) -> list[tuple[int, int]]:
+        """Rows whose tensor is that of another row."""
+        return list(self._aliases)
+
     def settle(self) -> None:
         """Fill in marks and aliases, and empty what an earlier step left. Everything else must have been filled."""
         for row, captured in self.marks.items():
@@ -67,6 +73,15 @@ class Rows:
             place, known = self.places[row], self.places[same]
             place.row[:], place.histogram[:] = known.row, known.histogram
         self._aliases.clear()
+        self._number()
+
+    def _number(self) -> None:
+        """Fill in the sequence, last of all, as nothing else that fills a row knows of it."""
+        rows = np.fromiter(self.sequence, np.intp, len(self.sequence))
+        numbers = np.fromiter(self.sequence.values(), np.float64, len(self.sequence))
+        for at, block in enumerate(self._blocks):
+            here = rows // SITE_BLOCK == at
+            block.statistics[rows[here] % SITE_BLOCK, STATISTICS.index(SEQUENCE)] = numbers[here]
 
     def snapshot(self) -> Rows:
         """The rows marked so far, in the same memory; what is marked later does not count."""
@@ -74,13 +89,14 @@ class Rows:
         other.places = self.places
         other._blocks = [block._replace(captured=block.captured.copy()) for block in self._blocks]
         other._aliases = self._aliases.copy()
-        other.marks = self.marks.copy()
+        other.marks, other.sequence = self.marks.copy(), self.sequence.copy()
         return other
 
     def clear(self) -> None:
         """Be ready for another step in the same memory, which is warm."""
         self._stale = [block.captured != NOT_CAPTURED for block in self._blocks]
         self.marks.clear()
+        self.sequence.clear()
         for block in self._blocks:
             block.captured.fill(NOT_CAPTURED)
 
@@ -102,6 +118,8 @@ class Table:
 
     component: str
     stepped: bool
+    born: int = -1
+    """How many steps schedulers had made when it was; -1 where that does not matter."""
     sites: list[SiteInfo] = field(default_factory=list)
     changed: bool = True
     """Whether sites were added or changed since `declare`."""

@@ -10,7 +10,7 @@ from ..layout import ROOT_ARRAYS, ROOT_CHUNK, ArraySpec
 from ..storage.store import StoreWriter
 from .clock import StepLog
 
-__all__ = ["add_timeline", "commit_step", "resize_steps"]
+__all__ = ["add_timeline", "commit_step", "resize_steps", "skip_steps"]
 
 
 def add_timeline(steps: int, store: StoreWriter) -> None:
@@ -26,6 +26,11 @@ def commit_step(log: StepLog, store: StoreWriter) -> None:
         if not math.isnan(value):
             store.poke(name, log.step, value)
     store.poke("committed", log.step, 1)
+
+
+def skip_steps(start: int, stop: int, store: StoreWriter) -> None:
+    """Commit steps of which nothing was recorded, as the user's own numbering leaves them out."""
+    store.fill("committed", start, stop, 1)
 
 
 def resize_steps(steps: int, store: StoreWriter) -> None:

@@ -27,6 +27,7 @@ _SLOW = 0.1
 """Bytes a nanosecond, which are GB a second: what is slower than that is left to the page cache, which takes a while
 to fill."""
 _O_DIRECT = getattr(os, "O_DIRECT", 0)
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class Pace:
@@ -43,12 +44,12 @@ class Pace:
         return nbytes > _ENOUGH and nbytes < _SLOW * nanoseconds
 
 
-def open_direct(file: Path) -> int:
+def open_direct(file: Path | str, *, dir_fd: int | None = None) -> int:
     """A descriptor for direct writes to an existing file; -1 where the system or the file's disk has none."""
     if not _O_DIRECT:
         return -1
     try:
-        return os.open(file, os.O_WRONLY | _O_DIRECT)
+        return os.open(file, os.O_WRONLY | _O_DIRECT | _FLAGS, dir_fd=dir_fd)
     except OSError:
         return -1
 

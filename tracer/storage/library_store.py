@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from ..errors import StoreError, TraceFormatError, TraceNotFoundError
+from ..errors import StoreError, TraceFormatError, TraceNotFoundError, said
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -108,7 +108,7 @@ def _opened(store: Store, name: str) -> LibraryStore:
     except FileNotFoundError:
         raise TraceNotFoundError(f"there is no trace at {name}; check the path") from None
     except Exception as error:  # a zip file that is none, an address without a server
-        raise TraceFormatError(f"{name} cannot be opened: {_said(error)}") from error
+        raise TraceFormatError(f"{name} cannot be opened: {said(error)}") from error
 
 
 class LibraryStore:
@@ -133,7 +133,7 @@ class LibraryStore:
         try:
             found = _run(self.store.get(key, prototype=buffer_prototype))
         except Exception as error:
-            raise StoreError(f"{key} cannot be read: {_said(error)}") from error
+            raise StoreError(f"{key} cannot be read: {said(error)}") from error
         return None if found is None else found.to_bytes()
 
     def exists(self, key: str) -> bool:
@@ -145,7 +145,7 @@ class LibraryStore:
         try:
             return _run(self.store.exists(key))
         except Exception as error:
-            raise StoreError(f"{key} cannot be looked for: {_said(error)}") from error
+            raise StoreError(f"{key} cannot be looked for: {said(error)}") from error
 
     def put(self, entries: Mapping[str, bytes]) -> None:
         """Store whole keys, several at a time; returns when all have arrived.
@@ -162,7 +162,7 @@ class LibraryStore:
         try:
             return _run(self.store.is_empty(""))
         except Exception as error:
-            raise StoreError(f"{self.name} cannot be listed: {_said(error)}") from error
+            raise StoreError(f"{self.name} cannot be listed: {said(error)}") from error
 
     def clear(self) -> None:
         """Delete every key.
@@ -175,7 +175,7 @@ class LibraryStore:
         try:
             _run(emptied)
         except Exception as error:
-            raise StoreError(f"{self.name} cannot be emptied: {_said(error)}") from error
+            raise StoreError(f"{self.name} cannot be emptied: {said(error)}") from error
         if not self.is_empty():
             raise StoreError(f"{self.name} cannot be emptied; delete it with the tools it was made with")
 
@@ -227,7 +227,7 @@ async def _put_all(store: Store, entries: Mapping[str, bytes]) -> None:
             try:
                 await store.set(key, Buffer.from_bytes(data))
             except Exception as error:
-                raise StoreError(f"{key} cannot be written: {_said(error)}") from error
+                raise StoreError(f"{key} cannot be written: {said(error)}") from error
 
     # All are waited for, so that after an error nothing arrives late.
     for outcome in await asyncio.gather(*(put(*entry) for entry in entries.items()), return_exceptions=True):
@@ -245,7 +245,3 @@ def _run(coroutine: Coroutine[Any, Any, T]) -> T:
     from zarr.core.sync import sync
 
     return sync(coroutine, timeout=zarr.config.get("async.timeout"))
-
-
-def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__

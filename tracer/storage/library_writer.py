@@ -60,21 +60,40 @@ class LibraryWriter(StoreWriter):
             if data is not None:
                 self._put(f"{target}/{name}", data)
 
-    def poke(self, path: str, position: int, value: float) -> None:
-        """Set one element of a raw one-dimensional array, after everything before it has arrived."""
-        spec = self.spec(path)
-        chunk, within = divmod(position, spec.chunk[0])
-        key = f"{path}/{chunk_name((chunk,))}"
+    def withdraw(self, path: str, step: int | None) -> bytes | None:
+        """Take an array back that holds one chunk at most; that chunk as it is stored, whose key stays unused."""
+        key = self._chunk_key(path, step)
+        del self._arrays[path]
+        if (data := self._waiting.pop(key, None)) is not None:
+            self._waiting_bytes -= len(data)
+            return data
+        return self._store.get(key)
+
+    def put_encoded(self, path: str, step: int | None, data: bytes) -> None:
+        """Write a chunk as it is stored: that of a step, or the only one of an array without steps."""
+        self._put(self._chunk_key(path, step), data)
+
+    def _set(self, key: str, spec: ArraySpec, within: int, values: NDArray[Any]) -> None:
+        """Set some elements of a chunk, after everything before it has arrived."""
         known = self._mirrors.setdefault(key, np.full(spec.chunk, float(spec.fill), spec.dtype))
-        known[within] = value
+        known[within : within + len(values)] = values
         self._send()
         self._store.put({key: known.tobytes()})
 
     def release_reserve(self) -> None:
         """Nothing is kept back here."""
 
+    def _chunk_key(self, path: str, step: int | None) -> str:
+        rank = len(self.spec(path).shape)
+        return f"{path}/{chunk_name((0,) * rank if step is None else (step, *(0,) * (rank - 1)))}"
+
+    def close(self) -> None:
+        """No files are open."""
+        self._open.end()
+
     def _begin(self) -> None:
-        """Stores need no folders."""
+        """Stores need no folders, and have no disk of which a part could be kept back."""
+        self._reserved = None
         self.publish()
 
     def _put(self, key: str, data: bytes | memoryview) -> None:

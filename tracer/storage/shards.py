@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from .direct import PAGE, open_direct
+from .direct import PAGE
 
 __all__ = ["INDEX_ENTRY", "Shard", "write_at", "written_chunks"]
 
@@ -25,17 +25,31 @@ HEAD_BYTES = 64
 STATE_WORDS = HEAD + HEAD_BYTES // 8
 
 
+class Files(Protocol):
+    """Opens files by name."""
+
+    def open(self, name: str, flags: int) -> int:
+        """A descriptor."""
+        ...
+
+    def open_direct(self, name: str) -> int:
+        """A descriptor for writing past the page cache, or -1."""
+        ...
+
+
 class Shard:
     """Appends chunks to one file. It stays open between chunks until it is closed, and opens again when needed.
 
     Args:
-        file: Where.
+        files: Opens files by name.
+        name: Of the file.
         slots: Chunks that its index has room for.
         large: Whether chunks begin on page boundaries, so that they can be written past the page cache.
     """
 
-    def __init__(self, file: Path, slots: int, *, large: bool = False) -> None:
-        self.file = file
+    def __init__(self, files: Files, name: str, slots: int, *, large: bool = False) -> None:
+        self.name = name
+        self._files = files
         self.state = np.zeros(STATE_WORDS, np.int64)
         self.state[FILE] = self.state[DIRECT] = self.state[LENGTH] = -1
         self.state[STRIDE] = PAGE if large else 1
@@ -57,14 +71,14 @@ class Shard:
             direct: Write its large chunks past the page cache where that can be.
         """
         if self.state[FILE] < 0:
-            self.state[FILE] = os.open(self.file, os.O_RDWR | (os.O_CREAT if self.is_new else 0), 0o644)
+            self.state[FILE] = self._files.open(self.name, os.O_RDWR | (os.O_CREAT if self.is_new else 0))
         if self.is_new:
             self.state[END] = write_at(int(self.state[FILE]), _NO_CHUNK * self._slots, 0)
         self.is_open = True
         if not direct:
             self._close(DIRECT)
         elif self.state[STRIDE] == PAGE and self.state[DIRECT] < 0:
-            self.state[DIRECT] = open_direct(self.file)
+            self.state[DIRECT] = self._files.open_direct(self.name)
 
     def append(self, slot: int, data: bytes | memoryview, *, durable: bool) -> None:
         """Write a chunk, then its entry in the index: a reader sees all of it or nothing.
@@ -88,7 +102,7 @@ class Shard:
         """Slot and contents of every chunk."""
         self.open()
         descriptor = int(self.state[FILE])
-        for slot, offset, length in written_chunks(descriptor, self.file.name, self._slots, range(self._slots)):
+        for slot, offset, length in written_chunks(descriptor, self.name, self._slots, range(self._slots)):
             yield slot, os.pread(descriptor, length, offset)
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ one consolidated document at the root makes a change of many arrays visible at o
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import math
@@ -24,15 +25,15 @@ from numpy.typing import NDArray
 from ..layout import ArraySpec, item_size
 from .direct import LARGE, Pace
 from .encoding import blosc_options, encode
+from .folder import Folder
+from .open_shards import OpenShards
 from .shards import Shard, write_at
 
 __all__ = ["StoreWriter", "bulk_calls", "chunk_name"]
 
-_MOST_OPEN = 256
-"""Files kept open between two steps; finding one again costs as much as writing 100 KB."""
 _RESERVE = ".reserve"
 _RESERVE_BYTES = 1 << 18
-"""Kept back on disk, so that the reason can still be written once the disk is full."""
+"""Kept back on disk beside the size of the root's document, so that the last words fit once the disk is full."""
 
 
 class StoreWriter:
@@ -50,12 +51,16 @@ class StoreWriter:
         self._arrays: dict[str, ArraySpec] = {}
         self._durable = durable
         self._shards: dict[tuple[str, tuple[int, ...]], Shard] = {}
-        self._open: set[Shard] = set()
-        self._poked: set[Path] = set()
+        self._open = OpenShards()
+        self._poked: set[str] = set()
         self._lanes: dict[str, _Lane] = {}
         self._scratch = np.empty(0, np.uint8)
         self._pace = Pace()
         self._published: dict[str, dict[str, Any]] = {}
+        self._told: dict[str, dict[str, Any]] = {}
+        """The nodes in the root's document as it is on disk."""
+        self._reserved: int | None = 0
+        """Bytes kept back on disk; None where nothing is."""
         self._begin()
 
     def __contains__(self, path: str) -> bool:
@@ -91,10 +96,19 @@ class StoreWriter:
             if self._published.get(path) != document:
                 self._put(f"{path}/zarr.json", _json(document))
         self._published = nodes
-        root = _group_document(self._groups[""])
         ordered = dict(sorted(nodes.items(), key=lambda node: node[0].split("/")))
-        root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": ordered}
-        self._put("zarr.json", _json(root))
+        root = _root_document(self._groups[""], ordered)
+        self._keep_back(len(root))
+        self._put("zarr.json", root)
+        self._told = ordered
+
+    def write_last_words(self, attributes: Mapping[str, Any]) -> None:
+        """Change attributes of the root and nothing else, in the room that was kept back for it.
+
+        What could not be published stays untold: its documents may be as many as the disk has no room for.
+        """
+        self._groups[""].update(attributes)
+        self._put("zarr.json", _root_document(self._groups[""], self._told))
 
     def append(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
         """Write one inner chunk of a sharded array; `index` counts chunks along each of the leading dimensions.
@@ -105,9 +119,9 @@ class StoreWriter:
         shard, slot = self._shard(path, spec, index)
         is_new = shard.is_new
         shard.append(slot, encode(spec, chunk), durable=self._durable)
-        if is_new and self._durable:
-            _sync_folder(shard.file.parent)
-        self._close_or_keep(shard)
+        if is_new:
+            self._files.sync(path)
+        self._open.keep_or_close(shard)
 
     def append_all(self, chunks: Sequence[tuple[str, int, NDArray[Any], int]]) -> None:
         """`append` a step of several arrays, in one call without the interpreter's lock where that can be.
@@ -120,7 +134,8 @@ class StoreWriter:
             for path, step, chunk, _ in chunks:
                 self.append(path, (step,), chunk[None])
             return
-        ready, given, shards = [], [], []
+        self._open.shrink()
+        batch = _Batch()
         for path, step, chunk, address in chunks:
             lane = self._lanes.get(path) or self._lanes.setdefault(path, _Lane(self._arrays[path]))
             if chunk.shape != lane.shape or chunk.dtype != lane.dtype or not chunk.flags.c_contiguous:
@@ -128,10 +143,17 @@ class StoreWriter:
                 continue
             shard = self._lane_shard(path, lane, step)
             place = address or chunk.__array_interface__["data"][0]
-            ready.append((place, chunk.nbytes, *lane.blosc, shard.state_address, step % lane.steps))
-            given.append((path, step, chunk))
+            batch.ready.append((place, chunk.nbytes, *lane.blosc, shard.state_address, step % lane.steps))
+            batch.given.append((path, step, chunk))
             if shard not in self._open:
-                shards.append(shard)
+                batch.shards.append(shard)
+                if len(batch.shards) >= self._open.batch:
+                    self._append_batch(bulk, batch)
+                    batch = _Batch()
+        self._append_batch(bulk, batch)
+
+    def _append_batch(self, bulk: ModuleType, batch: _Batch) -> None:
+        ready, given = batch.ready, batch.given
         try:
             while ready:
                 self._scratch = bulk.scratch_for(ready, self._scratch)
@@ -142,8 +164,8 @@ class StoreWriter:
                     self.append(path, (step,), chunk[None])
                     ready.pop(0)
         finally:
-            for shard in shards:
-                self._close_or_keep(shard)
+            for shard in batch.shards:
+                self._open.keep_or_close(shard)
 
     def copy_chunks(self, source: str, target: str) -> None:
         """Append what an array of the loop holds so far to another one of the same chunks, byte by byte."""
@@ -153,14 +175,39 @@ class StoreWriter:
                 for slot, data in shard.chunks():
                     other, at = self._shard(target, self._arrays[target], (place[0] * steps + slot,))
                     other.append(at, data, durable=self._durable)
-                    self._close_or_keep(other)
-                self._close_or_keep(shard)
+                    self._open.keep_or_close(other)
+                self._open.keep_or_close(shard)
+
+    def withdraw(self, path: str, step: int | None) -> bytes | None:
+        """Take an array back that holds one chunk at most, that of a step or the only one; returned as it is stored."""
+        spec = self._arrays.pop(path)
+        self._published.pop(path, None)
+        self._lanes.pop(path, None)
+        data = self._take(f"{path}/{chunk_name((0,) * len(spec.shape))}") if step is None else None
+        for key in [key for key in self._shards if key[0] == path]:
+            shard = self._shards.pop(key)
+            data = next((chunk for _, chunk in shard.chunks()), data)
+            self._open.close(shard)
+            self._files.remove(shard.name)
+        self._files.remove(f"{path}/zarr.json")
+        return data
+
+    def put_encoded(self, path: str, step: int | None, data: bytes) -> None:
+        """Write a chunk as it is stored: that of a step, or the only one of an array without steps."""
+        spec = self._arrays[path]
+        if step is None:
+            self._put(f"{path}/{chunk_name((0,) * len(spec.shape))}", data)
+            return
+        shard, slot = self._shard(path, spec, (step,))
+        shard.append(slot, data, durable=self._durable)
+        self._open.keep_or_close(shard)
 
     def close(self) -> None:
         """Close the files that are kept open; everything is written already."""
-        for shard in self._open:
-            shard.close()
-        self._open.clear()
+        try:
+            self._open.end()
+        finally:
+            self._files.close()
 
     def write(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
         """Write or replace one chunk of an array without shards, by rename."""
@@ -168,18 +215,31 @@ class StoreWriter:
 
     def poke(self, path: str, position: int, value: float) -> None:
         """Set one element of a raw one-dimensional array in place."""
+        self.fill(path, position, position + 1, value)
+
+    def fill(self, path: str, start: int, stop: int, value: float) -> None:
+        """Set a range of elements of a raw one-dimensional array, in one write for each of its chunks."""
         spec = self._arrays[path]
-        chunk, within = divmod(position, spec.chunk[0])
-        file = self._chunk_file(path, (chunk,))
-        if file not in self._poked:
-            self._write_bytes(file, np.full(spec.chunk, float(spec.fill), spec.dtype).tobytes())
-            self._poked.add(file)
-        with file.open("r+b") as stream:
-            stream.seek(within * np.dtype(spec.dtype).itemsize)
-            stream.write(np.asarray(value, spec.dtype).tobytes())
+        size = spec.chunk[0]
+        for chunk in range(start // size, -(-stop // size)):
+            first, last = max(start - chunk * size, 0), min(stop - chunk * size, size)
+            self._set(f"{path}/{chunk_name((chunk,))}", spec, first, np.full(last - first, value, spec.dtype))
+
+    def _set(self, key: str, spec: ArraySpec, within: int, values: NDArray[Any]) -> None:
+        """Set some elements of a chunk."""
+        if key not in self._poked:
+            whole = np.full(spec.chunk, float(spec.fill), spec.dtype)
+            whole[within : within + len(values)] = values
+            self._put(key, whole.tobytes())
+            self._poked.add(key)
+            return
+        descriptor = self._files.open(key, os.O_WRONLY)
+        try:
+            write_at(descriptor, values.tobytes(), within * values.itemsize)
             if self._durable:
-                stream.flush()
-                os.fsync(stream.fileno())
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def release_reserve(self) -> None:
         """Give the disk back what was kept for the last words, at the end of every trace.
@@ -187,33 +247,54 @@ class StoreWriter:
         Raises:
             FileNotFoundError: Someone deleted the trace, or a part of it, while it was written.
         """
-        reserve = self.path / _RESERVE
-        gone = [file for file in (reserve, *(shard.file for shard in self._shards.values())) if not file.exists()]
-        reserve.unlink(missing_ok=True)
+        names = [_RESERVE, *(shard.name for shard in self._shards.values())]
+        gone = [name for name in names if not self._files.exists(name)]
+        self._files.remove(_RESERVE)
+        self._reserved = None
         if gone:
-            raise FileNotFoundError(f"{gone[0]} was deleted while the trace was written")
+            raise FileNotFoundError(f"{self.path / gone[0]} was deleted while the trace was written")
+        if not self._files.is_in_place():
+            raise FileNotFoundError(f"{self.path} is another folder than the one the trace was begun in")
 
     def _begin(self) -> None:
         """Make the folder and the first metadata; where that fails, leave nothing that would be in the way later."""
-        self.path.mkdir(parents=True)
+        self._files = Folder(self.path, durable=self._durable)
+        self._files.free_descriptors = self._open.close_all
         try:
-            (self.path / _RESERVE).write_bytes(bytes(_RESERVE_BYTES))
             self.publish()
         except OSError:
+            self.close()
             shutil.rmtree(self.path, ignore_errors=True)
             raise
 
+    def _take(self, key: str) -> bytes | None:
+        """Contents of a file, which is deleted; None where there is none."""
+        if not self._files.exists(key):
+            return None
+        with os.fdopen(self._files.open(key, os.O_RDONLY), "rb") as stream:
+            data = stream.read()
+        self._files.remove(key)
+        return data
+
+    def _keep_back(self, nbytes: int) -> None:
+        """Have as much of the disk in reserve as a root document of so many bytes takes, and more for last words."""
+        if self._reserved is None or nbytes + _RESERVE_BYTES <= self._reserved:
+            return
+        wanted = 2 * nbytes + _RESERVE_BYTES  # it grows along with the trace, and rarely
+        descriptor = self._files.open(_RESERVE, os.O_WRONLY | os.O_CREAT)
+        try:
+            write_at(descriptor, bytes(wanted - self._reserved), self._reserved)
+        except OSError as error:
+            if error.errno != errno.EFBIG:  # a limit on the size of files, which says nothing of the disk
+                raise
+        finally:
+            os.close(descriptor)
+        self._reserved = wanted
+
     def _put(self, key: str, data: bytes | memoryview) -> None:
         """Write or replace a whole file."""
-        path, _, name = key.rpartition("/")
-        self._write_bytes(self._folder(path) / name, data)
-
-    def _close_or_keep(self, shard: Shard) -> None:
-        if shard not in self._open:
-            if len(self._open) < _MOST_OPEN:
-                self._open.add(shard)
-            else:
-                shard.close()
+        self._files.make(key.rpartition("/")[0])
+        self._files.replace(key, data)
 
     def _shard(self, path: str, spec: ArraySpec, index: tuple[int, ...]) -> tuple[Shard, int]:
         """The file that a chunk belongs into, and the chunk's slot in it."""
@@ -228,10 +309,11 @@ class StoreWriter:
         if shard is None:
             slots = math.prod(spec.chunks_per_shard)
             large = math.prod(spec.chunk) * item_size(spec.dtype) >= LARGE
-            shard = self._shards[key] = Shard(self._chunk_file(*key), slots, large=large)
-            if (before := self._shards.get((path, (place[0] - 1, *place[1:])))) in self._open:
-                self._open.remove(before)
-                before.close()
+            self._files.make(path)
+            name = f"{path}/{chunk_name(key[1])}"
+            shard = self._shards[key] = Shard(self._files, name, slots, large=large)
+            if (before := self._shards.get((path, (place[0] - 1, *place[1:])))) is not None:
+                self._open.close(before)
         return shard, slot
 
     def _lane_shard(self, path: str, lane: _Lane, step: int) -> Shard:
@@ -248,37 +330,16 @@ class StoreWriter:
         for depth in range(1, len(segments) + 1):
             self._groups.setdefault("/".join(segments[:depth]), {})
 
-    def _chunk_file(self, path: str, index: tuple[int, ...]) -> Path:
-        return self._folder(path) / chunk_name(index)
 
-    def _folder(self, path: str) -> Path:
-        """The folder of a node, made where missing; a trace that was deleted in mid-run is not brought to life."""
-        folder = self.path / path
-        if not folder.exists():
-            self.path.stat()
-            folder.mkdir(parents=True, exist_ok=True)
-            if self._durable:
-                for made in [folder, *folder.parents][: len(Path(path).parts) + 1]:
-                    _sync_folder(made)
-        return folder
+class _Batch:
+    """Chunks that are appended together, and those of their shards that do not stay open."""
 
-    def _write_bytes(self, file: Path, data: bytes | memoryview) -> None:
-        """Replace a file in one move."""
-        partial = f"{file}.partial"
-        try:
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            try:
-                write_at(descriptor, data, 0)
-                if self._durable:
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.replace(partial, file)  # noqa: PTH105 — thousands of files, and pathlib takes its time
-        except OSError:
-            Path(partial).unlink(missing_ok=True)
-            raise
-        if self._durable:
-            _sync_folder(file.parent)
+    __slots__ = ("given", "ready", "shards")
+
+    def __init__(self) -> None:
+        self.ready: list[tuple[Any, ...]] = []
+        self.given: list[tuple[str, int, NDArray[Any]]] = []
+        self.shards: list[Shard] = []
 
 
 class _Lane:
@@ -298,6 +359,11 @@ def _group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
+def _root_document(attributes: Mapping[str, Any], nodes: Mapping[str, Any]) -> bytes:
+    root = _group_document(attributes)
+    return _json(root | {"consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": nodes}})
+
+
 def _json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -315,12 +381,3 @@ def bulk_calls() -> ModuleType | None:
     except (ImportError, OSError, AttributeError):  # no numba, or a numcodecs whose library cannot be called
         return None
     return bulk
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the names of the files in a folder on the disk too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

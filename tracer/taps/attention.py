@@ -6,6 +6,7 @@ import functools
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,12 +16,14 @@ from ..capture import is_attention
 from ..layout import array_name
 from ..recording.attention_calls import AttentionCall, Scores
 from ..recording.doors import open_doors
+from ..recording.edits import rows_of
 from ..recording.sequence import Part, sequence_parts
 from ..recording.sites import Source
 from ..recording.target import Target
 from .descriptions import Descriptions
 from .frames import Frame, Frames
 from .protocol import Emit, Undo
+from .usage import Usages
 
 __all__ = ["AttentionTap"]
 
@@ -42,7 +45,9 @@ class AttentionTap:
         if not wanted:
             return lambda: None
         listener = _Listener(target, emit)
+        emit.when_moved(listener.moved)
         with ExitStack() as undo:
+            undo.callback(emit.guard(listener.usages.finish))  # last of all, when the run is over
             undo.callback(emit.follow(listener.attach))
             undo.callback(open_doors(emit.roster.modules.values(), emit.guard(listener.told)))
             return undo.pop_all().close
@@ -78,6 +83,7 @@ class _Listener:
         self._emit = emit
         self._capture = emit.selection.capture
         self._described: dict[str, Descriptions] = {}
+        self.usages = Usages(lambda name, place, facts: self._of(name).used(emit, place, facts))
         self._lock = threading.RLock()
         parts = getattr(target.pipeline, "components", target.components)
         self._prompted = bool(target.tokenizers) or any("token" in name or "text_enc" in name for name in parts)
@@ -89,7 +95,7 @@ class _Listener:
             return None
         with ExitStack() as undo:
             undo.callback(self.frames.attach(name, module, finished=self.finished, emit=self._emit))
-            if self._capture.attention_output and name in wanted:
+            if name in wanted:
                 undo.callback(_watch_projections(name, module, self, self._emit))
             return undo.pop_all().close
 
@@ -108,9 +114,18 @@ class _Listener:
             if isinstance(told, AttentionCall):
                 self._record(name, frame, told)
             else:
-                call = frame.add_scores(told)
+                rows = rows_of(told.query.shape[1], self._emit.clock.step_now() or 0)
+                shares = told.shares.detach()[:, rows].clone()  # as they are now: their caller may edit them in place
+                call = frame.add_scores(replace(told, shares=shares))
                 if call is not None:
                     frame.scored.append((self._record(name, frame, call), call))
+
+    def moved(self, component: str, into_loop: bool) -> None:  # noqa: FBT001 — as it is called
+        """What a component did belongs into the loop, or out of it."""
+        step = self._emit.clock.last_step if into_loop else None
+        for name, known in self._described.items():
+            if name.split(".", 1)[0] == component:
+                known.move(self._emit, step)
 
     def projected(self, name: str, _: tuple[Any, ...], __: dict[str, Any], output: Any) -> None:
         """The value projection of a module returned."""
@@ -121,19 +136,38 @@ class _Listener:
     def merged(self, name: str, args: tuple[Any, ...], _: dict[str, Any]) -> None:
         """The output projection of a module is called, with what all of its attention calls made together."""
         frame = self.frames.of(name)
-        if frame is None or len(frame.scored) != 1 or len(frame.values) != 1 or not args:
-            return  # of several calls only their sum is to be had
+        if frame is None or not frame.scored or not args:
+            return
+        frame.merged = True
         number, call = frame.scored[0]
-        value, attended = (_by_heads(tensor, call) for tensor in (frame.values[0], args[0]))
-        if value is not None and attended is not None and value.shape[-2] == call.key.shape[-2]:
-            further = {"value": value, "attended": attended}
-            self._emit_further(self._described[name], number, call, further, keep=self._heads(call) != [])
+        product = _product(frame, call, args[0])
+        if len(frame.scored) > 1:
+            self._cannot_tell(frame, "it adds up the results of several calls")
+        elif product is None:
+            self._cannot_tell(frame, "its values and result could not be followed")
+        else:
+            self._compare(name, number, call, product)
+
+    def _compare(self, name: str, number: int, call: AttentionCall, product: tuple[Tensor, Tensor]) -> None:
+        """Values and result of a call that handed its shares out are known: were those used?"""
+        step, known, heads = self._emit.clock.step_now(), self._described[name], self._heads(call)
+        with self._lock:
+            if call.shares is not None and not call.foreign and heads != []:
+                shown = replace(call, shares=_select(call.shares, call, heads))
+                chosen = (_select(tensor, call, heads) for tensor in product)
+                self.usages.compare(name, (step is not None, number), step, shown, *chosen)
+            if self._capture.attention_output:
+                further = dict(zip(("value", "attended"), product, strict=True))
+                self._emit_further(known, number, call, further, keep=heads != [])
 
     def finished(self, frame: Frame) -> None:
         """A module returned: one that looks like attention and passed no door is said to have no map."""
         with self._lock:
             for call in frame.remaining_scores():
-                self._record(frame.name, frame, call)
+                frame.scored.append((self._record(frame.name, frame, call), call))
+                frame.merged = False  # what was merged was not known to hold these
+            if frame.scored and not frame.merged:
+                self._cannot_tell(frame, "its values and result could not be followed")
             name, module = frame.name, frame.module
             if frame.called or name not in self._emit.selection.attention or not is_attention(module):
                 return
@@ -142,10 +176,18 @@ class _Listener:
             in_loop = self._emit.clock.step_now() is not None
             self._of(name).without_map(self._emit, in_loop=in_loop, reason=reason)
 
+    def _cannot_tell(self, frame: Frame, reason: str) -> None:
+        """What became of the shares that this call of a module was handed is not known."""
+        stepped = self._emit.clock.step_now() is not None
+        with self._lock:
+            for number, _ in frame.scored:
+                self.usages.cannot_tell(frame.name, (stepped, number), reason)
+
     def _record(self, name: str, frame: Frame, call: AttentionCall) -> int:
         """Emit a call's tensors and, the first time, its description; returns its number within the step."""
         known, step, heads = self._of(name), self._emit.clock.step_now(), self._heads(call)
         number = known.number(step)
+        first = not known.knows((step is not None, number))
         keep = heads != [] and known.fits(
             self._emit,
             (step is not None, number),
@@ -155,6 +197,7 @@ class _Listener:
             parts=functools.partial(self._parts, frame.calls, call),
         )
         frame.calls += 1
+        self.usages.called(name, (step is not None, number), step, call, first=first)
         self._emit(known.source, _select(call.query, call, heads), port="query", keep=keep, dims=_DIMS["query"])
         self._emit(known.source, _select(call.key, call, heads), port="key", keep=keep, dims=_DIMS["key"])
         further = {"mask": call.mask}
@@ -204,6 +247,16 @@ def _select(tensor: Tensor, call: AttentionCall, heads: list[int] | None) -> Ten
     group = call.query.shape[1] // tensor.shape[1]
     index = torch.tensor([head // group for head in heads], device=tensor.device)
     return tensor.detach().index_select(1, index)
+
+
+def _product(frame: Frame, call: AttentionCall, merged: Any) -> tuple[Tensor, Tensor] | None:
+    """Values and result of the one call that a module made, by heads; None where they are of other shapes."""
+    value = _by_heads(frame.values[0], call) if len(frame.values) == 1 else None
+    attended = _by_heads(merged, call)
+    if value is None or attended is None or len(value) != len(call.key) or len(attended) != len(call.query):
+        return None
+    fit = value.shape[2] == call.key.shape[2] and attended.shape[2] == call.query.shape[2]
+    return (value, attended) if fit and value.shape[3] == attended.shape[3] else None
 
 
 def _by_heads(tensor: Any, call: AttentionCall) -> Tensor | None:

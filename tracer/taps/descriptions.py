@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..recording.attention_calls import AttentionCall
+from ..recording.edits import multiplied_in
 from ..recording.sequence import Part
 from ..recording.sites import Source
 from .protocol import Emit
@@ -58,7 +59,7 @@ class Descriptions:
         """
         entry = self._entries.get(place)
         if entry is None or "door" not in entry:
-            placed = {} if call.reason else _placed(*parts())
+            placed = {} if call.reason else _placed(*parts()) | _arithmetic()
             self._situations[place] = (situation, True)
             self._describe(emit, place, _facts(call, heads) | placed)
             return not call.reason
@@ -69,14 +70,41 @@ class Descriptions:
             self._situations[place] = (situation, same)
         return self._situations[place][1]
 
+    def move(self, emit: Emit, step: int | None) -> None:
+        """All calls on one side of the loop belong to the other: into this step, or out of the loop."""
+        into_loop = step is not None
+        numbers = [number for side, number in self._entries if side is not into_loop]
+        if not numbers or any(side is into_loop for side, _ in self._entries):
+            return  # calls on both sides: they would be numbered anew
+        for number in numbers:
+            place, other = (into_loop, number), (not into_loop, number)
+            self._entries[place] = self._entries.pop(other) | {"stepped": into_loop}
+            if other in self._situations:
+                self._situations[place] = self._situations.pop(other)
+        self._counts = {into_loop: (step, len(numbers))}
+        self._tell(emit)
+
     def without_map(self, emit: Emit, *, in_loop: bool, reason: str) -> None:
         """Say that the module has no map, unless calls of it are known."""
         if not self._entries:
             self._describe(emit, (in_loop, 0), {"softmax": False, "reason": reason})
 
+    def knows(self, place: _Place) -> bool:
+        """Whether a call at this place was described."""
+        return "door" in self._entries.get(place, {})
+
+    def used(self, emit: Emit, place: _Place, facts: Mapping[str, Any]) -> None:
+        """Say whether the shares of a call were used as they were handed out."""
+        entry = self._entries.get(place, {})
+        if entry.get("softmax"):
+            self._describe(emit, place, entry | {"used": facts})
+
     def _describe(self, emit: Emit, place: _Place, entry: dict[str, Any]) -> None:
         in_loop, number = place
         self._entries[place] = {"call": number, "stepped": in_loop, **entry}
+        self._tell(emit)
+
+    def _tell(self, emit: Emit) -> None:
         entries = [self._entries[key] for key in sorted(self._entries)]
         emit.describe({"attention": entries}, group=self.source.group)
 
@@ -86,6 +114,12 @@ def _facts(call: AttentionCall, heads: list[int] | None) -> dict[str, Any]:
         return {"door": call.door, "softmax": False, "reason": call.reason}
     facts = {"door": call.door, "scale": call.scale, "causal": call.causal, "softmax": True, "heads": heads}
     return facts | ({"dropout": call.dropout} if call.dropout else {})
+
+
+def _arithmetic() -> dict[str, Any]:
+    """In what float32 was multiplied, where that was something coarser."""
+    coarser = multiplied_in()
+    return {"multiplied_in": coarser} if coarser else {}
 
 
 def _placed(query: list[Part], key: list[Part]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ class Frame:
     """Those that went through `get_attention_scores`, with their numbers."""
     values: list[Tensor] = field(default_factory=list)
     """What its value projection returned."""
+    merged: bool = False
+    """Whether its output projection was called after them."""
     _slices: list[Scores] = field(default_factory=list)
 
     @property

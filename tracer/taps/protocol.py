@@ -110,6 +110,7 @@ class Emit:
         keep: bool = True,
         dims: Sequence[str] | None = None,
         in_last_step: bool = False,
+        from_start: bool = False,
     ) -> None:
         """Record a tensor at the current step: statistics always, the tensor itself when `keep`.
 
@@ -120,9 +121,12 @@ class Emit:
             keep: Store the tensor too.
             dims: Dimension names, by rank when None.
             in_last_step: Count it to the last step even when the loop is over.
+            from_start: It is what the step began with: made before everything else of the step, though seen later.
         """
         source = Source(source, leaf=False) if isinstance(source, str) else source  # "a.b" may come after "a"
-        self._recorder.record(source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step)
+        self._recorder.record(
+            source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step, from_start=from_start
+        )
 
     def array(self, path: str, array: NDArray[Any], dims: Sequence[str]) -> None:
         """Store an array outside of the steps, without statistics; objects are stored as text."""
@@ -135,6 +139,10 @@ class Emit:
     def describe(self, attributes: Mapping[str, Any], *, group: str = "") -> None:
         """Set attributes of the trace, or of one of its groups; values must be JSON."""
         self._recorder.describe(attributes, group=group)
+
+    def when_moved(self, listener: Callable[[str, bool], None]) -> None:
+        """Call this with a component whose records have proved to belong into the loop (true) or out of it."""
+        self._recorder.when_moved(self.guard(listener))
 
     def follow(self, attach: Follow) -> Undo:
         """Call `attach` with name and module for every module there is, and for those that come in during the run.

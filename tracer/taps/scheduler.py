@@ -18,8 +18,9 @@ from ..recording.patches import replace_attribute
 from ..recording.sites import Source
 from ..recording.target import Target
 from ..schedule import noise_level, predict_x0
+from .denoiser_calls import number_of
 from .protocol import Emit, Undo
-from .steps import bound_arguments, number_of, scheduler_classes
+from .steps import bound_arguments, scheduler_classes
 
 __all__ = ["LOOP", "SchedulerTap", "given_x0"]
 
@@ -84,7 +85,8 @@ def _wrap(emit: Emit, changes: LatentChanges, original: Callable[..., Any]) -> C
 
 
 def _emit(emit: Emit, port: str, tensor: Tensor) -> None:
-    emit(LOOP, tensor, port=port, keep=emit.selection.capture.latents, in_last_step=True)
+    keep, begins = emit.selection.capture.latents, port == "latents"
+    emit(LOOP, tensor, port=port, keep=keep, in_last_step=True, from_start=begins)
 
 
 def given_x0(scheduler: Any, result: Any) -> Tensor | None:

@@ -13,16 +13,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..recording.calls import watch
-from ..recording.covers import chain, parameters, time_parameters
 from ..recording.patches import replace_attribute
 from ..recording.plan import Plan
 from ..recording.run_schedulers import RunSchedulers
 from ..recording.target import Target
 from ..schedule import noise_level
-from .modules import tensors_in
+from .denoiser_calls import ReadTime, batch_of, callers, no_time, number_of
 from .protocol import Emit, Undo
 
-__all__ = ["StepsTap", "bound_arguments", "call_owner", "number_of", "scheduler_classes"]
+__all__ = ["StepsTap", "bound_arguments", "call_owner", "scheduler_classes"]
 
 _BRANCHES = {
     "cond": "conditional",
@@ -30,9 +29,6 @@ _BRANCHES = {
     "pred_cond": "conditional",
     "pred_uncond": "unconditional",
 }
-
-_ReadTime = Callable[[tuple[Any, ...], dict[str, Any]], tuple[float, ...]]
-"""Finds timestep and sigma among the arguments of a denoiser call."""
 
 
 class StepsTap:
@@ -69,20 +65,20 @@ class _Driver:
         self._emit = emit
         self._schedulers = RunSchedulers(target, emit.describe)
         self._plan = Plan(target, emit.clock)
-        self._callers = _callers(target)
+        self._callers = callers(target)
         self._contexts: dict[str, str] = {}
         self._batches: dict[str, int] = {}
         self._other_batches: dict[str, int] = {}
         self._guidance: dict[str, Any] = {}
         self._open: list[str] = []
-        emit.clock.on_found = emit.guard(self._found)
+        emit.when_moved(self._moved)
 
     def attach(self, name: str, module: nn.Module) -> Undo | None:
         """Watch a component, or what it hands its calls on to, before and after all other taps."""
         target, guard = self._emit.roster.target, self._emit.guard
         if target is not self._target:  # parts of the pipeline were replaced
             self._target = self._plan.target = target
-            self._callers = _callers(target)
+            self._callers = callers(target)
         if known := self._callers.get(id(module)):
             before, ends = guard(functools.partial(self.denoiser_starts, *known)), guard(self.denoiser_ends)
         elif "." not in name:
@@ -92,7 +88,7 @@ class _Driver:
             return None
         return watch(module, before=before, after=ends, raised=ends, first=True)
 
-    def denoiser_starts(self, name: str, read: _ReadTime, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def denoiser_starts(self, name: str, read: ReadTime, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         clock = self._emit.clock
         self._emit.roster.refresh()  # before the step begins: what changed belongs to none
         self._plan.denoiser_starts()
@@ -102,7 +98,7 @@ class _Driver:
             clock.branch = _BRANCHES.get(context, context)
             if clock.branch:
                 self._note_guidance(name, "calls", clock.branch)
-        self._batches[name] = _batch(args, kwargs)
+        self._batches[name] = batch_of(args, kwargs)
         clock.denoiser_starts(name, *read(args, kwargs))
 
     def denoiser_ends(self, *_: Any) -> None:
@@ -112,11 +108,11 @@ class _Driver:
         """A component that takes no timestep is called: it may be a denoiser all the same."""
         self._schedulers.is_here()
         if self._emit.clock.is_denoiser(name):
-            self._callers[id(module)] = (name, _no_time)
+            self._callers[id(module)] = (name, no_time)
             self._open.append(name)
-            self.denoiser_starts(name, _no_time, args, kwargs)
+            self.denoiser_starts(name, no_time, args, kwargs)
         else:
-            self._other_batches[name] = _batch(args, kwargs)
+            self._other_batches[name] = batch_of(args, kwargs)
 
     def component_ends(self, name: str, *_: Any) -> None:
         if self._open[-1:] == [name]:
@@ -223,9 +219,9 @@ class _Driver:
         if isinstance(sample, Tensor):
             self.note_batches(sample)
 
-    def _found(self, name: str) -> None:
+    def _moved(self, name: str, into_loop: bool) -> None:  # noqa: FBT001 — as it is called
         """A component has proved to be a denoiser, which the batch it was given counts for."""
-        if name in self._other_batches:
+        if into_loop and name in self._other_batches:
             self._batches[name] = self._other_batches[name]
 
     def note_batches(self, sample: Tensor) -> None:
@@ -281,45 +277,3 @@ def _subclasses(kind: type) -> Iterator[type]:
     for child in children:
         yield child
         yield from _subclasses(child)
-
-
-def _batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    return next((tensor.shape[0] for _, tensor in tensors_in((args, kwargs)) if tensor.dim() > 1), 0)
-
-
-def _no_time(*_: Any) -> tuple[float, float]:
-    return math.nan, math.nan
-
-
-def _callers(target: Target) -> dict[int, tuple[str, _ReadTime]]:
-    """Every module that may be called for a denoiser, by identity: its name and the way to its timestep.
-
-    Covers hand calls on.
-    """
-    found = {}
-    for name, root in target.denoisers().items():
-        modules = chain(root)
-        read = _time_reader(next((module for module in modules if time_parameters(module)), root))
-        found.update({id(module): (name, read) for module in modules})
-    return found
-
-
-def _time_reader(module: nn.Module) -> _ReadTime:
-    """A function that finds timestep and sigma among the arguments of a denoiser call; NaN where there is none."""
-    known, names = time_parameters(module), list(parameters(module))
-    places = [(name, names.index(name) if name else 0) for name in (known.timestep, known.sigma)]
-
-    def read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[float, ...]:
-        return tuple(
-            number_of(kwargs[name] if name in kwargs else args[at] if name and at < len(args) else None)
-            for name, at in places
-        )
-
-    return read
-
-
-def number_of(value: Any) -> float:
-    """A timestep as a number; NaN where it is none."""
-    if isinstance(value, Tensor):
-        return float(value.detach().flatten()[0]) if value.numel() else math.nan
-    return float(value) if isinstance(value, int | float) else math.nan

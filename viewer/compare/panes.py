@@ -12,7 +12,7 @@ import numpy as np
 from textual.strip import Strip
 
 from diffusion_xray.tracer.info import SiteInfo
-from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.layout import MEASURED
 from diffusion_xray.tracer.text import number
 
 from ..planes import Plane, plane_of, value_range
@@ -170,7 +170,7 @@ class Pane(PairCanvas, can_focus=True):
             return lines
         if self._side == "difference" and state.mode != "signed":
             lines += [*self.explain(f"No tensors to draw as {state.mode}: the numbers are A − B.")[1:], self.line()]
-        ours, theirs = (dict(zip(STATISTICS, map(float, row), strict=True)) for row in found.statistics)
+        ours, theirs = (dict(zip(MEASURED, map(float, row), strict=True)) for row in found.statistics)
         for name in _TOLD:
             a, b = ours[name], theirs[name]
             if name in ("nans", "positive_infs", "negative_infs", "zeros") and not a and not b:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.layout import MEASURED
 
 from .picture import sheet_picture
 from .selection import Selection
@@ -74,10 +74,10 @@ def _statistics_csv(selection: Selection) -> bytes:
     assert selection.site is not None
     snapshot, rows = selection.snapshot, selection.snapshot.rows(selection.site)
     if not selection.site.stepped:
-        return _csv([STATISTICS, *rows.tolist()])
+        return _csv([MEASURED, *rows.tolist()])
     loop = zip(snapshot.timestep.tolist(), snapshot.sigma.tolist(), rows.tolist(), strict=False)
     lines = ([step, timestep, sigma, *row] for step, (timestep, sigma, row) in enumerate(loop))
-    return _csv([("step", "timestep", "sigma", *STATISTICS), *lines])
+    return _csv([("step", "timestep", "sigma", *MEASURED), *lines])
 
 
 def _csv(rows: Iterable[Iterable[Any]]) -> bytes:

@@ -126,7 +126,7 @@ class JumpScreen(WalkScreen):
 
     def _go_to_fault(self, fault: Fault) -> None:
         self._remember()
-        if fault.step >= 0:
+        if fault.step is not None:
             self.go_to_step(fault.step)
         self.reveal(fault.site, self._step)
 

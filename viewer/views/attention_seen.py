@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_xray.tracer.attention.info import AttentionInfo
+from diffusion_xray.tracer.attention.use import doubt_of
 
 from .attention_source import Asked, Floats, Kind, Source
 from .attention_wish import Wish
@@ -90,6 +91,11 @@ class Seen:
     """Whether they cannot be read."""
     further: bool = field(default=False)
     """Whether there is more to compute."""
+
+    @property
+    def doubt(self) -> str:
+        """Why these may not be the shares that the run used; "" where they are proven to be."""
+        return doubt_of([source.call.use for source in self.sources], [self.step if self.call.stepped else 0])
 
     @property
     def query(self) -> tuple[int, int]:

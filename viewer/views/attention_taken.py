@@ -98,7 +98,7 @@ def _caption(seen: Seen, about: str) -> str:
     layers = []
     if seen.scope:
         layers = [f"{'' if seen.tiles is not None else 'mean of '}{len(seen.layers)} layers {seen.scope}"]
-    return ", ".join(filter(None, [_what(seen), *layers, about, *frame, *size]))
+    return ", ".join(filter(None, [_what(seen), *layers, about, *frame, *size, seen.doubt]))
 
 
 def _tiles(tiles: Tiles, look: Look, unit: Callable[[float], str]) -> tuple[tuple[Tile, ...], tuple[str, ...]]:

@@ -9,7 +9,7 @@ from textual.strip import Strip
 from diffusion_xray.tracer.info import printable
 
 from ..views.attention_seen import Offer, Seen
-from .attention_title import entry_text, heads_text
+from .attention_title import doubt_line, entry_text, heads_text
 from .attention_words import bar, percent
 from .canvas import Canvas
 
@@ -25,11 +25,11 @@ def paint_bars(canvas: Canvas, seen: Seen, top: int, width: int, height: int) ->
     token = printable(seen.names[seen.chosen[0]]) if seen.chosen else "–"
     text = f" who looks at {token}" if seen.wish.reverse else f" where {token} looks"
     facts = " · ".join(fact for fact in (heads_text(seen), entry_text(seen)) if fact)
-    lines = [canvas.spread([(text, "strong")], [(f"{facts} ", "muted")], width)]
+    lines = [canvas.spread([(text, "strong")], [(f"{facts} ", "muted")], width), *doubt_line(canvas, seen)]
     assert seen.row is not None
     longest = min(max(cell_len(printable(name)) for name in seen.keys), 18)
     most = float(np.nanmax(seen.row, initial=0))
-    for at in range(top, min(top + max(height - 2, 1), len(seen.keys))):
+    for at in range(top, min(top + max(height - 1 - len(lines), 1), len(seen.keys))):
         share = float(seen.row[at])
         label = set_cell_size(printable(seen.keys[at]), longest)
         filled = bar(share / most if most > 0 else 0, max(width - longest - 13, 1))

@@ -7,7 +7,7 @@ from textual.strip import Strip
 from ..views.attention_seen import Seen
 from .canvas import Canvas, Part
 
-__all__ = ["entry_text", "heads_text", "title_lines"]
+__all__ = ["doubt_line", "entry_text", "heads_text", "title_lines"]
 
 
 def title_lines(canvas: Canvas, seen: Seen, width: int) -> list[Strip]:
@@ -32,8 +32,17 @@ def title_lines(canvas: Canvas, seen: Seen, width: int) -> list[Strip]:
         facts.pop()
     told: Part = (f"{' · '.join(facts)} ", "muted")
     if long:
-        return [canvas.spread(left, [], width), canvas.line((f" {' · '.join(facts)}", "muted"))]
-    return [canvas.spread(left, [told], width)]
+        return [
+            canvas.spread(left, [], width),
+            canvas.line((f" {' · '.join(facts)}", "muted")),
+            *doubt_line(canvas, seen),
+        ]
+    return [canvas.spread(left, [told], width), *doubt_line(canvas, seen)]
+
+
+def doubt_line(canvas: Canvas, seen: Seen) -> list[Strip]:
+    """A line where the run may have used other shares."""
+    return [canvas.line((f" ⚠ {seen.doubt}", "warning"))] if seen.doubt else []
 
 
 def heads_text(seen: Seen) -> str:

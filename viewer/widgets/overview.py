@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from textual.strip import Strip
 
+from diffusion_xray.tracer.faults import Born, born_text
 from diffusion_xray.tracer.histogram import DTYPE_LIMITS, Histogram
 from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.tracer.layout import item_size
@@ -77,15 +78,21 @@ class Overview(Canvas):
         return lines
 
     def _cause(self, scene: Scene, site: SiteInfo) -> list[Strip]:
-        """Where values are not finite: what came right before."""
-        snapshot, before = scene.snapshot, scene.snapshot.before(site)
-        if before is None or not _is_faulty(snapshot, site, scene.step):
+        """Where values are not finite: what came right before; of the first fault also where it was born."""
+        snapshot, before = scene.snapshot, scene.snapshot.before(site, scene.step)
+        if not _is_faulty(snapshot, site, scene.step):
             return []
-        if _is_faulty(snapshot, before, scene.step):
-            return [self.line((f" not finite before it either: {before.name}", "fault"))]
-        extreme, (limit, _) = snapshot.at(before, scene.step)["abs_max"], DTYPE_LIMITS["float16"]
+        first = snapshot.faults[0]
+        is_first = first.site == site and first.step in (None, scene.step)
+        lines = [self.line((f" born {born_text(first)}", "fault"))] if is_first and first.born != Born.UNKNOWN else []
+        if before is None:
+            return lines
+        step = before.step or 0
+        if _is_faulty(snapshot, before.site, step):
+            return [*lines, self.line((f" not finite before it either: {before.site.name}", "fault"))]
+        extreme, (limit, _) = snapshot.at(before.site, step)["abs_max"], DTYPE_LIMITS["float16"]
         share = f", {extreme / limit:.0%} of float16's largest" if extreme > limit / 1000 else ""
-        return [self.line((f" before it: {before.name}  |x|max {number(extreme)}{share}", "fault"))]
+        return [*lines, self.line((f" before it: {before.site.name}  |x|max {number(extreme)}{share}", "fault"))]
 
     def _numbers(self, pairs: Sequence[tuple[str, float]], columns: int) -> list[Strip]:
         cells: list[list[Part]] = [[(f" {name:<7}", "muted"), f"{number(value):<8}"] for name, value in pairs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,6 +37,9 @@ class Preview(Canvas):
         scene = self.scene
         assert scene is not None
         if not scene.snapshot.has_previews:
+            reason = scene.snapshot.info.preview.get("reason")
+            if reason:
+                return self.explain("No previews in this trace:", f"{reason}.")
             return self.explain(
                 "No previews in this trace.",
                 "They need latents: trace the pipeline, or its scheduler too, with",
@@ -66,6 +70,8 @@ class Preview(Canvas):
         preview = scene.snapshot.info.preview
         r2 = preview.get("r2")
         fit = f", R² {r2:.2f}" if isinstance(r2, float) and math.isfinite(r2) else ""
+        reason = str(preview.get("reason") or "")
+        why = textwrap.wrap(f"as {reason}", max(width, 8)) if reason else []
         prompt = next(iter(scene.snapshot.prompts), "")
         cut = prompt if len(prompt) <= width - 2 else f"{prompt[: width - 3]}…"
-        return [f"by {preview.get('method', 'unknown')}{fit}", *([f"“{cut}”"] if cut else [])]
+        return [f"by {preview.get('method', 'unknown')}{fit}", *why, *([f"“{cut}”"] if cut else [])]

@@ -8,7 +8,7 @@ import numpy as np
 from textual import events
 from textual.strip import Strip
 
-from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.layout import MEASURED
 from diffusion_xray.tracer.text import number
 
 from ..render import FAULT_SIGN
@@ -39,7 +39,7 @@ class StatisticsView(Canvas):
         assert scene.site is not None
         rows, faulty = scene.snapshot.rows(scene.site), scene.snapshot.faulty(scene.site)
         first = scene.look.statistic
-        names = [first, *(name for name in STATISTICS if name != first)][: max((width - 8) // _COLUMN, 1)]
+        names = [first, *(name for name in MEASURED if name != first)][: max((width - 8) // _COLUMN, 1)]
         sign = ("", "▼", "▲")[_ORDERS.index(self._order)]
         head: list[Part] = [("   step ", "muted")]
         head += [
@@ -49,11 +49,11 @@ class StatisticsView(Canvas):
             )
             for name in names
         ]
-        if len(names) < len(STATISTICS):
+        if len(names) < len(MEASURED):
             head.append((" …", "muted"))
         lines = [self.line(*head)]
         for step in self._steps(height):
-            values = rows[step, [STATISTICS.index(name) for name in names]]
+            values = rows[step, [MEASURED.index(name) for name in names]]
             label = str(step) if scene.site.stepped else "–"
             text = f" {FAULT_SIGN if faulty[step] else ' '}{label:>5} "
             text += "".join(f"{number(value) if not np.isnan(value) else '–':>{_COLUMN}}" for value in values)

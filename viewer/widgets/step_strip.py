@@ -12,7 +12,6 @@ from textual.strip import Strip
 
 from diffusion_xray.tracer.text import number
 
-from ..faults import OUTSIDE
 from ..model import Snapshot
 from ..palette import DIVERGING
 from ..render import FAULT_SIGN, heat_map
@@ -142,7 +141,7 @@ def _first_fault(snapshot: Snapshot) -> list[Part]:
     if not snapshot.faults:
         return []
     fault = snapshot.faults[0]
-    where = "outside of the loop" if fault.step == OUTSIDE else f"step {fault.step}"
+    where = "outside of the loop" if fault.step is None else f"step {fault.step}"
     return [(f"   first ✗ {where} {fault.site.name}", "fault"), (" (n to go there)", "muted")]
 
 

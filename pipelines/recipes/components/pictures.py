@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffusion_xray.pipelines.shapes.world import IMAGE_SIZE, Scene, render, sample_scene
 from diffusion_xray.tracer.errors import RecipeError
-from diffusion_xray.tracer.preview import PreviewMap, fit_preview
+from diffusion_xray.tracer.preview_fit import PreviewMap, fit_preview
 
 from ..latent_diffusion import encode_pictures
 

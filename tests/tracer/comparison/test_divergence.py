@@ -24,6 +24,7 @@ from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.tracer.trace import Trace
 
 from ...parting import STEPS, record
+from ..test_faults import Denoiser, Layer, denoise, switch
 
 
 def done(a: Trace, b: Trace, **options: Any) -> Comparison:
@@ -53,6 +54,24 @@ def test_it_is_what_numpy_says(tmp_path: Path) -> None:
         assert found.max_abs == np.abs(ours - theirs).max()
         assert found.where == np.abs(ours - theirs).argmax()
         assert found.over == np.mean(np.abs(ours - theirs) > 1e-5 + 1.3e-6 * np.abs(ours))
+
+
+def test_causes_come_first_over_all_components(tmp_path: Path) -> None:
+    """Latents changed between two steps go before the layers of the step, a late component before one called after."""
+    a = denoise(tmp_path / "a.zarr", Denoiser(Layer()))
+    b = denoise(tmp_path / "b.zarr", Denoiser(Layer()), change=lambda step, x: x * 1.5 if step == 1 else x)
+    table = done(a, b).table
+    assert [table.pairing.pairs[row].a.key for row, _ in table.first_steps()][:2] == [
+        "latents:latents",
+        "unet.layers.0:output",
+    ]
+    first = table.first_over()
+    assert first is not None and first.steps == (2, 2)
+    a = switch(tmp_path / "c.zarr", Denoiser(Layer()), Denoiser(Layer()))
+    b = switch(tmp_path / "d.zarr", Denoiser(Layer()), Denoiser(Layer(0)))
+    table = done(a, b).table
+    found = [table.pairing.pairs[row].a.name for row, _ in table.first_steps()]
+    assert found == ["other.layers.0", "other", "one.layers.0", "one"]
 
 
 @pytest.mark.parametrize("capture", ["all", "statistics"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffusion_xray.tracer import open_trace
+from diffusion_xray.tracer import Tracer, open_trace
 from diffusion_xray.tracer.comparison.facts import facts
+from diffusion_xray.tracer.description import describe_in_lines
 
 from ...parting import record
+from ..loops import Blind, Pipeline, ddim
 
 
 def test_facts(tmp_path: Path) -> None:
@@ -24,3 +26,23 @@ def test_noise_is_the_same_or_not(embedded: Path, tmp_path: Path) -> None:
     """Runs that began with the same latents are said to share their noise."""
     trace = open_trace(embedded)
     assert next(fact for fact in facts(trace, trace) if fact.name == "noise").same
+
+
+def test_how_schedulers_are_set_is_a_fact(tmp_path: Path) -> None:
+    """What differs in their configuration is named, what does not is left out, and so is what one trace lacks."""
+    traces = []
+    for name, prediction in (("a", "epsilon"), ("b", "v_prediction")):
+        pipeline = Pipeline(
+            lambda pipe: pipe.denoise(pipe.unet),
+            unet=Blind(),
+            scheduler=ddim(prediction_type=prediction),
+        )
+        with Tracer(pipeline, tmp_path / f"{name}.zarr", capture="statistics") as tracer:
+            pipeline()
+        traces.append(tracer.trace)
+    told = {fact.name: (fact.a, fact.b) for fact in facts(*traces)}
+    assert told["scheduler"] == ("DDIMScheduler", "DDIMScheduler")
+    assert told["scheduler prediction_type"] == ("epsilon", "v_prediction")
+    assert [name for name in told if name.startswith("scheduler ")] == ["scheduler prediction_type"]
+    line = dict(describe_in_lines(traces[1]))["scheduler"]
+    assert line.startswith("DDIMScheduler: ") and "prediction_type=v_prediction" in line

@@ -231,3 +231,118 @@ def test_nothing_happened() -> None:
     run = Run()
     run.clock.finish(complete=True)
     assert run.ended == []
+
+
+def test_what_is_called_again_after_the_first_step_begins_the_next() -> None:
+    """It has proved to be a denoiser, and all that came after it in the first step; what came before has not."""
+    found: list[str] = []
+    run = Run()
+    run.clock.on_found = found.append
+    run.clock.run_begins()
+    assert not any(map(run.clock.is_denoiser, ("encoder", "control", "unet")))
+    run.step(9.0)
+    assert not run.clock.is_denoiser("viewer"), "first seen after the step"
+    run.clock.planned = 3
+    assert not found
+    assert run.clock.is_denoiser("control")
+    assert found == ["control", "unet"]
+    assert run.call(name="control") == run.call(name="unet") == 1
+    run.step(8.0)
+    assert not run.clock.is_denoiser("encoder"), "too late to tell"
+    run.clock.finish(complete=True)
+    assert run.timesteps == [9, 8]
+
+
+def test_what_ran_before_the_loop_was_prepared_is_no_candidate() -> None:
+    """A text encoder that is called again in the next chunk of a film is not what the scheduler steps from."""
+    run = Run()
+    run.clock.run_begins()
+    run.clock.is_denoiser("encoder")
+    run.clock.run_begins()
+    run.call(9.0)
+    run.step(9.0)
+    run.clock.planned = 5
+    assert not run.clock.is_denoiser("encoder")
+
+
+def test_after_the_loop_nothing_proves_to_be_a_denoiser() -> None:
+    """Where the planned steps are done, what is called again is on the other side of the loop."""
+    run = Run()
+    run.clock.run_begins()
+    run.clock.is_denoiser("encoder")
+    run.clock.plan(1)
+    run.call(9.0)
+    run.step(9.0)
+    assert not run.clock.is_denoiser("encoder")
+
+
+def test_the_end_of_a_loop_is_told_once() -> None:
+    """When the next is prepared, the call returns, or all is over; never while it may go on, nor without a loop."""
+    ends: list[int | None] = []
+    run = Run()
+    run.clock.on_loop_end = lambda: ends.append(run.clock.last_step)
+    run.clock.run_begins()
+    assert not ends
+    for index in range(2):
+        run.call(9.0)
+        run.step(9.0)
+        run.clock.run_begins()
+        assert ends == list(range(index + 1))
+    run.call(9.0)
+    run.step(9.0)
+    run.clock.run_ended(complete=True)
+    run.clock.finish(complete=True)
+    assert ends == [0, 1, 2]
+
+
+def test_a_prepared_loop_has_not_begun() -> None:
+    """Between two loops of one call nothing is in either, also where the first was broken off."""
+    run = Run()
+    run.clock.plan(4)
+    run.call(9.0)
+    run.step(9.0)
+    assert run.clock.step_now() == 0
+    run.clock.run_begins()
+    assert run.clock.step_now() is None
+    assert run.call(8.0) == 1
+
+
+def test_a_run_that_ended_well_had_no_more_steps() -> None:
+    """Planned becomes done, but not where the run raised."""
+    for complete, planned in ((True, 1), (False, 4)):
+        run = Run()
+        run.clock.plan(4)
+        run.call(9.0)
+        run.step(9.0)
+        run.clock.run_ended(complete=complete)
+        run.clock.finish(complete=True)
+        assert run.clock.planned == planned
+
+
+def test_calls_within_a_call_keep_the_branch() -> None:
+    """A cover hands its call on: the branch lasts until the outermost returns."""
+    run = Run()
+    run.clock.branch = "conditional"
+    run.call(9.0, during=lambda: run.call(9.0))
+    assert not run.clock.branch
+    run.clock.branch = "conditional"
+    branches: list[str] = []
+
+    def within() -> None:
+        run.call(9.0)
+        branches.append(run.clock.branch)
+
+    run.call(9.0, during=within)
+    assert branches == ["conditional"]
+
+
+def test_a_noise_level_counts_as_a_timestep_does() -> None:
+    """A loop of one's own may be counted by sigma: the same again is the second half of guidance."""
+    run = Run(schedulers=False)
+    for sigma, step in ((10.0, 0), (10.0, 0), (3.0, 1)):
+        run.clock.denoiser_starts("unet", math.nan, sigma)
+        assert run.clock.last_step == step
+        run.clock.denoiser_ends()
+    run.clock.finish(complete=True)
+    assert [log.sigma for log in run.ended] == [10, 3]
+    assert all(math.isnan(log.timestep) for log in run.ended)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffusion_xray.tracer import Tracer
-from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.layout import MEASURED, STATISTICS
 from diffusion_xray.tracer.recording.device import Results, copy_to_host
 from diffusion_xray.tracer.recording.statistics import Place, summarise
 
@@ -21,7 +21,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 def test_results_fill_their_rows_when_they_are_fetched() -> None:
     """Rows are filled by the function that `fetch` returns, not before, and each result goes to its own row."""
     tensors = [torch.randn(50) * scale for scale in (1, 100)]
-    rows, bins = np.full((2, 11), np.nan), np.zeros((2, 4096), np.uint32)
+    rows, bins = np.full((2, len(STATISTICS)), np.nan), np.zeros((2, 4096), np.uint32)
     results = Results()
     for tensor, row, histogram in zip(tensors, rows, bins, strict=True):
         results.measure(tensor, Place(row, histogram))
@@ -30,8 +30,9 @@ def test_results_fill_their_rows_when_they_are_fetched() -> None:
     fill()
     for tensor, row, histogram in zip(tensors, rows, bins, strict=True):
         expected = summarise(tensor)
-        assert row[:6] == pytest.approx([getattr(expected, name) for name in STATISTICS[:6]], rel=1e-9)
+        assert row[:6] == pytest.approx([getattr(expected, name) for name in MEASURED[:6]], rel=1e-9)
         assert np.array_equal(histogram, expected.histogram)
+        assert np.isnan(row[len(MEASURED) :]).all()  # when it was made is not for a device to know
     results.fetch()()  # nothing is left
 
 

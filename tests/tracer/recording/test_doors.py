@@ -248,8 +248,10 @@ def test_xformers_is_a_door(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_slices_of_scores_are_joined() -> None:
     """Rows of (batch · head), taken in pieces, become one call again."""
     query, key = tensors(6, 5, 8, count=2)
-    pieces = [Scores(3, query[i : i + 2], key[i : i + 2], None, 0.5) for i in range(0, 6, 2)]
+    shares = torch.rand(6, 5, 5)
+    pieces = [Scores(3, query[i : i + 2], key[i : i + 2], None, 0.5, shares[i : i + 2]) for i in range(0, 6, 2)]
     call = join_scores(pieces)
     assert torch.equal(call.query, query.view(2, 3, 5, 8))
     assert torch.equal(call.key, key.view(2, 3, 5, 8))
+    assert call.shares is not None and torch.equal(call.shares, shares.view(2, 3, 5, 5))
     assert (call.scale, call.mask) == (0.5, None)

@@ -7,10 +7,12 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+import textwrap
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffusion_xray.tracer import Capture, CaptureError, Trace, Tracer, TracerWarning, open_trace
+from diffusion_xray.tracer import Capture, CaptureError, TargetError, Trace, Tracer, TracerWarning, open_trace
 from diffusion_xray.tracer.cli import main
 from diffusion_xray.tracer.layout import HAS_STATISTICS, HAS_TENSOR, STATISTICS_GROUP
 from diffusion_xray.tracer.storage.store import StoreWriter
@@ -192,17 +194,119 @@ def test_an_error_of_the_run_outweighs_one_of_the_disk(tmp_path: Path) -> None:
     assert tracer.trace.info.error["type"] == "ZeroDivisionError"
 
 
-@pytest.fixture(params=[700, 1000, 1600])
-def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A disk of so many KiB."""
-    folder = tmp_path / "disk"
+def disk_of(folder: Path, options: str) -> Iterator[Path]:
+    """A disk of its own in a folder, until it is not needed any more."""
     folder.mkdir()
     mount = shutil.which("mount")
-    options = ["-t", "tmpfs", "-o", f"size={request.param}k", "tmpfs", str(folder)]
-    if mount is None or subprocess.run([mount, *options], check=False, capture_output=True).returncode:
+    arguments = ["-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if mount is None or subprocess.run([mount, *arguments], check=False, capture_output=True).returncode:
         pytest.skip("may not mount a small disk")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(params=[700, 1000, 1600])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A disk of so many KiB."""
+    yield from disk_of(tmp_path / "disk", f"size={request.param}k")
+
+
+@pytest.fixture(params=["size=3m", "size=7m", "size=50m,nr_inodes=120", "size=50m,nr_inodes=300"])
+def disk_for_many(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A disk that has not enough room, or not enough names, for a wide network."""
+    yield from disk_of(tmp_path / "disk", request.param)
+
+
+class Wide(nn.Module):
+    """As many layers, of names so long, as make the head of a trace larger than 256 KiB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({f"{number:0180}": nn.Linear(32, 32) for number in range(120)})
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (batch, 32)."""
+        return torch.cat([layer(x) for layer in self.layers.values()])
+
+
+def test_the_last_words_always_fit(disk_for_many: Path) -> None:
+    """However full the disk, and however large the head: status, error, a gap from the step on, and one warning."""
+    model, given = Wide(), torch.rand(12, 64, 32)
+    plain = [model(one) for one in given]
+    path = disk_for_many / "run.zarr"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Tracer(model, path, capture="all") as tracer:
+            for step in range(12):
+                tracer.step(step)
+                assert torch.equal(model(given[step]), plain[step])
+    assert "No space left on device" in one_warning(caught)
+    check_last_words(open_trace(path), "No space left on device", steps=12)
+
+
+def check_last_words(trace: Trace, reason: str, *, steps: int) -> None:
+    """The trace says that it is incomplete, why, and from which step on."""
+    assert trace.info.status == "incomplete"
+    assert reason in trace.info.error["message"]
+    *_, gap = trace.info.gaps
+    assert reason in gap["reason"]
+    assert len(trace) < steps
+    assert gap["step"] == len(trace)
+    if len(trace):
+        assert np.isfinite(trace.statistics("model").sel(statistic="mean")).all()
+
+
+def test_the_last_words_fit_where_files_must_not_grow(tmp_path: Path) -> None:
+    """A limit on the size of files is told like a full disk; nothing of it needs a right to mount."""
+    code = """
+        import resource, sys, warnings, torch
+        from diffusion_xray.tracer import Tracer
+        from diffusion_xray.tracer.storage.store import bulk_calls
+        from diffusion_xray.tracer.recording.statistics import warm_up
+        warm_up(); bulk_calls()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        model, given = torch.nn.Linear(64, 64), torch.rand(12, 128, 64)
+        with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+            warnings.simplefilter("always")
+            with Tracer(model, sys.argv[1], capture="all") as tracer:
+                for step in range(12):
+                    tracer.step(step)
+                    model(given[step])
+        print(len(caught), caught[0].message)
+        """
+    pytest.importorskip("resource")
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "run.zarr")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    assert done.stdout.startswith("1 ") and "File too large" in done.stdout
+    check_last_words(open_trace(tmp_path / "run.zarr"), "File too large", steps=12)
+
+
+def test_gaps_that_do_not_fit_are_counted(tmp_path: Path) -> None:
+    """Where not even the list of gaps has room, the reason of the end and the number of the others are told."""
+
+    class Tight(Disk):
+        """Has room for a short head only, once it is full."""
+
+        room = 20
+
+        def write_last_words(self, attributes: Mapping[str, Any]) -> None:
+            """Short ones only."""
+            if len(attributes["gaps"]) > 2:
+                raise self.error
+            super().write_last_words(attributes)
+
+    model = Denoiser()
+    warned = pytest.warns(TracerWarning, match="No space left")
+    with warned, Tracer(model, tmp_path / "run.zarr", store=Tight) as tracer:
+        for number in range(60):
+            with pytest.raises(TargetError):
+                tracer.record(f"odd{number}", torch.ones(1, dtype=torch.complex64))
+        denoise(model, steps=STEPS)
+    gaps = tracer.trace.info.gaps
+    assert "No space left on device" in gaps[0]["reason"]
+    assert gaps[1:] == ({"reason": "60 more"},)
 
 
 def test_a_really_full_disk(small_disk: Path) -> None:
@@ -236,6 +340,10 @@ def test_permission_lost_in_mid_run(tmp_path: Path) -> None:
 
         def release_reserve(self) -> None:
             """Not allowed either."""
+            raise self.error
+
+        def write_last_words(self, _: Mapping[str, Any]) -> None:
+            """Nor is this."""
             raise self.error
 
     model = Denoiser()

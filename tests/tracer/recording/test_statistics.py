@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffusion_xray.tracer.layout import STATISTICS
+from diffusion_xray.tracer.layout import MEASURED
 from diffusion_xray.tracer.recording import statistics
 from diffusion_xray.tracer.recording.statistics import Statistics, can_summarise, measure_on_device, summarise
 
@@ -55,7 +55,7 @@ def check(seen: Statistics, tensor: Tensor) -> None:
     """Compare with the reference: counts and extrema exactly, moments to 1e-9 of the values' size."""
     expected = reference(tensor)
     scale = max(abs(expected["abs_max"]), 1e-300) if expected["abs_max"] == expected["abs_max"] else 1.0
-    for name in STATISTICS:
+    for name in MEASURED:
         value = float(getattr(seen, name))
         if name in ("mean", "std", "l2_norm"):
             size = scale * math.sqrt(max(expected["count"], 1))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from diffusion_xray.tracer import SiteNotFoundError, TraceFormatError, TraceNotFoundError, Tracer, open_trace
 from diffusion_xray.tracer.info import SiteInfo
-from diffusion_xray.tracer.layout import HAS_TENSOR, NOT_CAPTURED, STATISTICS
+from diffusion_xray.tracer.layout import HAS_TENSOR, MEASURED, NOT_CAPTURED
 from diffusion_xray.tracer.storage.store import StoreWriter
 
 from .. import victims
@@ -86,7 +86,7 @@ def inside() -> dict[tuple[str, str, int], Expected]:
     for key, tensors in reference().inside.items():
         some = widened(next(iter(tensors.values())))
         values = np.full((STEPS, *some.shape), np.nan if some.dtype.kind == "f" else 0, some.dtype)
-        rows = np.full((STEPS, len(STATISTICS)), np.nan)
+        rows = np.full((STEPS, len(MEASURED)), np.nan)
         for step, tensor in tensors.items():
             rows[step], values[step] = row_of(tensor), widened(tensor)
         expected[key] = Expected(np.isin(np.arange(STEPS), list(tensors)), rows, values)

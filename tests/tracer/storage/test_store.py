@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Sequence
@@ -386,10 +387,24 @@ def test_a_deleted_store_is_not_brought_to_life(tmp_path: Path) -> None:
     root = tmp_path / "t.zarr"
     store = StoreWriter(root, {})
     store.add_array(tensor_spec("x", "float32", (2,), ("a",), steps=2, codec="lz4", attributes={}))
-    root.rename(tmp_path / "elsewhere")
+    shutil.rmtree(root)
     with pytest.raises(FileNotFoundError):
         store.append("x", (0,), np.ones((1, 2)))
     assert not root.exists()
+
+
+def test_a_store_that_was_moved_is_written_on(tmp_path: Path) -> None:
+    """What comes after the folder was renamed goes into it, and nothing comes up where it was."""
+    root = tmp_path / "t.zarr"
+    store = StoreWriter(root, {})
+    store.add_array(tensor_spec("x", "float32", (2,), ("a",), steps=2, codec="raw", attributes={}))
+    root.rename(tmp_path / "elsewhere.zarr")
+    store.append("x", (0,), np.ones((1, 2), np.float32))
+    store.publish()
+    store.close()
+    assert not root.exists()
+    read = zarr.open_array(tmp_path / "elsewhere.zarr", path="x", mode="r")
+    assert np.asarray(read[0]).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("codec", ["lz4", "raw"])

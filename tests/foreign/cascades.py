@@ -15,11 +15,12 @@ from diffusers import (
     PriorTransformer,
     StableCascadeCombinedPipeline,
     StableCascadeUNet,
+    UnCLIPPipeline,
     UnCLIPScheduler,
     UNet2DConditionModel,
+    UNet2DModel,
     VQModel,
 )
-from diffusers import UnCLIPPipeline, UNet2DModel
 from diffusers.pipelines.deprecated.unclip import UnCLIPTextProjModel
 from diffusers.pipelines.deprecated.wuerstchen import PaellaVQModel
 from transformers import CLIPTextModelWithProjection
@@ -106,21 +107,30 @@ def stable_cascade() -> Foreign:
         "up_blocks_repeat_mappers": (1, 1),
         "num_attention_heads": (0, 2),
         "dropout": (0.0, 0.0),
-        "block_types_per_layer": (("SDCascadeResBlock", "SDCascadeTimestepBlock"),
-                                  ("SDCascadeResBlock", "SDCascadeTimestepBlock", "SDCascadeAttnBlock")),
+        "block_types_per_layer": (
+            ("SDCascadeResBlock", "SDCascadeTimestepBlock"),
+            ("SDCascadeResBlock", "SDCascadeTimestepBlock", "SDCascadeAttnBlock"),
+        ),
         "conditioning_dim": 16,
         "clip_text_pooled_in_channels": WIDTH,
     }
-    prior = StableCascadeUNet(in_channels=16, out_channels=16, switch_level=(False,), clip_text_in_channels=WIDTH,
-                              clip_image_in_channels=WIDTH, **shape)
+    prior = StableCascadeUNet(
+        in_channels=16,
+        out_channels=16,
+        switch_level=(False,),
+        clip_text_in_channels=WIDTH,
+        clip_image_in_channels=WIDTH,
+        **shape,
+    )
     decoder = StableCascadeUNet(in_channels=4, out_channels=4, patch_size=2, effnet_in_channels=16, **shape)
     pipeline = StableCascadeCombinedPipeline(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         decoder=decoder,
         scheduler=DDPMWuerstchenScheduler(),
-        vqgan=PaellaVQModel(levels=1, bottleneck_blocks=1, embed_dim=8, latent_channels=4, num_vq_embeddings=32,
-                            up_down_scale_factor=2),
+        vqgan=PaellaVQModel(
+            levels=1, bottleneck_blocks=1, embed_dim=8, latent_channels=4, num_vq_embeddings=32, up_down_scale_factor=2
+        ),
         prior_prior=prior,
         prior_text_encoder=text_encoder,
         prior_tokenizer=tokenizer,
@@ -166,6 +176,6 @@ def unclip() -> Foreign:
         decoder_scheduler=UnCLIPScheduler(variance_type="learned_range"),
         super_res_scheduler=UnCLIPScheduler(variance_type="fixed_small_log"),
     )
-    call = {"prompt": PROMPT, "output_type": "np"}
+    call: dict[str, Any] = {"prompt": PROMPT, "output_type": "np"}
     call |= {f"{name}_num_inference_steps": 2 for name in ("prior", "decoder", "super_res")}
     return Foreign(pipeline, call, ("prior", "decoder", "super_res_first", "super_res_last"))

@@ -31,11 +31,9 @@ from diffusers import (
     StableDiffusionXLInpaintPipeline,
     T2IAdapter,
 )
-from diffusers.models import ImageProjection
 
-from .family import OTHER, Foreign, foreign
+from .family import Foreign, foreign
 from .parts import (
-    SIZE,
     WIDTH,
     image_call,
     image_encoder,
@@ -150,7 +148,7 @@ def adapter() -> Foreign:
 
 @foreign(StableDiffusionControlNetInpaintPipeline)
 def controlnet_inpaint() -> Foreign:
-    """Four channels: outside of the mask the latents are put back after each step; a ControlNet with no text of its own."""
+    """Four channels: outside of the mask the latents are put back after each step; two denoisers."""
     parts = sd_parts()
     controlnet = ControlNetModel.from_unet(parts["unet"], conditioning_embedding_out_channels=(8, 16))
     pipeline = StableDiffusionControlNetInpaintPipeline(**parts, controlnet=controlnet, scheduler=_ddim())
@@ -182,9 +180,7 @@ def _add_ip_adapter(network: Any) -> None:
     projection = {"proj.weight": torch.randn(4 * WIDTH, WIDTH), "proj.bias": torch.zeros(4 * WIDTH)}
     norm = {"norm.weight": torch.ones(WIDTH), "norm.bias": torch.zeros(WIDTH)}
     attention = {}
-    for at, (name, module) in enumerate(
-        (n, m) for n, m in network.named_modules() if n.endswith("attn2")
-    ):
+    for at, module in enumerate(m for name, m in network.named_modules() if name.endswith("attn2")):
         for kind in ("k", "v"):
             attention[f"{2 * at + 1}.to_{kind}_ip.weight"] = torch.randn(module.inner_dim, WIDTH) / 6
     network._load_ip_adapter_weights([{"image_proj": projection | norm, "ip_adapter": attention}])

@@ -24,7 +24,7 @@ from transformers import (
 
 from ..families import PROMPT
 from .family import Foreign, Sight, foreign
-from .parts import SIZE, WIDTH, image_call, vae
+from .parts import WIDTH, image_call, vae
 
 
 def _tokenizer() -> Qwen2Tokenizer:

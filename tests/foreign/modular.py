@@ -1,4 +1,4 @@
-"""Modular pipelines of diffusers: blocks, a state that holds everything, and guiders that call the denoiser in turns."""
+"""Modular pipelines of diffusers: blocks, a state that holds everything, guiders that call the denoiser in turns."""
 
 # mypy: disable-error-code="no-untyped-call"
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
-from diffusers import UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -35,8 +33,8 @@ __all__ = [
     "mask",
     "parts_of",
     "picture",
-    "sdxl_parts",
     "sd_parts",
+    "sdxl_parts",
     "t5_config",
     "t5_tokenizer",
     "unet",
@@ -92,7 +90,9 @@ def unet_sight(grid: int = SIZE // 4, **options: Any) -> Sight:
 def sdxl_parts() -> dict[str, Any]:
     """The components of Stable Diffusion XL except its scheduler."""
     parts = FAMILIES["sdxl"]().pipeline.components
-    return {name: part for name, part in parts.items() if name not in ("scheduler", "image_encoder", "feature_extractor")}
+    return {
+        name: part for name, part in parts.items() if name not in ("scheduler", "image_encoder", "feature_extractor")
+    }
 
 
 def parts_of(family: str) -> dict[str, Any]:

@@ -163,7 +163,9 @@ def watch(pipeline: Any, denoisers: tuple[str, ...], undo: ExitStack, *, stop: b
     seen = Watched()
     running: list[str] = []
     for name, module in named_modules(pipeline).items():
-        undo.callback(module.register_forward_pre_hook(_before(seen, running, name, denoisers), with_kwargs=True).remove)
+        undo.callback(
+            module.register_forward_pre_hook(_before(seen, running, name, denoisers), with_kwargs=True).remove
+        )
         undo.callback(module.register_forward_hook(_after(seen, running, name), with_kwargs=True).remove)
         _watch_own_call(seen, name, module, undo)
     for kind in {type(part) for part in pipeline.components.values() if hasattr(part, "step")}:
@@ -268,7 +270,11 @@ def _attend(seen: Watched, running: list[str], original: Any) -> Any:
         if running and query.dim() == 4 and query.shape[1] == key.shape[1]:
             kept = None if mask is None else _array(mask)
             seen.events.append(Attended(running[-1], _array(query), _array(key), kept, scale))
-        result: Tensor = original(query, key, value, *args, **kwargs)
+        torch.nn.functional.scaled_dot_product_attention = original  # modes of torch compare with it
+        try:
+            result: Tensor = original(query, key, value, *args, **kwargs)
+        finally:
+            torch.nn.functional.scaled_dot_product_attention = attention
         return result
 
     return attention

@@ -59,7 +59,9 @@ def what_depends(family: Foreign, seen: Watched) -> dict[str, list[list[bool]]]:
     for was, now in zip(first, other, strict=True):
         count = family.parts or max(1, len(was.tensors[0]) // size)
         parts = [_parts(call.tensors, 0 if family.listed else count) for call in (was, now)]
-        changed = [any(not np.array_equal(a, b) for a, b in zip(*pair, strict=True)) for pair in zip(*parts, strict=True)]
+        changed = [
+            any(not np.array_equal(a, b) for a, b in zip(*pair, strict=True)) for pair in zip(*parts, strict=True)
+        ]
         depends.setdefault(was.name, []).append(changed)
     assert not family.condition or any(any(map(any, calls)) for calls in depends.values()), "nothing depends on it"
     return depends if family.condition else {name: [[True]] for name in depends}

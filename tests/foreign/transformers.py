@@ -21,7 +21,6 @@ from diffusers import (
     DiTTransformer2DModel,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
     FluxFillPipeline,
     FluxImg2ImgPipeline,
     FluxKontextPipeline,
@@ -34,9 +33,9 @@ from diffusers import (
     SCMScheduler,
     StableDiffusion3PAGPipeline,
 )
-from transformers import BertConfig, BertModel, BertTokenizer, T5EncoderModel, T5Config, UMT5Config, UMT5EncoderModel
+from transformers import BertConfig, BertModel, BertTokenizer, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
-from ..families import FAMILIES, PROMPT
+from ..families import PROMPT
 from .family import NEGATIVE, Foreign, Sight, foreign
 from .parts import SIZE, TOKENS, WIDTH, another, image_call, mask, parts_of, picture, t5_config, t5_tokenizer, vae
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from diffusers import (
     AllegroPipeline,
     AllegroTransformer3DModel,
@@ -15,8 +14,8 @@ from diffusers import (
     AutoencoderKLLTXVideo,
     AutoencoderKLMochi,
     AutoencoderOobleck,
-    EDMDPMSolverMultistepScheduler,
     DDIMScheduler,
+    EDMDPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     LattePipeline,

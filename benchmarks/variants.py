@@ -98,9 +98,9 @@ def trace_facts(path: Path, steps: int) -> dict[str, Any]:
     from diffusion_xray.tracer import open_trace
 
     trace = open_trace(path)
-    if trace.info.status != "complete" or len(trace) != steps or trace.info.gaps or trace.info.tap_failures:
+    if trace.info.status != "complete" or trace.n_steps != steps or trace.info.gaps or trace.info.tap_failures:
         wrong = [*trace.info.tap_failures, *trace.info.gaps][:3]
-        raise RuntimeError(f"{path} is {trace.info.status} with {len(trace)} of {steps} steps: {wrong}")
+        raise RuntimeError(f"{path} is {trace.info.status} with {trace.n_steps} of {steps} steps: {wrong}")
     return {
         "modules": len(trace.modules),
         "stored": sum(module.stored for module in trace.modules.values()),

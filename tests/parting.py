@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffusion_xray.tracer import Tracer, open_trace
+from diffusion_xray.tracer import Tracer, TracerWarning, open_trace
 from diffusion_xray.tracer.trace import Trace
 
 STEPS = 6
@@ -69,8 +71,11 @@ def record(
         network.get_submodule(name).register_forward_hook(
             lambda module, inputs, output: output + amount if now >= start else None
         )
-    with torch.no_grad(), Tracer({component: network}, path, capture=capture) as tracer:
-        for now in range(steps):
-            tracer.step(now, timestep=1000.0 - every * now)
-            x = x - 0.1 * network(x)
+    with warnings.catch_warnings():
+        if not steps or (fault is not None and not math.isfinite(fault[2])):
+            warnings.simplefilter("ignore", TracerWarning)  # of what was asked for
+        with torch.no_grad(), Tracer({component: network}, path, capture=capture) as tracer:
+            for now in range(steps):
+                tracer.step(now, timestep=1000.0 - every * now)
+                x = x - 0.1 * network(x)
     return open_trace(path)

@@ -93,12 +93,14 @@ def _stay_here() -> Iterator[None]:
     os.chdir(before)
 
 
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 @pytest.mark.parametrize("page", GUIDES)
 def test_the_examples_run(page: str, run_guide: Run) -> None:
     """Every Python block of a guide runs, in order, and leaves traces behind."""
     assert list(run_guide(page).rglob("*.zarr"))
 
 
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 @pytest.mark.parametrize("page", GUIDES)
 def test_the_commands_run(page: str, run_guide: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Every `dxray` line of a guide succeeds on the traces its examples made; `view` and `demo` know their options."""

@@ -99,7 +99,8 @@ class TraceArrays:
         flags = self._archive.load_if_there("committed")
         return 0 if flags is None else int(np.argmin(np.append(flags != 0, False)))
 
-    def __len__(self) -> int:
+    @property
+    def n_steps(self) -> int:
         """Number of complete steps."""
         return self._committed
 
@@ -165,7 +166,7 @@ class TraceArrays:
         if not in_loop:
             values, captured = values[None], captured[None]
         else:
-            values, captured = values[: len(self)], captured[: len(self)]
+            values, captured = values[: self.n_steps], captured[: self.n_steps]
         return StatisticsTable(component, in_loop, sites, values[:, : len(sites)], captured[:, : len(sites)])
 
     def tables(self) -> Iterator[StatisticsTable]:
@@ -245,10 +246,10 @@ class TraceArrays:
         return tuple(SiteInfo.from_attributes(entry, row=row, stepped=stepped) for row, entry in enumerate(entries))
 
     def _check_step(self, step: int) -> int:
-        if not 0 <= step < len(self):
-            raise SiteNotFoundError(f"no step {step} in {self.path}; it has {len(self)} complete steps, from 0")
+        if not 0 <= step < self.n_steps:
+            raise SiteNotFoundError(f"no step {step} in {self.path}; it has {self.n_steps} complete steps, from 0")
         return step
 
     def _along_steps(self, name: str) -> NDArray[Any]:
         values = self._archive.load_if_there(name)
-        return np.zeros(0) if values is None else values[: len(self)]
+        return np.zeros(0) if values is None else values[: self.n_steps]

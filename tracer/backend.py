@@ -56,7 +56,7 @@ class AttentionBackend(BackendEntrypoint):
     ) -> dict[str, xarray.Dataset]:
         """All groups by path."""
         trace = open_trace(os.fspath(filename_or_obj) if isinstance(filename_or_obj, os.PathLike) else filename_or_obj)
-        groups = {node.path: _clipped(node.to_dataset(inherit=False), len(trace)) for node in trace.tree.subtree}
+        groups = {node.path: _clipped(node.to_dataset(inherit=False), trace.n_steps) for node in trace.tree.subtree}
         for calls in trace.attention_modules.values():
             for call in calls:
                 if not call.reason:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import DxrayError
 from .info import printable
+from .output import encode_anything, forget_output
 from .plugins import COMMANDS, find
 
 if TYPE_CHECKING:
@@ -29,19 +30,45 @@ _DESCRIPTION = """See what happens inside a diffusion pipeline: record a run, th
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one sub-command and return its exit code: 2 after a clear one-line error, 130 after Ctrl-C."""
+    """Run one sub-command and return its exit code.
+
+    2 after a clear one-line error, 130 after Ctrl-C, and 141 where the reader of a pipe had seen enough, as other
+    programs have it, so that a comparison whose answer nobody read is not taken for one that passed.
+    """
+    encode_anything()
     try:
-        options = _parse(argv)
-        return int(options.command.run(options) or 0)
+        try:
+            options = _parse(argv)
+            code = int(options.command.run(options) or 0)
+        finally:  # of --help, too; what cannot be written is an error while there is someone to tell it
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except DxrayError as error:
-        print(f"dxray: {printable(error)}", file=sys.stderr)
-        return 2
+        return _failed(printable(error))
     except KeyboardInterrupt:
-        print("dxray: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _failed("interrupted", 128 + signal.SIGINT)
+    except BrokenPipeError:
+        forget_output()
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        forget_output()
+        where = "" if error.filename is None else f" {error.filename}"
+        return _failed(f"cannot read or write{printable(where)}: {printable(error.strerror or error)}")
+    return code
+
+
+def _failed(message: str, code: int = 2) -> int:
+    with contextlib.suppress(OSError):
+        print(f"dxray: {message}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that does not keep to itself that its help could not be written."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            print(message, end="", file=file or sys.stderr)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -57,9 +84,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def command_parser() -> argparse.ArgumentParser:
     """The whole command line, with every command that is installed."""
-    parser = argparse.ArgumentParser(
-        prog="dxray", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(prog="dxray", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"dxray {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, command in _commands().items():

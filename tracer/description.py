@@ -10,11 +10,20 @@ from typing import Any, Final
 
 from .faults import born_text
 from .info import LatentsChange, SchedulerInfo
+from .prompts import Prompt
 from .trace import Trace
 
 __all__ = ["describe", "describe_changes", "describe_in_lines"]
 
 _MOST_CHANGES: Final = 4
+_PROOF: Final = {
+    "embeddings": "told by the text embeddings",
+    "arguments": "told by the embeddings given",
+    "output": "told by the result of guidance",
+    "context": "as the pipeline names them",
+    "": "which is which is not known",
+}
+"""How the branches of guidance are known."""
 
 
 def describe(trace: Trace) -> dict[str, Any]:
@@ -23,13 +32,14 @@ def describe(trace: Trace) -> dict[str, Any]:
     return {
         "path": str(trace.path),
         **info,
-        "steps": len(trace),
+        "steps": trace.n_steps,
         "modules": len(trace.modules),
         "modules_with_tensors": sum(module.stored for module in trace.modules.values()),
         "attention": Counter(call.kind for calls in trace.attention_modules.values() for call in calls),
         "bytes": trace.nbytes,
         "prompts": [
-            {"encoder": prompt.encoder, "call": prompt.call, "text": list(prompt.text)} for prompt in trace.prompts
+            {"encoder": prompt.encoder, "call": prompt.call, "text": list(prompt.text), "cut": list(prompt.cut)}
+            for prompt in trace.prompts
         ],
         "first_fault": _fault_facts(trace),
     }
@@ -44,7 +54,7 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         ("pipeline", info.pipeline or "modules"),
         *((f"  {name}", _covered(kind, info.covers.get(name, ()))) for name, kind in info.components.items()),
         *((name, _scheduler(scheduler)) for name, scheduler in info.schedulers.items()),
-        ("steps", f"{len(trace)}" + (f" of {info.planned_steps}" if info.planned_steps > len(trace) else "")),
+        ("steps", f"{trace.n_steps}" + (f" of {info.planned_steps}" if info.planned_steps > trace.n_steps else "")),
         ("latents", _changed(describe_changes(info.latents_changed))),
         ("modules", f"{known['modules']} fired, tensors of {known['modules_with_tensors']} stored"),
         (
@@ -54,7 +64,7 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
             ),
         ),
         ("call", ", ".join(f"{name}={value!r}" for name, value in info.call.items())),
-        *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}") for prompt in trace.prompts),
+        *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}{_cut(prompt)}") for prompt in trace.prompts),
         *(("guidance", f"{name}: {_guidance(layout)}") for name, layout in info.guidance.items()),
         ("preview", _preview(info.preview)),
         ("memory", _memory(info.memory)),
@@ -130,9 +140,17 @@ def _megabytes(size: int | None) -> str:
     return "" if size is None else f"{size / 1e6:.1f} MB, "
 
 
+def _cut(prompt: Prompt) -> str:
+    cut = " | ".join(rest for rest in prompt.cut if rest)
+    return f", cut off: {cut!r}" if cut else ""
+
+
 def _guidance(layout: Any) -> str:
-    parts = layout.items() if isinstance(layout, dict) else ()
-    return "; ".join(f"{' | '.join(map(str, branches))} ({kind})" for kind, branches in parts)
+    known = layout if isinstance(layout, dict) else {}
+    kinds = [(kind, branches) for kind, branches in known.items() if isinstance(branches, list)]
+    told = "; ".join(f"{' | '.join(map(str, branches))} ({kind})" for kind, branches in kinds)
+    proof = _PROOF.get(str(known["evidence"]), "") if "evidence" in known else ""
+    return f"{told}, {proof}" if proof else told
 
 
 def _preview(preview: Any) -> str:

@@ -177,7 +177,11 @@ class TraceInfo:
     versions: Mapping[str, str]
     planned_steps: int
     guidance: Mapping[str, Any]
-    """Per denoiser: the branches in the order of the batch, or of the calls."""
+    """Per denoiser: the branches in the order of the batch, or of the calls, and what proves them."""
+    batches: Mapping[str, Any]
+    """Per denoiser what its calls were conditioned on, from which step on: see `tracer.batches`."""
+    runs: tuple[Mapping[str, Any], ...]
+    """Calls of the pipeline: the first step of each, and its arguments that are numbers or text."""
     error: Mapping[str, Any]
     """Exception that ended the run: type, message, module, step. Empty when there was none."""
     modules_changed: tuple[Mapping[str, Any], ...]
@@ -222,6 +226,8 @@ class TraceInfo:
             versions={str(name): str(version) for name, version in mapping("versions").items()},
             planned_steps=planned if isinstance(planned, int) else 0,
             guidance=mapping("guidance"),
+            batches=mapping("batches"),
+            runs=mappings("runs"),
             error=mapping("error"),
             modules_changed=mappings("modules_changed"),
             gaps=mappings("gaps"),

@@ -24,7 +24,7 @@ __all__ = ["write_previews"]
 
 def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
     """Add `preview` (of the latents) and `preview_x0` to a finished trace; returns what to say about them."""
-    last = len(trace) - 1
+    last = trace.n_steps - 1
     if last < 0 or trace.step_array("next_latents", last) is None:
         return {}
     channels_first = _channel_axis(trace) == 1
@@ -34,7 +34,8 @@ def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
         return {"preview": {"method": "none", "r2": None, "reason": fitted}}
     for source, name in (("latents", "preview"), ("x0", "preview_x0")):
         drawn = [
-            None if (array := trace.step_array(source, step)) is None else arrange(array) for step in range(len(trace))
+            None if (array := trace.step_array(source, step)) is None else arrange(array)
+            for step in range(trace.n_steps)
         ]
         shown = [None if images is None else fitted(images) for images in drawn]
         first = next((images for images in shown if images is not None), None)
@@ -42,7 +43,7 @@ def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
             continue
         path = f"{LATENTS}/{name}"
         dims = [f"preview_{dim}" for dim in ("image", "y", "x", "rgb")]
-        spec = tensor_spec(path, "uint8", first.shape, dims, steps=len(trace), codec="lz4", attributes={})
+        spec = tensor_spec(path, "uint8", first.shape, dims, steps=trace.n_steps, codec="lz4", attributes={})
         store.add_array(spec)
         for step, images in enumerate(shown):
             if images is not None and images.shape == first.shape:

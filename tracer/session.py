@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -17,9 +18,12 @@ from torch import Tensor
 
 from .capture import Capture, Level, Selection
 from .errors import CaptureError, DxrayError, StoreError, TargetError, TracerStateError, TracerWarning
+from .info import printable
 from .layout import RECORDS
 from .preview import write_previews
 from .recording.clock import Clock, StepLog
+from .recording.ending import remarks
+from .recording.foreign import as_tensor
 from .recording.numbering import number_of, step_index
 from .recording.origin import caller, describe_origin
 from .recording.places import MakeStore, place_of
@@ -33,6 +37,7 @@ from .storage.library_store import Where
 from .storage.store import StoreWriter, bulk_calls
 from .taps.attachment import Attachment
 from .taps.images import images_in
+from .taps.ports import PortSteps
 from .taps.protocol import Tap
 from .taps.scheduler import LOOP
 from .taps.steps import StepsTap
@@ -120,6 +125,12 @@ class Tracer:
             raise TracerStateError("nothing is recorded yet; use the tracer in a with statement first")
         return self._place.open()
 
+    def __repr__(self) -> str:
+        target = self._target
+        parts = ", ".join([*target.components, *target.schedulers])
+        traced = type(target.pipeline).__name__ if target.pipeline is not None else parts
+        return f"<Tracer of {printable(traced)} into {printable(self.path)}: {self._state}>"
+
     def __enter__(self) -> Self:
         if self._state != "new":
             raise TracerStateError(f"this tracer is {self._state}; make a new Tracer for another run")
@@ -144,6 +155,7 @@ class Tracer:
         self._process = os.getpid()
         clock = Clock(self._step_ended, has_schedulers=bool(self._target.schedulers))
         self._clock = clock
+        self._ports = PortSteps(self._target, clock)
         self._recorder = Recorder(writer, self._selection.capture, clock, on_pressure=self._on_pressure)
         clock.on_found, clock.on_loop_end = self._recorder.enter_loop, self._recorder.leave_loop
         self._state = "recording"
@@ -186,29 +198,34 @@ class Tracer:
         self._loop_over = False
         self._clock.set_step(step_index(index + self._step_offset), timestep, sigma)
 
-    def record(self, name: str, tensor: Tensor) -> Summary:
+    def record(self, name: str, tensor: object) -> Summary:
         """Put any tensor of your own code into the trace, at the current step, as ``records.<name>``.
+
+        Where no module is traced, a scheduler alone, the first that is recorded after it has stepped begins the next
+        step; `step` says otherwise.
 
         Args:
             name: What it is; dots make a hierarchy.
-            tensor: Copied before this returns.
+            tensor: A tensor, an array of numpy, or anything with ``__array__`` or DLPack; copied before this returns.
 
         Returns:
             What it looks like, in one line when printed.
 
         Raises:
             TracerStateError: The tracer is not recording.
-            TargetError: `tensor` is not a dense real tensor, or the name is empty.
+            TargetError: `tensor` is not a dense real tensor or array, or the name is empty.
         """
         self._check_recording("record")
-        if not isinstance(tensor, Tensor) or not all(name.split(".")):
-            raise TargetError(f"record({name!r}, {type(tensor).__name__}): give a name such as 'noise' and a tensor")
+        if not all(name.split(".")):
+            raise TargetError(f"record({name!r}, {type(tensor).__name__}): give a name such as 'noise'")
+        tensor = _tensor(f"record({name!r})", tensor)
         if tensor.numel() > MOST_ELEMENTS:
             raise TargetError(
                 f"record({name!r}): {tensor.numel():.3g} elements are too many; give a part of the tensor"
             )
         source = Source(f"{RECORDS}.{name}", "record", leaf=False)  # "a.b" may come after "a"
         if self._is_here:
+            self._ports.array_comes()
             self._recorder.record(source, tensor, keep=True, in_last_step=True)
         if not can_summarise(tensor):
             raise TargetError(f"record({name!r}): a {tensor.layout} {tensor.dtype} tensor has no numbers to look at")
@@ -216,17 +233,17 @@ class Tracer:
 
     def record_latents(
         self,
-        latents: Tensor,
+        latents: object,
         *,
-        model_output: Tensor | None = None,
-        next_latents: Tensor | None = None,
-        x0: Tensor | None = None,
+        model_output: object = None,
+        next_latents: object = None,
+        x0: object = None,
     ) -> None:
         """Put what a hand-written loop works on into the trace, at the current step, where a scheduler's would be.
 
-        Previews and everything that reads `trace.steps` find it there. Where a denoiser was given twice as many, the
-        first half of its batch is taken for the unconditional branch of guidance. Where a scheduler of diffusers makes
-        the steps, all this happens by itself.
+        Previews and everything that reads `trace.steps` find it there. Where a denoiser was given a multiple of them,
+        its batch holds branches of guidance; which is which is told by their texts, or by `model_output`. Where a
+        scheduler of diffusers makes the steps, all this happens by itself. All may be arrays as in `record`.
 
         Args:
             latents: What the step begins with, x_t, (batch, channel, y, x) or another shape.
@@ -236,15 +253,22 @@ class Tracer:
 
         Raises:
             TracerStateError: The tracer is not recording.
+            TargetError: One of them is no tensor or array.
         """
         self._check_recording("record_latents")
         given = {"latents": latents, "model_output": model_output, "next_latents": next_latents, "x0": x0}
-        for port, tensor in given.items():
-            if tensor is not None and self._is_here:
+        tensors = {
+            port: _tensor(f"record_latents({port})", value)
+            for port, value in given.items()
+            if value is not None or port == "latents"
+        }
+        if self._is_here:
+            self._ports.array_comes()
+            for port, tensor in tensors.items():
                 keep = self._selection.capture.latents
                 begins = port == "latents"
                 self._recorder.record(LOOP, tensor, port=port, keep=keep, in_last_step=True, from_start=begins)
-        self._steps.latents_are(latents)
+        self._steps.latents_are(tensors["latents"], tensors.get("model_output"))
 
     def record_images(self, images: object) -> None:
         """Put the pictures that a hand-written loop ends with into the trace, as a pipeline's are.
@@ -278,6 +302,10 @@ class Tracer:
             _warn(f"tap {entry['tap']!r} failed and recorded nothing from there on: {entry['error']}")
         if failure is not None:
             _warn(f"the trace {self.path} is incomplete: {failure}. The run itself is unharmed")
+        else:
+            with contextlib.suppress(*() if error is None else (TracerWarning,)):  # the run's own error goes first
+                for remark in remarks(self._target, self._place, self._recorder, failed=error is not None):
+                    _warn(remark)
 
     def _write_end(self, error: BaseException | None, raised_by: str) -> Exception | None:
         """Commit what is complete and write how the run ended; returns what went wrong with the trace."""
@@ -305,6 +333,15 @@ class Tracer:
     def _check_recording(self, call: str) -> None:
         if self._state != "recording":
             raise TracerStateError(f"{call}() needs a tracer that is recording; this one is {self._state}")
+
+
+def _tensor(call: str, value: object) -> Tensor:
+    tensor = as_tensor(value)
+    if tensor is None:
+        raise TargetError(
+            f"{call}: a {type(value).__name__} is no tensor; give one, or an array by numpy, __array__ or DLPack"
+        )
+    return tensor
 
 
 def _warn(message: str) -> None:

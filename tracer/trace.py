@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from .errors import SiteNotFoundError, near_matches
 from .info import printable
 from .layout import LATENTS, MEASURED, STATISTICS
 from .prompts import Prompt
+from .statistics_array import array_of_all, array_of_table
 from .statistics_table import StatisticsTable
 from .storage.library_store import Where, locate
 
@@ -34,13 +36,34 @@ def open_trace(path: Where) -> Trace:
     return Trace(locate(path))
 
 
-class Trace(AttentionReader):
+class Trace(AttentionReader, Mapping[str, "xarray.Dataset"]):
     """What was recorded of one run. Made by `open_trace`.
 
-    ``trace["unet.mid_block"]`` is a lazy `xarray.Dataset`; `statistics`, `steps`, `prompts`, `images` and `tree` give
-    the rest, `attention` and `word_map` what looked where. `table`, `tensor` and `histogram` are the plain numpy way to
-    the same data.
+    A mapping from the modules' names, in call order, to what was recorded of each: ``trace["unet.mid_block"]`` is a
+    lazy `xarray.Dataset`, ``len(trace)`` the number of modules that fired; `n_steps` is the number of steps.
+    `statistics`, `steps`, `prompts`, `images` and `tree` give the rest, `attention` and `word_map` what looked where.
+    `table`, `tensor` and `histogram` are the plain numpy way to the same data.
     """
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules)
+
+    def __len__(self) -> int:
+        """Number of modules that fired."""
+        return len(self.modules)
+
+    def __contains__(self, name: object) -> bool:  # Mapping would read the module to see whether it is there
+        return name in self.modules
+
+    def __bool__(self) -> bool:
+        """True: a trace is there, also where nothing fired."""
+        return True
+
+    def __eq__(self, other: object) -> bool:  # Mapping would read both whole
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def __getitem__(self, name: str) -> xarray.Dataset:
         """Everything recorded of one module, lazily: its tensors and its statistics along the steps.
@@ -69,21 +92,22 @@ class Trace(AttentionReader):
         dataset = xarray.Dataset(variables, attrs={"module": name, "class": module.module_class})
         return self._with_steps(dataset)
 
-    def statistics(self, component: str) -> xarray.DataArray:
-        """Statistics of every site of a component, dimensions (step, site, statistic)."""
-        import xarray
+    def statistics(self, component: str | None = None) -> xarray.DataArray:
+        """Statistics of every site of a component, or of all of them, dimensions (step, site, statistic).
 
-        table = self.table(component)
-        array = xarray.DataArray(
-            table.values[:, :, : len(MEASURED)],
-            dims=("step", "site", "statistic"),
-            coords={"site": [site.key for site in table.sites], "statistic": list(MEASURED)},
-            name=component,
-        )
-        if not table.stepped:
-            return array.isel(step=0)
-        coordinates = {"step": np.arange(len(self)), "timestep": ("step", self.timestep), "sigma": ("step", self.sigma)}
-        return array.assign_coords(coordinates)
+        Args:
+            component: Its sites in the loop; where it was called outside of it alone, those, without `step`. None for
+                all sites, in call order. What fired outside of the loop then stands at step -1, before the first, and
+                is NaN at the others; the coordinate `in_loop` tells which sites are NaN at step -1 instead.
+
+        Raises:
+            SiteNotFoundError: There is no such component; the message lists near matches.
+        """
+        loop = self.timestep, self.sigma
+        if component is not None:
+            return array_of_table(self.table(component), loop)
+        sites = [site for module in self.modules.values() for site in module.sites]
+        return array_of_all(list(self.tables()), sites, loop)
 
     @property
     def steps(self) -> xarray.Dataset:
@@ -103,7 +127,7 @@ class Trace(AttentionReader):
         stored = sum(module.stored for module in self.modules.values())
         lines = [
             f"<Trace {printable(self.name)}> {printable(info.pipeline)} · {printable(info.status)}",
-            f"  steps    {len(self)}" + (f" of {info.planned_steps}" if len(self) < info.planned_steps else ""),
+            f"  steps    {self.n_steps}" + (f" of {info.planned_steps}" if self.n_steps < info.planned_steps else ""),
             f"  modules  {len(self.modules)}, tensors of {stored}",
         ]
         lines += [f"  {printable(name):8} {printable(kind)}" for name, kind in info.components.items()]
@@ -115,10 +139,15 @@ class Trace(AttentionReader):
         return f"<pre>{html.escape(repr(self))}</pre>"
 
     def _with_steps(self, dataset: xarray.Dataset) -> xarray.Dataset:
-        """Clip to the complete steps and join the coordinates of the loop."""
+        """Clip to the complete steps and join the coordinates of the loop.
+
+        How the store has its chunks fits neither what is clipped nor what is one row of a table, so it is forgotten:
+        the result can be saved anywhere.
+        """
+        dataset = dataset.drop_encoding()
         if "step" not in dataset.dims:
             return dataset
-        clipped = dataset.isel(step=slice(0, len(self)))
+        clipped = dataset.isel(step=slice(0, self.n_steps))
         return clipped.assign_coords(
-            step=np.arange(len(self)), timestep=("step", self.timestep), sigma=("step", self.sigma)
+            step=np.arange(self.n_steps), timestep=("step", self.timestep), sigma=("step", self.sigma)
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from diffusion_xray.tracer.commands.protocol import add_trace_argument, print_json
 from diffusion_xray.tracer.errors import SiteNotFoundError, StoreError
 from diffusion_xray.tracer.info import printable
+from diffusion_xray.tracer.storage.library_store import local_path
 from diffusion_xray.tracer.trace import open_trace
 
 from .attention_request import AttentionRequest, Drawing
@@ -59,7 +60,7 @@ class Attention:
         parser.add_argument(
             "--grid", choices=("words", "heads"), help="a table: words by steps, or layers by heads of one word"
         )
-        parser.add_argument("--out", type=Path, metavar="PNG", help="write the picture to a file")
+        parser.add_argument("--out", type=local_path, metavar="PNG", help="write the picture to a file")
 
     def run(self, options: argparse.Namespace) -> int:
         """Print lists, draw, or both."""

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_xray.tracer.attention.info import AttentionInfo
-from diffusion_xray.tracer.attention.texts import CONDITIONAL, UNCONDITIONAL
-from diffusion_xray.tracer.attention.word_map import Choice, layers_of
+from diffusion_xray.tracer.attention.word_map import Choice, layers_of, where_else
 from diffusion_xray.tracer.attention.words import Word, find_phrase, unique
 from diffusion_xray.tracer.commands.protocol import print_table
 from diffusion_xray.tracer.errors import SiteNotFoundError
@@ -61,17 +60,24 @@ class AttentionRequest:
         }
 
     def elsewhere(self) -> str:
-        """A sentence on the first word that only the prompt of the other guidance branch has, or ""."""
-        own = self._choice["branch"]
-        other = UNCONDITIONAL if own == CONDITIONAL else CONDITIONAL
+        """A sentence on the first word that only another prompt of the trace has, or ""."""
+        choice = Choice(branch=self._choice["branch"], image=self._choice["image"])
         for word in self._asked:
-            if not self._is_in(word, own) and self._is_in(word, other):
-                return f" The prompt of the other branch has {word!r}: add --branch {other}."
+            place = None if self._is_here(word) else where_else(self._trace.attentions, word, choice)
+            if place is None:
+                continue
+            there, step = place
+            if there.branch != choice.branch:
+                image = f" --image {there.image}" if there.image != choice.image else ""
+                return f" The prompt of the other branch has {word!r}: add --branch {there.branch}{image}."
+            if there.image != choice.image:
+                return f" Add --image {there.image}."
+            return f" The prompt from step {step} on has {word!r}: add --step {step}."
         return ""
 
-    def _is_in(self, word: str, branch: str) -> bool:
+    def _is_here(self, word: str) -> bool:
         try:
-            return bool(find_phrase(self._trace.words(branch=branch, image=self._choice["image"]), word))
+            return bool(find_phrase(self._words(), word))
         except SiteNotFoundError:
             return False
 
@@ -126,6 +132,8 @@ class AttentionRequest:
             layers = "1 layer" if mass.sizes["layer"] == 1 else f"{mass.sizes['layer']} layers"
             print(f"\nmean over {layers} at {_listed_steps(steps)}\n")
             _print_doubt(mass)
+        for encoder, rest in _cut_off(self._trace):
+            print(printable(f"{encoder} did not read all of the prompt; cut off: {rest!r}\n"))
         print_table(
             ("module", "attention", "heads", "queries", "keys", ""),
             [(*_row(call), self._remark(call)) for calls in modules.values() for call in calls],
@@ -196,13 +204,13 @@ class AttentionRequest:
         return self._asked[0]
 
     def _words(self) -> Sequence[Word]:
-        return self._trace.words(branch=self._choice["branch"], image=self._choice["image"])
+        return self._trace.words(branch=self._choice["branch"], image=self._choice["image"], step=self._step)
 
     def _steps(self, most: int | None) -> list[int]:
         """The step asked for, or all, or `most` of them from the first to the last."""
         if self._step is not None:
             return [self._step]
-        count = len(self._trace)
+        count = self._trace.n_steps
         if not count:
             raise SiteNotFoundError(f"no step of {self._trace.path} is complete, so there is no attention of an image")
         if most is None or count <= most:
@@ -211,10 +219,10 @@ class AttentionRequest:
 
     def _caption(self, layers: int) -> str:
         if self._step is None:
-            when = f"mean over {len(self._trace)} steps" if self._grid != "words" else f"{len(self._trace)} steps"
+            when = f"mean over {self._trace.n_steps} steps" if self._grid != "words" else f"{self._trace.n_steps} steps"
         else:
             timestep = self._trace.timestep[self._step]
-            when = f"step {self._step} of {len(self._trace)}"
+            when = f"step {self._step} of {self._trace.n_steps}"
             when += f", t = {timestep:.0f}" if np.isfinite(timestep) else ""
         heads = "all heads" if self._choice["heads"] is None else f"head {self._choice['heads']}"
         heads = "" if self._grid == "heads" else f", {heads}"
@@ -235,10 +243,14 @@ def _print_doubt(found: xarray.DataArray) -> None:
 def _step_of(trace: Trace, step: int | None) -> int | None:
     if step is None:
         return None
-    if not -len(trace) <= step < len(trace):
-        known = f"its complete steps are 0 to {len(trace) - 1}" if len(trace) else "no step of it is complete"
+    if not -trace.n_steps <= step < trace.n_steps:
+        known = f"its complete steps are 0 to {trace.n_steps - 1}" if trace.n_steps else "no step of it is complete"
         raise SiteNotFoundError(f"no step {step} in {trace.path}; {known}")
-    return step % len(trace)
+    return step % trace.n_steps
+
+
+def _cut_off(trace: Trace) -> list[tuple[str, str]]:
+    return [(prompt.encoder, rest) for prompt in trace.prompts for rest in prompt.cut if rest]
 
 
 def _row(call: AttentionInfo) -> tuple[str, ...]:

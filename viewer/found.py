@@ -66,7 +66,7 @@ def _look_at(path: Path) -> FoundTrace:
     trace = open_trace(path)
     fault = trace.first_fault()
     where = "" if fault is None else f"{'' if fault.step is None else f'step {fault.step} '}{fault.site.name}"
-    return FoundTrace(path, trace.info.pipeline or "modules", len(trace), trace.nbytes, where)
+    return FoundTrace(path, trace.info.pipeline or "modules", trace.n_steps, trace.nbytes, where)
 
 
 def _candidates(folder: Path) -> Iterator[Path]:

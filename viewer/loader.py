@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from diffusion_xray.tracer.batches import batches_of
 from diffusion_xray.tracer.errors import DxrayError, TraceFormatError
 from diffusion_xray.tracer.process import is_gone
+from diffusion_xray.tracer.prompts import prompts_by_step
 from diffusion_xray.tracer.trace import Trace
 
 from .model import Snapshot
@@ -119,6 +121,7 @@ def _nbytes(value: Any) -> int:
 
 
 def _snapshot(trace: Trace) -> Snapshot:
+    batches = trace.info.batches
     return Snapshot.of(
         trace.name,
         trace.info,
@@ -126,6 +129,6 @@ def _snapshot(trace: Trace) -> Snapshot:
         tables=list(trace.tables()),
         timestep=trace.timestep,
         sigma=trace.sigma,
-        prompts=[text for prompt in trace.prompts for text in prompt.text if text],
+        prompts=prompts_by_step(trace.prompts, [batches_of(batches, name) or () for name in batches]),
         has_previews=trace.info.preview.get("method", "none") != "none",
     )

@@ -67,7 +67,8 @@ class Snapshot:
     """The first fault of each site, causes before their consequences."""
     narrow: tuple[Fault, ...] = ()
     """Likewise where float16 could first hardly hold a value."""
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[tuple[int, str], ...] = ()
+    """The prompt that is drawn, from which step on."""
     has_previews: bool = False
     writer_gone: bool = False
     """Whether the process that wrote it has ended without a word."""
@@ -89,7 +90,7 @@ class Snapshot:
         tables: Sequence[StatisticsTable],
         timestep: NDArray[np.float64],
         sigma: NDArray[np.float64],
-        prompts: Sequence[str] = (),
+        prompts: Sequence[tuple[int, str]] = (),
         has_previews: bool = False,
     ) -> Snapshot:
         """Work out the tree and the faults from the tables; `modules` are in call order."""

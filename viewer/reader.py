@@ -68,7 +68,7 @@ class Reader:
 
     def over_steps(self, site: SiteInfo) -> tuple[tuple[int, Histogram], ...]:
         """The histograms of steps from first to last, each with its step; of some steps where there are many."""
-        steps = len(self.trace) if site.stepped else 0
+        steps = self.trace.n_steps if site.stepped else 0
         found = []
         for step in np.unique(np.linspace(0, steps - 1, min(steps, _MOST_HISTOGRAMS)).astype(int)):
             if self.cancelled():
@@ -84,7 +84,7 @@ class Reader:
 
     def picture(self, name: str, step: int) -> NDArray[np.uint8] | None:
         """The first picture of a step: "preview" or "preview_x0". Shape (y, x, 3)."""
-        if not 0 <= step < len(self.trace):
+        if not 0 <= step < self.trace.n_steps:
             return None
         frames = self.once((name, step), lambda: self.trace.step_array(name, step))
         if frames is None or frames.ndim < 4 or frames.shape[-1] != 3 or not len(frames):
@@ -93,4 +93,4 @@ class Reader:
         return first
 
     def _is_there(self, site: SiteInfo, step: int) -> bool:
-        return not site.stepped or 0 <= step < len(self.trace)
+        return not site.stepped or 0 <= step < self.trace.n_steps

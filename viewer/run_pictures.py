@@ -27,7 +27,7 @@ def picture_of(trace: Trace, image: int) -> NDArray[np.uint8] | None:
     """The picture the run returned as uint8 (y, x, 3), else the preview of the last step, else none."""
     pictures = trace.images
     if pictures is None or image >= len(pictures):
-        pictures = trace.step_array("preview", len(trace) - 1) if len(trace) else None
+        pictures = trace.step_array("preview", trace.n_steps - 1) if trace.n_steps else None
     if pictures is None or image >= len(pictures):
         return None
     picture = pictures[image]

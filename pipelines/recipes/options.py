@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from diffusion_xray.tracer.errors import RecipeError
 from diffusion_xray.tracer.info import printable
+from diffusion_xray.tracer.storage.library_store import local_path
 
 from .option_types import Between, Called
 from .registry import Recipe
@@ -31,7 +32,7 @@ _SEEDS = Between(0, 2**63 - 1)
 
 def add_common(parser: argparse._ActionsContainer) -> None:
     """Add the options of every recipe."""
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
+    parser.add_argument("--out", type=local_path, default=Path("runs"), metavar="DIR", help="folder of all runs (runs)")
     parser.add_argument("--model", metavar="ID", help=_MODEL)
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (cuda for --model where there is one)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON, for programs")
@@ -165,7 +166,7 @@ def _reading(hint: Any, marks: Sequence[Any], name: str) -> dict[str, Any]:
     if kind not in _SINGLE:
         raise TypeError(f"option {name!r} of a recipe is a {hint}: docs/recipes.md has what it can be")
     metavar = next((mark.name for mark in marks if isinstance(mark, Called)), _METAVARS[kind])
-    return {"type": kind, "metavar": metavar, **({"nargs": "+"} if many else {})}
+    return {"type": local_path if kind is Path else kind, "metavar": metavar, **({"nargs": "+"} if many else {})}
 
 
 def _refuse(name: str, value: Any, hint: Any) -> None:

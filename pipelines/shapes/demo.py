@@ -9,6 +9,7 @@ from pathlib import Path
 from diffusion_xray.tracer.commands.protocol import print_json
 from diffusion_xray.tracer.description import describe
 from diffusion_xray.tracer.plugins import COMMANDS, find
+from diffusion_xray.tracer.storage.library_store import local_path
 
 __all__ = ["Demo"]
 
@@ -34,7 +35,9 @@ class Demo:
         parser.add_argument("--steps", type=_steps, default=25, metavar="N", help="denoising steps (%(default)s)")
         parser.add_argument("--guidance", type=float, default=3.0, metavar="G", help="guidance scale (%(default)s)")
         parser.add_argument("--seed", type=int, default=0, help="seed of the initial noise (%(default)s)")
-        parser.add_argument("--out", type=Path, default=Path("demo.zarr"), help="where the trace goes (%(default)s)")
+        parser.add_argument(
+            "--out", type=local_path, default=Path("demo.zarr"), help="where the trace goes (%(default)s)"
+        )
         parser.add_argument(
             "--capture",
             choices=("statistics", "blocks", "attention", "all"),
@@ -42,7 +45,7 @@ class Demo:
             help="keep statistics only; the output of every block; that and what attention is recomputed from; or that "
             "and the output of every module (%(default)s)",
         )
-        parser.add_argument("--image", type=Path, metavar="PNG", help="also save the picture")
+        parser.add_argument("--image", type=local_path, metavar="PNG", help="also save the picture")
         parser.add_argument("--no-view", action="store_true", help="print a summary instead of opening the browser")
         parser.add_argument("--json", action="store_true", help="print what the trace holds as JSON, for programs")
 

@@ -172,8 +172,8 @@ def test_what_is_stored_is_what_the_kernel_was_given(tmp_path: Path) -> None:
         undo()
     trace = tracer.trace
     modules = [name for name in trace.modules if name.endswith(".attn") and name.startswith("transformer.")]
-    assert len(given) == len(modules) * len(trace)
-    for step in range(len(trace)):
+    assert len(given) == len(modules) * trace.n_steps
+    for step in range(trace.n_steps):
         for index, name in enumerate(modules):
             query, key = given[step * len(modules) + index]
             assert np.array_equal(trace.tensor(trace.site(name, "query"), step), query.numpy())
@@ -324,13 +324,13 @@ def test_masks_are_kept_as_given_without_repetition(tmp_path: Path) -> None:
 def chunks(trace: Trace, array: str) -> int:
     """How many different places the steps of an array have in its shard."""
     index = np.frombuffer(next(Path(trace.path, array).glob("c.*")).read_bytes()[: 16 * 128], "<u8").reshape(128, 2)
-    return len({tuple(entry) for entry in index[: len(trace)].tolist()})
+    return len({tuple(entry) for entry in index[: trace.n_steps].tolist()})
 
 
 def test_keys_of_a_prompt_are_stored_once(tmp_path: Path) -> None:
     """Keys of cross-attention are the same at every step and take one chunk on the disk; queries change."""
     trace = traced(FAMILIES["sd"](), tmp_path, "attention")
-    assert len(trace) == 3
+    assert trace.n_steps == 3
     assert chunks(trace, trace.site(ATTN2, "key").array) == 1
     assert chunks(trace, trace.site(ATTN2, "query").array) == 3
 

@@ -96,7 +96,7 @@ def use_of(trace: Trace) -> Use:
 
 def verdicts(trace: Trace) -> list[str]:
     """At each step."""
-    return [use_of(trace).at(step) for step in range(len(trace))]
+    return [use_of(trace).at(step) for step in range(trace.n_steps)]
 
 
 def as_it_is(shares: Tensor, _: int) -> Tensor:
@@ -175,6 +175,7 @@ def test_several_calls_that_are_added_cannot_be_told(tmp_path: Path) -> None:
     assert said == "not proven to be what the run used: it adds up the results of several calls"
 
 
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 @pytest.mark.parametrize("factor", [0.0, math.nan, math.inf])
 def test_a_result_that_shows_nothing_proves_nothing(factor: float, tmp_path: Path) -> None:
     """Values of zero give the same result whatever the shares, and NaN equals nothing: unknown, though edited."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -126,7 +127,8 @@ def test_ls_lists_in_call_order(dxray: Dxray) -> None:
 def test_globs_choose_modules_and_tensors(dxray: Dxray, glob: str, expected: list[str]) -> None:
     """The pattern of `ls` and `stats` is that of `Capture`, on modules or on single tensors."""
     assert [line.split()[0] for line in dxray("ls", GOLDEN, glob)[1:]] == expected
-    assert [line.split()[0] for line in dxray("stats", GOLDEN, glob)[1:]] == expected
+    shown = [line.split()[0] for line in dxray("stats", GOLDEN, glob)[1:] if line]
+    assert sorted(shown) == sorted([*expected, *(["outside"] if "records.start:output" in expected else [])])
 
 
 def test_ls_for_programs(dxray: Dxray) -> None:
@@ -173,15 +175,19 @@ def test_stats_over_all_steps(dxray: Dxray) -> None:
     header, line = dxray("stats", GOLDEN, "records.ramp")
     assert header.endswith("std over steps")
     name, low, high, mean, *_, zeros, spark = line.split()
-    assert [name, low, high, mean, zeros] == ["records.ramp:output", "0", "6", "2.25", "2"]
+    assert [name, low, high, mean, zeros] == ["records.ramp:output", "0", "@0", "6", "2"]
     assert spark == "▄█" or len(spark) == 2
 
 
 def test_stats_for_programs(dxray: Dxray) -> None:
-    """`dxray stats --json` gives all statistics as numbers."""
+    """`dxray stats --json` gives all statistics as numbers, and the step of each extreme."""
     (row,) = parsed(dxray("stats", GOLDEN, "records.odd", "--json"))
     assert row == {
         "site": "records.odd:output",
+        "in_loop": True,
+        "min_step": 0,
+        "max_step": 0,
+        "abs_max_step": 0,
         "min": 0,
         "max": 3,
         "mean": 1.25,
@@ -199,12 +205,55 @@ def test_stats_for_programs(dxray: Dxray) -> None:
 
 @pytest.mark.parametrize("statistic", ["std", "abs_max", "nans", "infs"])
 def test_stats_are_sorted(dxray: Dxray, statistic: str) -> None:
-    """`--sort` puts the largest first, in the table as for programs."""
+    """`--sort` puts the largest first, in the table as for programs, and what fired outside of the loop after that."""
     rows = parsed(dxray("stats", GOLDEN, "--json", "--sort", statistic))
-    values = [row[statistic] for row in rows]
+    values = [row[statistic] for row in rows if row["in_loop"]]
     assert values == sorted(values, reverse=True)
-    lines = dxray("stats", GOLDEN, "--sort", statistic)[1:]
+    assert [row["in_loop"] for row in rows] == [True] * (len(rows) - 1) + [False]
+    lines = [
+        line for line in dxray("stats", GOLDEN, "--sort", statistic)[1:] if line and not line.startswith("outside")
+    ]
     assert [line.split()[0] for line in lines] == [row["site"] for row in rows]
+
+
+def test_stats_of_a_step_are_of_the_loop(dxray: Dxray) -> None:
+    """With a step, what fired outside of the loop is shown only where nothing else was asked for."""
+    lines = dxray("stats", GOLDEN, "records.**", "--step", "0", "--sort", "count")
+    assert [line.split()[0] for line in lines] == ["site", "records.odd:output", "records.ramp:output"]
+    assert dxray("stats", GOLDEN, "records.start", "--step", "0")[1].startswith("records.start:output")
+
+
+def test_stats_name_the_step_of_an_extreme(dxray: Dxray) -> None:
+    """The step at which the largest and smallest value were reached stands beside them."""
+    header, line = dxray("stats", GOLDEN, "records.ramp")
+    assert header.split()[:3] == ["site", "min", "max"]
+    assert line.split()[1:5] == ["0", "@0", "6", "@1"]
+
+
+def test_the_first_rows(dxray: Dxray) -> None:
+    """`--top` leaves so many rows of each part, after sorting."""
+    rows = parsed(dxray("stats", GOLDEN, "--json", "--sort", "abs_max"))
+    top = parsed(dxray("stats", GOLDEN, "--json", "--sort", "abs_max", "--top", "2"))
+    assert top == [*rows[:2], rows[-1]]
+
+
+def test_stats_as_csv(dxray: Dxray) -> None:
+    """`--csv` has a line for each tensor with every statistic, empty where there is none."""
+    rows = list(csv.DictReader(dxray("stats", GOLDEN, "--csv")))
+    assert len(rows) == 24
+    by_site = {row["site"]: row for row in rows}
+    assert by_site["records.ramp:output"]["max"] == "6.0" and by_site["records.ramp:output"]["max_step"] == "1"
+    assert by_site["records.start:output"]["max_step"] == "" and by_site["records.start:output"]["in_loop"] == "False"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_stats_fit_the_terminal(dxray: Dxray, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """No line is wider than the terminal; what there was no room for is named, and what was sorted by stays."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = dxray("stats", GOLDEN, "--sort", "zeros")
+    assert max(map(len, lines[:-1])) <= max(width, 64)
+    assert "zeros" in lines[0].split()
+    assert lines[-1].startswith("no room for ") == ("std over steps" not in lines[0])
 
 
 @pytest.mark.parametrize(

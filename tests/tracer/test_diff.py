@@ -58,21 +58,21 @@ def test_equal_runs(a: Trace, tmp_path: Path, diff: Diff) -> None:
         f"B          {b.path}  6 steps",
         "compared   9 tensors at 6 steps, linked by index",
         "           9 from what is stored, 0 from statistics, which prove a least distance only",
-        "tolerance  of each layer's dtype",
+        "tolerance  what rounding explains",
         "",
         "no divergence in 9 tensors",
     ]
 
 
 def test_runs_that_part(a: Trace, tmp_path: Path, diff: Diff) -> None:
-    """The first layer and step in order of execution, a row for each layer that diverges, worst first; exit code 1."""
+    """The first layer and step in order of execution, a row for each layer that diverges, causes first; exit code 1."""
     b = record(tmp_path / "b.zarr", fault=("blocks.1.conv", 2, 0.5))
     code, lines = diff(a.path, b.path)
     assert code == 1
     rows = [line.split() for line in lines if line.startswith("unet")]
     assert lines[6].split()[:4] == ["layer", "first", "step", "distance"]
-    distances = [float(row[2]) for row in rows]
-    assert distances == sorted(distances, reverse=True)
+    steps = [int(row[1]) for row in rows]
+    assert rows[0][0] == "unet.blocks.1.conv:output" and steps == sorted(steps)
     assert {row[0]: row[1] for row in rows}["unet.blocks.1.conv:output"] == "2"
     assert {row[0]: row[1] for row in rows}["unet.conv_in:output"] == "3"
     assert all(row[-1] == "tensor" for row in rows)
@@ -81,13 +81,15 @@ def test_runs_that_part(a: Trace, tmp_path: Path, diff: Diff) -> None:
     assert lines[-1] == f"{len(rows)} of 9 tensors diverge"
 
 
-def test_only_the_worst_unless_all_are_asked_for(tmp_path: Path, diff: Diff) -> None:
-    """Ten layers are listed and the others counted; --all lists them."""
+def test_only_the_first_unless_all_are_asked_for(tmp_path: Path, diff: Diff) -> None:
+    """Ten layers are listed from the cause on, however small it is, and the others counted; --all lists them."""
     capture = Capture(modules="**", inputs=True)
     paths = [record(tmp_path / f"{seed}.zarr", seed=seed, capture=capture).path for seed in (0, 1)]
     _, lines = diff(*paths)
     assert sum(line.startswith("unet") for line in lines) == 10
-    assert lines[-1] == "18 of 18 tensors diverge; the worst 10 are listed, --all lists them"
+    listed = [line.split()[0] for line in lines if line.startswith("unet")]
+    assert lines[-2].startswith(f"first: {listed[0]} at step 0")
+    assert lines[-1] == "18 of 18 tensors diverge; the first 10 are listed, --all lists them"
     _, lines = diff(*paths, "--all")
     assert sum(line.startswith("unet") for line in lines) == 18
     assert lines[-1] == "18 of 18 tensors diverge"
@@ -167,9 +169,17 @@ def test_linked_by_timestep(a: Trace, tmp_path: Path, diff: Diff) -> None:
     _, lines = diff(a.path, b.path, "--link", "timestep", "--tolerance", "1e9")
     assert "compared   9 tensors at 3 steps, linked by timestep" in lines
     assert "only in A  3 steps: 1, 3, 5" in lines
-    _, lines = diff(a.path, b.path, "--tolerance", "1e9")
-    assert "only in A  3 steps: 3-5" in lines
     assert any(line.startswith("differs    schedule: 1000 850") for line in lines)
+
+
+def test_steps_that_one_run_has_not(a: Trace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Equal as far as they go, two runs of which one has more steps do not agree, unless they are linked otherwise."""
+    b = record(tmp_path / "b.zarr", steps=3)
+    assert main(["diff", str(a.path), str(b.path)]) == 2
+    shown = capsys.readouterr()
+    assert "only in A  3 steps: 3-5" in shown.out.splitlines()
+    assert "steps 3, 4, 5 of A have no partner" in shown.err
+    assert main(["diff", str(a.path), str(b.path), "--link", "timestep"]) == 0
 
 
 def test_other_shapes(a: Trace, tmp_path: Path, diff: Diff) -> None:

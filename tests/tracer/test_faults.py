@@ -20,6 +20,8 @@ from diffusion_xray.tracer.layout import MEASURED, NOT_CAPTURED, SEQUENCE
 from diffusion_xray.tracer.moments import Moments
 from diffusion_xray.tracer.statistics_table import StatisticsTable
 
+pytestmark = pytest.mark.filterwarnings("ignore:a value is not finite")  # what these runs are made for
+
 GOLDEN = Path(__file__).parents[1] / "data" / "golden-v1.zarr"
 
 

@@ -57,7 +57,7 @@ def test_a_denoiser_is_found_by_when_it_is_called(store: str, tmp_path: Path) ->
     with Tracer(pipeline, where, capture="all") as tracer:
         pipeline()
     trace = tracer.trace
-    assert trace.info.planned_steps == len(trace) == len(seen) == 4
+    assert trace.info.planned_steps == trace.n_steps == len(seen) == 4
     (site,) = trace.modules["unet.conv"].sites
     assert site.stepped and site.key == "unet.conv:output"
     for step, tensor in enumerate(seen):
@@ -168,7 +168,7 @@ def test_an_encoder_in_a_callback_is_no_denoiser(tmp_path: Path) -> None:
         return pipe.denoise(lambda x, _: pipe.unet(x), after=look)
 
     trace = traced(blind_pipeline(loop, encoder=Coder()), tmp_path)
-    assert len(trace) == 4
+    assert trace.n_steps == 4
     assert captured(trace, "encoder") == [0, 1, 2]  # that of the last step is not to be told from one after it
 
 
@@ -182,7 +182,7 @@ def test_planned_steps_are_those_iterated(timesteps: slice, tmp_path: Path) -> N
         return pipe.vae.decoder(latents)
 
     trace = traced(blind_pipeline(loop, vae=Coder()), tmp_path)
-    assert trace.info.planned_steps == len(trace) == 2
+    assert trace.info.planned_steps == trace.n_steps == 2
     sites = [site for name in ("vae", "vae.decoder", "vae.decoder.0") for site in trace.modules[name].sites]
     assert [site.stepped for site in sites] == [False] * 3
     decoded, hidden = trace.site("vae.decoder"), trace.site("vae.decoder.0")
@@ -213,7 +213,7 @@ def test_two_loops_of_one_call_are_both_steps(tmp_path: Path) -> None:
         return pipe.denoise(pipe.unet, count=3)
 
     trace = traced(blind_pipeline(loop, encoder=nn.Linear(2, 2)), tmp_path)
-    assert len(trace) == trace.info.planned_steps == 5
+    assert trace.n_steps == trace.info.planned_steps == 5
     assert captured(trace, "unet.conv") == [0, 1, 2, 3, 4]
     assert not trace.site("encoder").stepped
     assert not trace.info.latents_changed, "the second loop has latents of its own"
@@ -233,7 +233,7 @@ def test_a_run_that_failed_says_what_is_missing(tmp_path: Path) -> None:
         pipeline: Any = tracer._target.pipeline
         with pytest.raises(RuntimeError):
             pipeline()
-    assert (len(tracer.trace), tracer.trace.info.planned_steps) == (2, 4)
+    assert (tracer.trace.n_steps, tracer.trace.info.planned_steps) == (2, 4)
 
 
 def test_a_second_scheduler_of_the_call_is_recorded(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_second_scheduler_of_the_call_is_recorded(tmp_path: Path) -> None:
         return pipe.denoise(pipe.unet, schedulers=[other])
 
     trace = traced(blind_pipeline(loop), tmp_path)
-    assert len(trace) == 4
+    assert trace.n_steps == 4
     steps = trace.steps
     assert np.array_equal(steps["latents_call1"][0], 2 * steps["latents"][0])
     assert np.array_equal(steps["latents_call1"][1:], steps["next_latents_call1"][:-1])
@@ -274,7 +274,7 @@ def test_the_scheduler_of_a_pipeline_run_in_a_callback_is_not_ours(place: str, t
         return pipe.denoise(pipe.unet, after=run_other)
 
     trace = traced(blind_pipeline(loop), tmp_path)
-    assert len(trace) == 4
+    assert trace.n_steps == 4
     assert "latents_call1" not in trace.steps
     assert list(trace.info.schedulers) == ["scheduler"]
 
@@ -289,7 +289,7 @@ def test_a_scheduler_derived_from_another_steps_once(tmp_path: Path) -> None:
 
     pipeline = Pipeline(lambda pipe: pipe.denoise(pipe.unet), unet=Blind(), scheduler=Derived(clip_sample=False))
     trace = traced(pipeline, tmp_path)
-    assert len(trace) == 4
+    assert trace.n_steps == 4
     assert "latents_call1" not in trace.steps
 
 

@@ -177,4 +177,4 @@ def test_a_loop_of_ones_own_is_as_long_as_it_was(tmp_path: Path) -> None:
         for step, t in enumerate(pipe.scheduler.timesteps):
             tracer.step(step, timestep=float(t))
             pipe.unet(torch.zeros(1, 4, 16, 16), t, encoder_hidden_states=text)
-    assert (len(tracer.trace), tracer.trace.info.planned_steps) == (3, 3)
+    assert (tracer.trace.n_steps, tracer.trace.info.planned_steps) == (3, 3)

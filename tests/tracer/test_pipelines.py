@@ -63,8 +63,8 @@ def test_a_family_is_traced_bit_identically(name: str, tmp_path: Path) -> None:
     trace = tracer.trace
     assert trace.info.status == "complete"
     assert not trace.info.tap_failures
-    assert len(trace) == trace.info.planned_steps == len(family.pipeline.scheduler.timesteps[-len(trace) :])
-    assert np.array_equal(trace.timestep, family.pipeline.scheduler.timesteps[-len(trace) :].double())
+    assert trace.n_steps == trace.info.planned_steps == len(family.pipeline.scheduler.timesteps[-trace.n_steps :])
+    assert np.array_equal(trace.timestep, family.pipeline.scheduler.timesteps[-trace.n_steps :].double())
     assert {"latents", "model_output", "next_latents", "x0"} <= set(trace.steps)
     assert (np.diff(trace.sigma) <= 0).all()
     assert trace.info.preview
@@ -114,7 +114,7 @@ def test_the_embedded_pipeline_is_traced_bit_identically(name: str, tmp_path: Pa
         traced = draw()
     assert np.array_equal(plain, traced)
     trace = tracer.trace
-    assert len(trace) == SCHEDULERS[name]
+    assert trace.n_steps == SCHEDULERS[name]
     steps = trace.steps
     assert np.array_equal(steps["latents"][1:], steps["next_latents"][:-1])
     images = trace.images
@@ -140,7 +140,7 @@ def test_a_copied_scheduler_is_followed(tmp_path: Path) -> None:
     with Tracer(pipeline, tmp_path / "run.zarr") as tracer:
         run(foreign)
         run(family)
-    assert len(tracer.trace) == family.call["num_inference_steps"]
+    assert tracer.trace.n_steps == family.call["num_inference_steps"]
 
 
 def test_two_calls_make_one_long_trace(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_only_the_traced_instance_is_recorded(tmp_path: Path) -> None:
     family, other = FAMILIES["sd"](), FAMILIES["sd"]()
     with Tracer(family.pipeline, tmp_path / "run.zarr") as tracer:
         run(other)
-    assert len(tracer.trace) == 0
+    assert tracer.trace.n_steps == 0
     assert not tracer.trace.modules
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from diffusion_xray.tracer import Trace, Tracer, open_trace
+from diffusion_xray.tracer import Trace, Tracer, TracerWarning, open_trace
 from diffusion_xray.tracer.description import describe_in_lines
 from diffusion_xray.tracer.preview_fit import fit_preview
 
@@ -195,7 +195,7 @@ def test_odd_runs_cost_the_preview_at_most(
 ) -> None:
     """Latents or pictures of an unexpected kind leave the trace complete, with or without thumbnails."""
     trace = traced(tmp_path / "run.zarr", noise(*shape), decode)
-    assert len(trace) == 3
+    assert trace.n_steps == 3
     assert trace.steps["next_latents"].shape == (3, *shape)
 
 
@@ -209,7 +209,8 @@ def test_latents_that_are_not_finite(tmp_path: Path, share: float, pictures: boo
     def decode(z: NDArray[Any]) -> Any:
         return enlarged(np.nan_to_num(colours(np.moveaxis(z, 1, -1))), 2) if pictures else None
 
-    trace = traced(tmp_path / "run.zarr", latents, decode)
+    with pytest.warns(TracerWarning, match="a value is not finite, the first in"):
+        trace = traced(tmp_path / "run.zarr", latents, decode)
     assert ("preview" in trace.steps) == (share < 1)
     told = trace.info.preview
     if share == 1:
@@ -289,6 +290,7 @@ def test_a_black_picture_leaves_previews_of_healthy_latents(tmp_path: Path) -> N
     assert trace.steps["preview_x0"].values.std() > 20
 
 
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 def test_the_last_latents_that_are_finite(tmp_path: Path) -> None:
     """Where the loop ends in NaN, the map is made of the step before that, and it says of which."""
     latents = noise(1, 4, 8, 8)

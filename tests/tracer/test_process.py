@@ -55,5 +55,7 @@ def test_who_lives_elsewhere() -> None:
 
 def test_the_trace_names_its_writer(tmp_path: Path) -> None:
     """The head of a trace describes the process that writes it."""
-    with Tracer(torch.nn.ReLU(), tmp_path / "run.zarr"):
+    model = torch.nn.ReLU()
+    with Tracer(model, tmp_path / "run.zarr"):
+        model(torch.ones(1))
         assert open_trace(tmp_path / "run.zarr").info.process == describe_process()

@@ -179,7 +179,7 @@ def test_the_users_own_loop_sets_the_step(tmp_path: Path) -> None:
                 tracer.step(step, timestep=30.0 - step, sigma=0.5)
                 model(torch.zeros(1, 4, 8, 8), 5.0)
     trace = tracer.trace
-    assert len(trace) == 6
+    assert trace.n_steps == 6
     assert trace.timestep.tolist() == [30, 29, 28, 30, 29, 28]
     assert set(trace.sigma.tolist()) == {0.5}
 
@@ -205,7 +205,7 @@ def test_steps_that_a_loop_leaves_out_are_one_write(tmp_path: Path, jump: int) -
             model(torch.full((1, 2), float(step)))
     trace = tracer.trace
     assert fills == [(0, 1), (1, 2), *([(2, jump)] if jump > 2 else []), (jump, jump + 1), (jump + 1, jump + 2)]
-    assert len(trace) == jump + 2
+    assert trace.n_steps == jump + 2
     captured = trace.table("model").captured[:, 0]
     assert np.flatnonzero(captured).tolist() == [1, jump, jump + 1]
     assert trace["model"]["output"].values[[1, jump, jump + 1], 0, 0].tolist() == [1, jump, jump + 1]
@@ -226,7 +226,7 @@ def test_what_is_no_step_is_refused_at_the_call(tmp_path: Path, wrong: Any) -> N
         tracer.step(1)
         model(torch.ones(1))
     assert tracer.trace.info.status == "complete"
-    assert len(tracer.trace) == 2
+    assert tracer.trace.n_steps == 2
 
 
 def test_a_place_that_cannot_be_cleared_is_a_store_error(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_an_error_in_the_run_is_told_and_undone(tmp_path: Path) -> None:
     assert trace.info.error["type"] == "ZeroDivisionError"
     assert trace.info.error["module"] == "model.blocks.1.conv2"
     assert trace.info.error["step"] == 2
-    assert len(trace) == 2
+    assert trace.n_steps == 2
     assert trace["model.blocks.0"]["output"].sizes["step"] == 2
 
 
@@ -333,7 +333,7 @@ def test_a_failing_tap_is_named_and_the_run_goes_on(tmp_path: Path, tap: Any, wo
     assert same(plain, traced)
     assert tracer.trace.info.tap_failures[0]["tap"] == type(tap).__name__
     assert tracer.trace.info.status == "complete"
-    assert len(tracer.trace) == 4
+    assert tracer.trace.n_steps == 4
     assert hooks(model) == 0
 
 
@@ -370,7 +370,7 @@ def test_a_full_disk_costs_records_not_the_run(tmp_path: Path) -> None:
     trace = tracer.trace
     assert trace.info.status == "incomplete"
     assert "No space left" in trace.info.error["message"]
-    assert 0 < len(trace) < 4
+    assert 0 < trace.n_steps < 4
     assert np.isfinite(trace.table("model").column("mean")).all()
 
 
@@ -395,8 +395,10 @@ def test_a_tracer_is_used_once(tmp_path: Path) -> None:
     tracer = Tracer(Denoiser(), tmp_path / "run.zarr")
     with pytest.raises(TracerStateError, match="with statement first"):
         _ = tracer.trace
-    with tracer, pytest.raises(TracerStateError, match="recording; make a new Tracer"):
-        tracer.__enter__()
+    with tracer:
+        tracer.record("something", torch.zeros(1))
+        with pytest.raises(TracerStateError, match="recording; make a new Tracer"):
+            tracer.__enter__()
     with pytest.raises(TracerStateError, match="closed; make a new Tracer"):
         tracer.__enter__()
     with pytest.raises(TracerStateError, match="record"):
@@ -412,7 +414,7 @@ def test_an_existing_trace_is_replaced_on_request_only(tmp_path: Path) -> None:
         Tracer(Denoiser(), path).__enter__()
     with Tracer(Denoiser(), path, overwrite=True) as tracer:
         denoise(tracer._target.components["model"], steps=2)
-    assert len(open_trace(path)) == 2
+    assert open_trace(path).n_steps == 2
 
 
 def test_what_is_not_a_trace_is_never_deleted(tmp_path: Path) -> None:
@@ -462,7 +464,7 @@ def test_a_mapping_of_modules_is_traced_by_name(tmp_path: Path) -> None:
     trace = tracer.trace
     assert trace.components == ("encoder", "unet")
     assert not trace.site("encoder").stepped
-    assert len(trace) == 3
+    assert trace.n_steps == 3
 
 
 def test_a_compiled_module_is_seen(tmp_path: Path) -> None:
@@ -494,7 +496,7 @@ def test_a_run_in_another_thread_is_recorded(tmp_path: Path) -> None:
         thread = threading.Thread(target=denoise, args=(model,))
         thread.start()
         thread.join()
-    assert len(tracer.trace) == 4
+    assert tracer.trace.n_steps == 4
 
 
 def test_no_warning_on_a_good_run(tmp_path: Path) -> None:
@@ -540,3 +542,36 @@ def test_a_run_without_numba_is_recorded_the_same(tmp_path: Path, monkeypatch: p
             denoise(model)
         tables.append(tracer.trace.table("model").values)
     np.testing.assert_allclose(tables[0], tables[1], rtol=1e-12)
+
+
+def test_a_block_in_which_nothing_ran(tmp_path: Path) -> None:
+    """That nothing of what is traced was called is said in one line, once; not where the block raised."""
+    warned = pytest.warns(TracerWarning, match=r"nothing ran in this block, so .*run\.zarr is empty: of unet none")
+    with warned as told, Tracer({"unet": Denoiser()}, tmp_path / "run.zarr"):
+        pass
+    assert len(told) == 1 and "\n" not in str(told[0].message)
+    with pytest.raises(KeyError), Tracer(Denoiser(), tmp_path / "other.zarr"):
+        raise KeyError
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_run_that_ends_with_values_not_finite(tmp_path: Path, raises: bool) -> None:
+    """One warning names the first place; where warnings are errors it does not take the place of the run's own."""
+    model = nn.Sequential(nn.Identity(), nn.ReLU())
+    told = pytest.raises(ZeroDivisionError) if raises else pytest.warns(TracerWarning, match="model.0:output at step 0")
+    with told as caught, Tracer(model, tmp_path / "run.zarr"):
+        model(torch.tensor([1.0, torch.nan]))
+        model(torch.tensor([1.0, torch.inf]))
+        if raises:
+            raise ZeroDivisionError
+    assert raises or len(caught) == 1  # type: ignore[arg-type]
+
+
+def test_the_tracer_says_what_it_is(tmp_path: Path) -> None:
+    """What it traces, where to, and whether it has begun."""
+    tracer = Tracer({"unet": Denoiser()}, tmp_path / "run.zarr")
+    assert repr(tracer) == f"<Tracer of unet into {tmp_path / 'run.zarr'}: new>"
+    with tracer:
+        assert "recording" in repr(tracer)
+        tracer.record("x", torch.ones(1))
+    assert repr(tracer).endswith(": closed>")

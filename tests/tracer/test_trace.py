@@ -78,7 +78,7 @@ def test_the_golden_tensors() -> None:
 def test_the_golden_statistics() -> None:
     """A trace of format 1 gives the statistics, histograms and coordinates it was made with."""
     trace = open_trace(GOLDEN)
-    assert len(trace) == 2
+    assert trace.n_steps == 2
     assert trace.timestep.tolist() == [500, 0]
     assert trace.sigma.tolist() == pytest.approx([3.44296724, 0.01000133])
     table = trace.table("model")
@@ -264,7 +264,7 @@ def test_a_trace_without_a_loop(tmp_path: Path) -> None:
     with Tracer(parts, tmp_path / "run.zarr") as tracer:
         layer(torch.ones(1, 2))
     trace = tracer.trace
-    assert len(trace) == 0
+    assert trace.n_steps == 0
     assert trace.statistics("encoder").dims == ("site", "statistic")
     assert "step" not in trace["encoder"].dims
     assert trace.tensor(trace.site("encoder")).shape == (1, 3)
@@ -281,7 +281,7 @@ def test_an_empty_trace(tmp_path: Path) -> None:
     with Tracer(Denoiser(), tmp_path / "run.zarr") as tracer:
         pass
     trace = tracer.trace
-    assert (len(trace), dict(trace.modules), trace.components) == (0, {}, ())
+    assert (trace.n_steps, dict(trace.modules), trace.components) == (0, {}, ())
     assert trace.steps.sizes == {}
     assert list(trace.tables()) == []
     assert trace.timestep.size == trace.sigma.size == 0
@@ -316,7 +316,7 @@ def test_a_trace_is_read_while_it_is_written(tmp_path: Path) -> None:
     capture = Capture(modules="model.conv_in")
     with torch.no_grad(), Tracer(model, path, capture=capture) as tracer:
         reader = tracer.trace
-        assert (len(reader), reader.info.status) == (0, "recording")
+        assert (reader.n_steps, reader.info.status) == (0, "recording")
         assert repr(reader)
         seen = 0
         for step in range(40):
@@ -325,11 +325,13 @@ def test_a_trace_is_read_while_it_is_written(tmp_path: Path) -> None:
                 continue
             reader.refresh()
             deadline = time.monotonic() + 20
-            while step > 20 and not len(reader) and time.monotonic() < deadline:  # the writer has a thread of its own
+            while (
+                step > 20 and not reader.n_steps and time.monotonic() < deadline
+            ):  # the writer has a thread of its own
                 time.sleep(0.01)
                 reader.refresh()
-            assert seen <= len(reader) <= step
-            seen = len(reader)
+            assert seen <= reader.n_steps <= step
+            seen = reader.n_steps
             plain = xarray.open_zarr(path, group="model/conv_in") if seen else None
             with xarray.open_datatree(path) as tree:
                 assert tree.attrs["status"] == "recording"
@@ -343,7 +345,7 @@ def test_a_trace_is_read_while_it_is_written(tmp_path: Path) -> None:
                 assert reader.timestep.tolist() == [1000.0 - index for index in range(seen)]
     assert seen > 0
     reader.refresh()
-    assert (len(reader), reader.info.status) == (40, "complete")
+    assert (reader.n_steps, reader.info.status) == (40, "complete")
     assert len(tracer.trace["model.conv_in"]["output"]) == 40
 
 
@@ -371,7 +373,7 @@ def test_following_a_trace_reads_one_small_file(tmp_path: Path) -> None:
         model(torch.zeros(1, 4, 8, 8), 990.0)
         reader = open_trace(path)
         deadline = time.monotonic() + 20
-        while not len(reader) and time.monotonic() < deadline:
+        while not reader.n_steps and time.monotonic() < deadline:
             reader.refresh()
         reader.refresh()
         for step in range(2, 6):
@@ -384,14 +386,14 @@ def test_following_a_trace_reads_one_small_file(tmp_path: Path) -> None:
                 here = [entry for entry in _touched if str(path) in entry[1]]
                 _touched = None
                 looked.append(here)
-            assert len(reader) == step
+            assert reader.n_steps == step
     flags = path / "committed" / "c.0"
     assert flags.stat().st_size == 1024
     assert {tuple(here) for here in looked} == {(("open", str(flags)),)}
     assert reader.refresh()
-    assert (len(reader), reader.info.status) == (6, "complete")
+    assert (reader.n_steps, reader.info.status) == (6, "complete")
     assert not reader.refresh()
-    assert len(tracer.trace) == 6
+    assert tracer.trace.n_steps == 6
 
 
 # What lies.
@@ -498,5 +500,5 @@ def test_metadata_of_huge_sizes_allocates_nothing(copy: Path) -> None:
     edit(copy, change)
     assert file.stat().st_size < 100_000
     trace = open_trace(copy)
-    assert len(trace) == 2
+    assert trace.n_steps == 2
     assert trace.tensor(trace.site("model.conv_in"), 1).shape == (1, 8, 4, 4)

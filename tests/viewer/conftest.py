@@ -1,5 +1,6 @@
 """Small traces to look at: a denoiser of a few layers, traced without any weights."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffusion_xray.tracer import Capture, Tracer, open_trace
+from diffusion_xray.tracer import Capture, Tracer, TracerWarning, open_trace
 from diffusion_xray.tracer.trace import Trace
 from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.compare.app import CompareApp
@@ -66,7 +67,8 @@ def record(path: Path, *, capture: Any = "all", breaks_below: float = -1.0, fail
     breaking.breaks_below = breaks_below
     x = torch.randn(2, 3, 8, 8)
     try:
-        with torch.no_grad(), Tracer({"unet": denoiser}, path, capture=capture) as tracer:
+        with warnings.catch_warnings(), torch.no_grad(), Tracer({"unet": denoiser}, path, capture=capture) as tracer:
+            warnings.simplefilter("ignore", TracerWarning)  # faults are what is to be shown
             for step in range(STEPS):
                 if step == fails_at:
                     raise RuntimeError("the [red]power[/red] went \x1b[31mout")  # noqa: TRY301

@@ -17,7 +17,7 @@ HOSTILE = (
     "[red]markup[/red][@click=app.quit]x[/]"
     "\r\n\t\x08\x7f\x00ü"
 )
-_KEPT = {"array", "component", "stepped", "format_version", "suffix", "status"}
+_KEPT = {"array", "component", "encoder", "stepped", "format_version", "suffix", "status"}
 """Attributes that must stay what they are for the trace to be read at all."""
 _WORDS = {"query", "key", "image", "text", "conditional", "unconditional", "<|startoftext|>", "<|endoftext|>"}
 """Values that must, for its attention to be read; the paths of its modules too."""

@@ -13,10 +13,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffusion_xray.tracer import open_trace
+from diffusion_xray.pipelines.shapes.load import load_pipeline
+from diffusion_xray.tracer import Tracer, open_trace
 from diffusion_xray.tracer.cli import main
 
-from ..attending import CROSS, Call, made_trace
+from ..attending import CROSS, PROMPT, Call, made_trace
 
 Dxray = Callable[..., list[str]]
 
@@ -167,6 +168,30 @@ def test_errors_are_one_line(
     assert message in shown.err
     assert shown.err.count("\n") == 1
     assert "\x1b" not in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--word", "star"], "The prompt of image 1 has 'star'. Add --image 1."),
+        (["--word", "ring", "--step", "0"], "The prompt from step 1 on has 'ring': add --step 1."),
+        (["--word", "gray"], "'gray' was cut off: the prompt is longer than text_encoder reads."),
+    ],
+)
+def test_words_of_other_prompts(
+    tmp_path_factory: pytest.TempPathFactory, capsys: Any, arguments: list[str], message: str
+) -> None:
+    """A word that another image, another call or nothing of the run was given is said to be there, or cut off."""
+    path = tmp_path_factory.getbasetemp() / "several-prompts.zarr"
+    if not path.exists():
+        pipe = load_pipeline()
+        pipe.set_progress_bar_config(disable=True)
+        long = "a blue square left of a red circle left of a blue square left of a red circle on gray"
+        with Tracer(pipe, path, capture="attention"):
+            pipe([PROMPT, "a green star on black"], num_inference_steps=1)
+            pipe(["a yellow ring on black", long], num_inference_steps=1)
+    assert main(["attention", str(path), *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_trace_without_attention(traces: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

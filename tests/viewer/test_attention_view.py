@@ -88,7 +88,7 @@ def read(path: Path, layer: str, step: int = 1, **wish: Any) -> Any:
     loader = Loader(open_trace(path))
     site = loader.trace.modules[layer].site
     for _ in range(500):
-        request = Request(site, step, len(loader.trace), Wish(**wish))
+        request = Request(site, step, loader.trace.n_steps, Wish(**wish))
         found = read_attention(Reader(loader, lambda: False), request)
         if not isinstance(found, Seen) or not found.further:
             return found

@@ -339,7 +339,7 @@ async def test_previews(browser: Make) -> None:
         assert isinstance(screen, MainScreen)
         info = dataclasses.replace(screen.snapshot.info, preview={"method": "linear fit", "r2": 0.96})
         screen.snapshot = dataclasses.replace(
-            screen.snapshot, info=info, has_previews=True, prompts=("a [red]circle[/red]",)
+            screen.snapshot, info=info, has_previews=True, prompts=((0, "a [red]circle[/red]"),)
         )
         pixels = np.full((16, 16, 3), 200, dtype=np.uint8)
         screen.post_message(

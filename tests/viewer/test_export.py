@@ -171,7 +171,7 @@ def test_snippet_of_statistics(select: Select, tab: str, name: str) -> None:
 
 def test_snippet_of_a_view(select: Select, traces: dict[str, Path]) -> None:
     """A view that knows better gives its own lines, which find the open trace."""
-    names = run(snippet(select("normal", taken=Taken(python="steps = len(trace)"))))
+    names = run(snippet(select("normal", taken=Taken(python="steps = trace.n_steps"))))
     assert names["steps"] == 6
 
 

@@ -56,6 +56,7 @@ def recorded(tmp_path: Path) -> Callable[..., Path]:
     return record
 
 
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 async def test_values_are_exact(browser: Make, recorded: Callable[..., Path]) -> None:
     """Each number is as precise as its dtype, so that it reads back to the very same value."""
     tensor = torch.tensor([[0.1, 1 / 3], [float("nan"), -1e-30]])

@@ -11,13 +11,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..batches import Batch, batch_at, batches_of, branches_at
 from ..errors import SiteNotFoundError, near_matches
 from ..info import ModuleInfo, SiteInfo, TraceInfo, printable
 from ..layout import HAS_TENSOR, array_name, module_group
 from ..prompts import Prompt
 from ..storage.archive import Archive
 from .inputs import Inputs
-from .texts import CONDITIONAL, UNCONDITIONAL, Text, texts_of
+from .roles import CONDITIONAL, UNCONDITIONAL
+from .texts import Text, proven_texts, texts_of
 from .tokens import Kind, Part, kind_of, parts_from_attributes
 from .use import Use, doubt_of, read_use
 
@@ -58,6 +60,8 @@ class AttentionInfo:
     query: SiteInfo | None = None
     key: SiteInfo | None = None
     mask: SiteInfo | None = None
+    denoiser_call: int = 0
+    """In which call of its denoiser within the step it was made."""
     multiplied_in: str = ""
     """What float32 was rounded to before it was multiplied, "tfloat32" or "bfloat16"; "" where it was not."""
     use: Use = field(default_factory=Use)
@@ -91,7 +95,8 @@ class Attentions:
         self._captured = captured
         self._modules = modules
         self._info = info
-        self._prompts = prompts
+        self.prompts = tuple(prompts)
+        self._batches: dict[str, tuple[Batch, ...] | None] = {}
 
     @functools.cached_property
     def by_module(self) -> Mapping[str, tuple[AttentionInfo, ...]]:
@@ -148,10 +153,14 @@ class Attentions:
         kept = np.flatnonzero(self._captured(calls[0].query) >= HAS_TENSOR).tolist()
         return doubt_of([call.use for call in calls], kept if steps is None else [s for s in kept if s in set(steps)])
 
-    def branches(self, call: AttentionInfo) -> tuple[str, ...]:
-        """Guidance branch of each entry of the batch, "" where there are none."""
+    def branches(self, call: AttentionInfo, step: int | None = None) -> tuple[str, ...]:
+        """Guidance branch of each entry of the batch, "" where there are none, at a step; of the first by default."""
         assert call.query is not None
         size, own = call.shape[0], call.query.branch
+        batches = self._batches_of(call)
+        if batches is not None:
+            batch = batch_at(batches, self._step_of(batches, call, step), call.denoiser_call)
+            return branches_at(batch, size) if batch is not None and batch.parts else (own,) * size
         guidance = self._info.guidance.get(call.module.split(".", 1)[0])
         listed = guidance.get("batch") if isinstance(guidance, Mapping) else None
         one_branch = not call.stepped or own in (CONDITIONAL, UNCONDITIONAL)  # else the name is that of a whole batch
@@ -159,29 +168,70 @@ class Attentions:
             return (own,) * size
         return tuple(str(branch) for branch in listed for _ in range(size // len(listed)))
 
-    def texts(self, call: AttentionInfo) -> tuple[Text, ...]:
-        """The texts behind the keys."""
-        return self._texts(call, call.key_parts)
+    def first_steps(self, calls: Sequence[AttentionInfo]) -> tuple[int, ...]:
+        """Steps from which on entries of these calls may be other branches or texts than before."""
+        listed = [batch.step for call in calls for batch in self._batches_of(call) or ()]
+        return tuple(sorted({0, *listed}))
 
-    def query_texts(self, call: AttentionInfo) -> tuple[Text, ...]:
-        """The texts behind the queries."""
-        return self._texts(call, call.query_parts)
+    def are_alike(self, call: AttentionInfo, step: int, other: int) -> bool:
+        """Whether the entries of a call are the same branches and texts at two steps."""
+        firsts = self.first_steps([call])
+        one, two = (max(first for first in firsts if first <= max(at, 0)) for at in (step, other))
+        return one == two or (
+            self.branches(call, one) == self.branches(call, two) and self.texts(call, one) == self.texts(call, two)
+        )
 
-    def _texts(self, call: AttentionInfo, parts: Sequence[Part]) -> tuple[Text, ...]:
+    def _batches_of(self, call: AttentionInfo) -> tuple[Batch, ...] | None:
+        """What its denoiser was given, where the trace tells."""
         component = call.module.split(".", 1)[0]
+        if not call.stepped:
+            return None
+        if component not in self._batches:
+            self._batches[component] = batches_of(self._info.batches, component)
+        return self._batches[component]
+
+    @staticmethod
+    def _step_of(batches: Sequence[Batch], call: AttentionInfo, step: int | None) -> int:
+        own = [batch.step for batch in batches if batch.call == call.denoiser_call]
+        return min(own, default=0) if step is None else step
+
+    def texts(self, call: AttentionInfo, step: int | None = None) -> tuple[Text, ...]:
+        """The texts behind the keys, at a step; at the first by default."""
+        return self._texts(call, call.key_parts, step)
+
+    def query_texts(self, call: AttentionInfo, step: int | None = None) -> tuple[Text, ...]:
+        """The texts behind the queries."""
+        return self._texts(call, call.query_parts, step)
+
+    def _texts(self, call: AttentionInfo, parts: Sequence[Part], step: int | None) -> tuple[Text, ...]:
+        batches = self._batches_of(call)
+        spans = [(part.start, part.size) for part in parts if part.kind == "text"]
+        if batches is None and call.stepped and self._info.batches:
+            return ()  # of a component that is no denoiser
+        if batches is None:
+            component = call.module.split(".", 1)[0]
+            own: dict[str, Any] = {"encoder": "" if call.stepped else component, "encoder_call": call.call}
+            return tuple(
+                text
+                for start, length in spans
+                for text in texts_of(
+                    self.prompts, self._info.call, start=start, length=length, branches=self.branches(call), **own
+                )
+            )
+        batch = batch_at(batches, self._step_of(batches, call, step), call.denoiser_call)
+        if batch is None:
+            return ()
+        if not batch.texts and len(self._info.runs) < 2:  # what became of the texts could not be followed
+            strict: dict[str, Any] = {"branches": self.branches(call, step), "assume": False}
+            return tuple(
+                text
+                for start, length in spans
+                for text in texts_of(self.prompts, self._info.call, start=start, length=length, **strict)
+            )
         return tuple(
             text
-            for part in parts
-            if part.kind == "text"
-            for text in texts_of(
-                self._prompts,
-                self._info.call,
-                start=part.start,
-                length=part.size,
-                branches=self.branches(call),
-                encoder="" if call.stepped else component,
-                encoder_call=call.call,
-            )
+            for start, length in spans
+            for text in proven_texts(self.prompts, batch, start=start, length=length, entries=call.shape[0])
         )
 
     def _calls_of(self, module: ModuleInfo) -> tuple[AttentionInfo, ...]:
@@ -210,6 +260,7 @@ def _read_call(module: ModuleInfo, number: int, entry: Mapping[str, Any], group:
         reason = f"its queries and keys were not kept; trace with Capture(attention={module.name!r})"
         return AttentionInfo(module.name, number, "none", reason)
     mask = site_of(module, "mask", number, stepped=query.stepped)
+    denoiser_call = entry.get("denoiser_call", 0)
     scale, heads = entry.get("scale"), entry.get("heads")
     if not _fit(query, key, mask):
         return AttentionInfo(module.name, number, "none", f"queries {query.shape} and keys {key.shape} do not fit")
@@ -232,6 +283,7 @@ def _read_call(module: ModuleInfo, number: int, entry: Mapping[str, Any], group:
         query=query,
         key=key,
         mask=mask,
+        denoiser_call=denoiser_call if type(denoiser_call) is int and denoiser_call >= 0 else 0,
         multiplied_in=str(entry.get("multiplied_in", "")),
         use=read_use(entry),
     )

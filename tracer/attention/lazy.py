@@ -80,11 +80,11 @@ def attention_array(
     coordinates: dict[str, Any] = {"head": list(call.heads)}
     if call.stepped:
         coordinates |= {"step": np.arange(steps), "timestep": ("step", timestep), "sigma": ("step", sigma)}
-    branches = attentions.branches(call)
+    branches, query_texts, key_texts = _throughout(attentions, call, steps)
     if any(branches):
         coordinates["branch"] = ("batch", list(branches))
-    coordinates |= _positions("query", call.query_parts, attentions.query_texts(call), branches)
-    coordinates |= _positions("key", call.key_parts, attentions.texts(call), branches)
+    coordinates |= _positions("query", call.query_parts, query_texts, branches)
+    coordinates |= _positions("key", call.key_parts, key_texts, branches)
     variable = xarray.Variable(dims, indexing.LazilyIndexedArray(source))
     described: dict[str, Any] = {
         "module": call.module,
@@ -97,6 +97,18 @@ def attention_array(
     array = xarray.DataArray(variable, coordinates, name="attention", attrs=described)
     array.encoding["preferred_chunks"] = dict(zip(dims, _chunks(source.shape), strict=True))
     return array
+
+
+def _throughout(
+    attentions: Attentions, call: AttentionInfo, steps: int
+) -> tuple[tuple[str, ...], Sequence[Text], Sequence[Text]]:
+    """Branches and texts that hold at all steps; of several calls of a pipeline each may have its own."""
+    firsts = [step for step in attentions.first_steps([call]) if step < max(steps, 1)]
+    branches = {attentions.branches(call, step) for step in firsts}
+    queries = {attentions.query_texts(call, step) for step in firsts}
+    keys = {attentions.texts(call, step) for step in firsts}
+    common = branches.pop() if len(branches) == 1 else ("",) * call.shape[0]
+    return common, queries.pop() if len(queries) == 1 else (), keys.pop() if len(keys) == 1 else ()
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:

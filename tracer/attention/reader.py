@@ -58,13 +58,15 @@ class AttentionReader(TraceArrays):
         found = self.attentions.find(module, call)
         return attention_array(self.attentions, found, timestep=self.timestep, sigma=self.sigma)
 
-    def words(self, *, branch: str = CONDITIONAL, image: int = 0) -> tuple[Word, ...]:
+    def words(self, *, branch: str = CONDITIONAL, image: int = 0, step: int | None = None) -> tuple[Word, ...]:
         """The words that an image attended to, with their positions in the text: see `word_map`.
+
+        Where one trace holds several calls of a pipeline, each has its own: `step` chooses, the first by default.
 
         Raises:
             SiteNotFoundError: No attention of an image to a text was recorded, or the text is not known.
         """
-        return words_of(self.attentions, Choice(branch=branch, image=image))
+        return words_of(self.attentions, Choice(branch=branch, image=image), step)
 
     def word_map(
         self,
@@ -101,7 +103,8 @@ class AttentionReader(TraceArrays):
 
         Returns:
             float32 (step, y, x), or (step, frame, y, x) of a video; without `step` when one number was given, and with
-            `word` in front when several words were. NaN where a step was not captured.
+            `word` in front when several words were. NaN where a step was not captured, and in steps of another call of
+            the pipeline whose prompt has not the word.
 
         Raises:
             SiteNotFoundError: The word is not in the prompt (the message lists those that are), or there is no such
@@ -158,10 +161,10 @@ class AttentionReader(TraceArrays):
         return found.isel(step=0) if isinstance(step, int) else found
 
     def _steps_of(self, step: int | Sequence[int] | None) -> list[int]:
-        steps = list(range(len(self))) if step is None else [step] if isinstance(step, int) else list(step)
+        steps = list(range(self.n_steps)) if step is None else [step] if isinstance(step, int) else list(step)
         for wrong in steps:
-            if not 0 <= wrong < len(self):
-                raise SiteNotFoundError(f"no step {wrong}; the trace has {len(self)} complete steps, from 0")
+            if not 0 <= wrong < self.n_steps:
+                raise SiteNotFoundError(f"no step {wrong}; the trace has {self.n_steps} complete steps, from 0")
         return steps
 
     def _with_times(self, array: xarray.DataArray) -> xarray.DataArray:

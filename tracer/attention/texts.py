@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..batches import Batch
 from ..prompts import Prompt
+from .roles import CONDITIONAL, UNCONDITIONAL, roles_of
 from .words import Word, words_of
 
-__all__ = ["CONDITIONAL", "UNCONDITIONAL", "Text", "texts_of", "words_at"]
-
-CONDITIONAL = "conditional"
-UNCONDITIONAL = "unconditional"
+__all__ = ["CONDITIONAL", "UNCONDITIONAL", "Text", "proven_texts", "texts_of", "words_at"]
 
 Rows = tuple[tuple[str, ...], ...]
 """Token strings, shape (prompt, token)."""
@@ -49,6 +48,7 @@ def texts_of(
     branches: Sequence[str],
     encoder: str = "",
     encoder_call: int = 0,
+    assume: bool = True,
 ) -> tuple[Text, ...]:
     """Find the texts behind a run of text positions.
 
@@ -63,6 +63,7 @@ def texts_of(
         branches: Guidance branch of each entry of the batch, "" where there are none.
         encoder: The component that attends, when it is a text encoder itself: its tokens are its own input.
         encoder_call: Which of its calls.
+        assume: Take the second text for the negative one where nothing else tells, as was done for version 1.
     """
     by_encoder = {name: tuple(calls) for name, calls in _grouped(prompts)}
     if encoder in by_encoder:
@@ -73,7 +74,8 @@ def texts_of(
     if len(found) != 1:
         return ()
     texts = [
-        Text(name, start + offset, _of_batch(by_encoder[name], call, branches)) for name, offset in found[0].items()
+        Text(name, start + offset, _of_batch(by_encoder[name], call, branches, assume=assume))
+        for name, offset in found[0].items()
     ]
     return tuple(text for text in texts if text.size)
 
@@ -99,9 +101,9 @@ def _arrangements(by_encoder: Mapping[str, Sequence[Prompt]], length: int) -> It
                 yield {name: at for kind, at in zip(chosen, offsets, strict=False) for name in kinds[kind]}
 
 
-def _of_batch(calls: Sequence[Prompt], call: Mapping[str, Any], branches: Sequence[str]) -> Rows:
+def _of_batch(calls: Sequence[Prompt], call: Mapping[str, Any], branches: Sequence[str], *, assume: bool) -> Rows:
     """Tokens of each entry of the batch: within a branch every prompt has as many images in a row."""
-    rows = {branch: _of_branch(calls, call, branch) for branch in dict.fromkeys(branches)}
+    rows = {branch: _of_branch(calls, call, branch, assume=assume) for branch in dict.fromkeys(branches)}
     counts = {branch: branches.count(branch) for branch in rows}
     seen = dict.fromkeys(rows, 0)
     found: list[tuple[str, ...]] = []
@@ -113,41 +115,68 @@ def _of_batch(calls: Sequence[Prompt], call: Mapping[str, Any], branches: Sequen
     return tuple(found)
 
 
-def _of_branch(calls: Sequence[Prompt], call: Mapping[str, Any], branch: str) -> Rows:
+def _of_branch(calls: Sequence[Prompt], call: Mapping[str, Any], branch: str, *, assume: bool) -> Rows:
     """Tokens of the prompts of one branch: told apart by their text, else by order, the negative prompt second."""
     if branch == "":  # one branch only, as long as one text was encoded only
         return calls[0].tokens if len({prompt.tokens for prompt in calls}) == 1 else ()
     if branch not in (CONDITIONAL, UNCONDITIONAL):
         return ()
-    given, negative = _texts(call, "prompt"), _texts(call, "negative_prompt") or {""}
-    wanted, other = (given, negative) if branch == CONDITIONAL else (negative, given)
+    roles = iter(roles_of([text for prompt in calls for text in prompt.text], call) if call else ())
+    own = [[next(roles, "") for _ in prompt.text] for prompt in calls]
     if len(calls) == 1:  # maybe both in one batch
-        pairs = list(zip(calls[0].text, calls[0].tokens, strict=False))
-        own = tuple(row for text, row in pairs if _is_one_of(text, wanted) and not _is_one_of(text, other))
-        return own or (calls[0].tokens if branch == CONDITIONAL else ())
-    by_text = {
-        prompt.tokens
-        for prompt in calls
-        if prompt.text and all(_is_one_of(text, wanted) and not _is_one_of(text, other) for text in prompt.text)
-    }
+        pairs = list(zip(own[0], calls[0].tokens, strict=False))
+        return tuple(row for role, row in pairs if role == branch) or (
+            calls[0].tokens if branch == CONDITIONAL and assume else ()
+        )
+    by_text = {prompt.tokens for prompt, found in zip(calls, own, strict=True) if found and set(found) == {branch}}
     if len(by_text) == 1:
         return by_text.pop()
-    return calls[branch == UNCONDITIONAL].tokens if len(calls) == 2 and not by_text else ()
+    return calls[branch == UNCONDITIONAL].tokens if assume and len(calls) == 2 and not by_text else ()
 
 
-def _texts(call: Mapping[str, Any], argument: str) -> set[str]:
-    """The values of an argument and of those for further encoders ("prompt_2"), as they compare."""
-    values = [value for name, value in call.items() if name == argument or name.startswith(f"{argument}_")]
-    listed = [entry for value in values for entry in (value if isinstance(value, list) else [value])]
-    return {_letters(entry) for entry in listed if isinstance(entry, str)}
+def proven_texts(prompts: Sequence[Prompt], batch: Batch, *, start: int, length: int, entries: int) -> tuple[Text, ...]:
+    """The texts behind a run of text positions, as they were followed by value while recording.
+
+    Args:
+        prompts: What the encoders of the run were given.
+        batch: What the denoiser's call was given.
+        start: First position.
+        length: Number of positions. Where the model makes more or fewer of the sequence it was given, encoders fill
+            them in the only way there is.
+        entries: Of the attention's batch; each of the sequence stands for as many in a row.
+    """
+    if not batch.texts or entries % len(batch.texts):
+        return ()
+    rows = {(prompt.encoder, prompt.call): prompt for prompt in prompts}
+    spans: dict[tuple[str, int], list[tuple[str, ...]]] = {}
+    for at, texts in enumerate(batch.texts):
+        for text in texts:
+            prompt = rows.get((text.encoder, text.call))
+            if prompt is None or text.prompt >= len(prompt.tokens):
+                continue
+            own = spans.setdefault((text.encoder, text.start), [()] * len(batch.texts))
+            own[at] = prompt.tokens[text.prompt][text.first : text.first + text.length]
+    each = entries // len(batch.texts)
+    found = [
+        Text(encoder, offset, tuple(row for row in own for _ in range(each)))
+        for (encoder, offset), own in sorted(spans.items())
+    ]
+    if length == batch.length:
+        return tuple(Text(text.encoder, start + text.start, text.tokens) for text in found)
+    return _elsewhere(found, start, length)
 
 
-def _is_one_of(text: str, known: set[str]) -> bool:
-    """Whether an encoder was given one of the texts, which it may have cut."""
-    seen = _letters(text)
-    return any(entry == seen or (seen and entry.startswith(seen)) for entry in known)
-
-
-def _letters(text: str) -> str:
-    """Tokenizers change case and spaces."""
-    return "".join(letter for letter in text.casefold() if letter.isalnum())
+def _elsewhere(texts: Sequence[Text], start: int, length: int) -> tuple[Text, ...]:
+    """Texts in a sequence of another length than the one they were given in."""
+    sizes = {(text.encoder, text.start): text.size for text in texts}
+    firsts = dict(sorted({offset: size for (_, offset), size in sizes.items()}.items()))
+    ways = [
+        chosen
+        for count in range(1, len(firsts) + 1)
+        for chosen in itertools.combinations(firsts, count)
+        if sum(firsts[offset] for offset in chosen) == length
+    ]
+    if len(ways) != 1:
+        return ()
+    places = dict(zip(ways[0], itertools.accumulate((firsts[at] for at in ways[0]), initial=0), strict=False))
+    return tuple(Text(text.encoder, start + places[text.start], text.tokens) for text in texts if text.start in places)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from .words import Word, find_phrase, unique
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Choice", "Layer", "enlarged", "head_maps", "layers_of", "word_map", "word_mass", "words_of"]
+__all__ = ["Choice", "Layer", "enlarged", "head_maps", "layers_of", "where_else", "word_map", "word_mass", "words_of"]
 
 Floats = NDArray[np.float32]
 
@@ -70,8 +70,89 @@ class Layer:
         return np.moveaxis(found, -1, 1).reshape(len(self.heads), len(groups), *self.image.shape)
 
 
-def layers_of(attentions: Attentions, choice: Choice) -> list[Layer]:
-    """The layers in which the image chosen attends to a text that is known.
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """Steps in which the same layers see the same texts."""
+
+    steps: tuple[int, ...]
+    layers: tuple[Layer, ...]
+
+
+def _scenes(
+    attentions: Attentions,
+    steps: Sequence[int],
+    choice: Choice,
+    words: Sequence[str | None] = (),
+    occurrence: int | None = None,
+) -> list[_Scene]:
+    """The steps by what is seen in them, without those whose text has not all of the words.
+
+    Raises:
+        SiteNotFoundError: No step is left.
+    """
+    firsts = attentions.first_steps([call for calls in attentions.by_module.values() for call in calls])
+    groups: dict[int, list[int]] = {}
+    for step in steps:
+        groups.setdefault(max(first for first in firsts if first <= step), []).append(step)
+    found: list[_Scene] = []
+    error: SiteNotFoundError | None = None
+    for own in groups.values() if steps else ([0],):
+        try:
+            layers = layers_of(attentions, choice, own[0])
+            for layer in layers:
+                for word in words:
+                    if word is not None:
+                        find_phrase(layer.words, word, occurrence=occurrence)
+        except SiteNotFoundError as missing:
+            error = error or missing
+        else:
+            found.append(_Scene(tuple(own) if steps else (), tuple(layers)))
+    if error is not None and not found:
+        missing_words = [word for word in words if word is not None]
+        raise SiteNotFoundError(f"{error}{_hint(attentions, missing_words, choice)}") from error
+    return found
+
+
+def where_else(attentions: Attentions, word: str, choice: Choice) -> tuple[Choice, int] | None:
+    """Another image or branch of the batch, or else another step, whose text has a word; None where none has."""
+    calls = [call for listed in attentions.by_module.values() for call in listed if call.stepped and _sees_text(call)]
+    for step in attentions.first_steps(calls):
+        for call in calls[:1]:
+            branches = attentions.branches(call, step)
+            for entry, branch in sorted(enumerate(branches), key=lambda pair: pair[1] not in (choice.branch, "")):
+                image = branches[:entry].count(branch)
+                words = words_at(attentions.texts(call, step), entry)
+                if _has(words, word):
+                    return replace(choice, branch=branch or CONDITIONAL, image=image), step
+    return None
+
+
+def _has(words: Sequence[Word], phrase: str) -> bool:
+    try:
+        return bool(find_phrase(words, phrase))
+    except SiteNotFoundError:
+        return False
+
+
+def _hint(attentions: Attentions, words: Sequence[str], choice: Choice) -> str:
+    """A sentence on where a word is that the text asked about has not."""
+    for word in words:
+        try:
+            if _has(words_of(attentions, choice), word):
+                continue
+        except SiteNotFoundError:
+            return ""
+        cut = next((p.encoder for p in attentions.prompts for rest in p.cut if word.casefold() in rest.casefold()), "")
+        if cut:
+            return f" {word!r} was cut off: the prompt is longer than {cut} reads."
+        place = where_else(attentions, word, choice)
+        if place is not None and place[0].image != choice.image:
+            return f" The prompt of image {place[0].image} has {word!r}."
+    return ""
+
+
+def layers_of(attentions: Attentions, choice: Choice, step: int | None = None) -> list[Layer]:
+    """The layers in which the image chosen attends to a text that is known, at a step; at the first by default.
 
     Raises:
         SiteNotFoundError: There is none; the message says why.
@@ -97,13 +178,13 @@ def layers_of(attentions: Attentions, choice: Choice) -> list[Layer]:
         count = "the module that attends" if len(named) == 1 else f"the {len(named)} modules that attend"
         why = f": {min(reasons)}" if reasons else f", only {' and '.join(sorted(kinds))}-attention" if kinds else ""
         raise SiteNotFoundError(f"no attention of an image to text is in {count}{why}")
-    found = [layer for call in shown if (layer := _layer(attentions, call, choice)) is not None]
+    found = [layer for call in shown if (layer := _layer(attentions, call, choice, step)) is not None]
     if found:
         return found
-    branches = dict.fromkeys(branch or CONDITIONAL for call in shown for branch in attentions.branches(call))
+    branches = dict.fromkeys(branch or CONDITIONAL for call in shown for branch in attentions.branches(call, step))
     if choice.branch not in branches:
         raise SiteNotFoundError(f"no guidance branch {choice.branch!r}; the trace has {', '.join(branches)}")
-    if all(entry_of(attentions.branches(call), choice.branch, choice.image) is None for call in shown):
+    if all(entry_of(attentions.branches(call, step), choice.branch, choice.image) is None for call in shown):
         raise SiteNotFoundError(f"no image {choice.image} in the branch {choice.branch!r}, counted from 0")
     heads = dict.fromkeys(head for call in shown for head in call.heads)
     if not any(_places_of(call, choice.heads) for call in shown):
@@ -114,9 +195,9 @@ def layers_of(attentions: Attentions, choice: Choice) -> list[Layer]:
     )
 
 
-def words_of(attentions: Attentions, choice: Choice) -> tuple[Word, ...]:
-    """The words an image attends to, positions counted from the start of the text."""
-    layer = layers_of(attentions, choice)[0]
+def words_of(attentions: Attentions, choice: Choice, step: int | None = None) -> tuple[Word, ...]:
+    """The words an image attends to at a step, positions counted from the start of the text."""
+    layer = layers_of(attentions, choice, step)[0]
     start = next(part.start for part in layer.call.key_parts if part.kind == "text")
     return tuple(word.moved(-start) for word in layer.words)
 
@@ -127,25 +208,23 @@ def word_map(
     """The maps of words, (word, step, y, x) or (word, step, frame, y, x)."""
     import xarray
 
-    layers = layers_of(attentions, choice)
+    scenes = _scenes(attentions, steps, choice, words, occurrence)
+    layers = _layers_in(scenes)
     grid = _common_grid(layers)
     total = np.zeros((len(words), len(steps), *grid), np.float32)
-    counts = np.zeros(len(steps), np.float32)
-    for layer in layers:  # each layer through all its steps: a constant key is read once
+    counts, places = np.zeros(len(steps), np.float32), {step: at for at, step in enumerate(steps)}
+    for scene, layer in _each(scenes):
         groups = [find_phrase(layer.words, word, occurrence=occurrence) for word in words]
-        for at, step in enumerate(steps):
-            shares = layer.shares(step, groups)
+        for step in scene.steps:  # each layer through all its steps: a constant key is read once
+            at, shares = places[step], layer.shares(step, groups)
             if shares is not None:
                 for column, plane in enumerate(shares.mean(axis=0)):
                     total[column, at] += enlarged(plane, grid)
                 counts[at] += 1
     total /= np.where(counts, counts, np.nan).reshape(-1, *(1 for _ in grid))
     dims = ("word", "step", *("frame", "y", "x")[-len(grid) :])
-    described = {
-        "branch": choice.branch,
-        "layers": [layer.name for layer in layers],
-        **_doubt(attentions, layers, steps),
-    }
+    names = list(dict.fromkeys(layer.name for layer in layers))
+    described = {"branch": choice.branch, "layers": names, **_doubt(attentions, layers, steps)}
     return xarray.DataArray(total, {"word": list(words), "step": list(steps)}, dims, name="word_map", attrs=described)
 
 
@@ -153,19 +232,22 @@ def head_maps(attentions: Attentions, word: str, steps: Sequence[int], choice: C
     """The map of a word in each head of each layer, (step, layer, head, y, x); NaN for heads a layer has not."""
     import xarray
 
-    layers = layers_of(attentions, choice)
-    grid = _common_grid(layers)
+    scenes = _scenes(attentions, steps, choice, [word])
+    layers = _layers_in(scenes)
+    grid, names = _common_grid(layers), list(dict.fromkeys(layer.name for layer in layers))
     heads = sorted({layer.call.heads[place] for layer in layers for place in layer.heads})
-    found = np.full((len(steps), len(layers), len(heads), *grid), np.nan, np.float32)
-    for row, layer in enumerate(layers):
+    found = np.full((len(steps), len(names), len(heads), *grid), np.nan, np.float32)
+    for scene, layer in _each(scenes):
         positions = find_phrase(layer.words, word)
         columns = [heads.index(layer.call.heads[place]) for place in layer.heads]
-        for at, step in enumerate(steps):
+        for step in scene.steps:
             shares = layer.shares(step, [positions])
             if shares is not None:
-                found[at, row, columns] = [enlarged(plane, grid) for plane in shares[:, 0]]
+                found[steps.index(step), names.index(layer.name), columns] = [
+                    enlarged(plane, grid) for plane in shares[:, 0]
+                ]
     dims = ("step", "layer", "head", *("frame", "y", "x")[-len(grid) :])
-    coordinates: dict[str, Any] = {"step": list(steps), "layer": [layer.name for layer in layers], "head": heads}
+    coordinates: dict[str, Any] = {"step": list(steps), "layer": names, "head": heads}
     described = {"word": word, "branch": choice.branch, **_doubt(attentions, layers, steps)}
     return xarray.DataArray(found, coordinates, dims, name="head_maps", attrs=described)
 
@@ -174,19 +256,29 @@ def word_mass(attentions: Attentions, word: str | None, steps: Sequence[int], ch
     """The share of every word, or of one, (step, layer, word)."""
     import xarray
 
-    layers = layers_of(attentions, choice)
+    scenes = _scenes(attentions, steps, choice, [word])
+    layers = _layers_in(scenes)
+    names = list(dict.fromkeys(layer.name for layer in layers))
     listed = list(dict.fromkeys(label for layer in layers for label in _groups(layer, word)))
-    mass = np.full((len(steps), len(layers), len(listed)), np.nan, np.float32)
-    for column, layer in enumerate(layers):
+    mass = np.full((len(steps), len(names), len(listed)), np.nan, np.float32)
+    for scene, layer in _each(scenes):
         groups = _groups(layer, word)
         places = [listed.index(label) for label in groups]
-        for at, step in enumerate(steps):
+        for step in scene.steps:
             shares = layer.shares(step, list(groups.values()))
             if shares is not None:
-                mass[at, column, places] = shares.mean(axis=(0, *range(2, shares.ndim)))
-    coordinates: dict[str, Any] = {"step": list(steps), "layer": [layer.name for layer in layers], "word": listed}
+                mass[steps.index(step), names.index(layer.name), places] = shares.mean(axis=(0, *range(2, shares.ndim)))
+    coordinates: dict[str, Any] = {"step": list(steps), "layer": names, "word": listed}
     described = {"branch": choice.branch, **_doubt(attentions, layers, steps)}
     return xarray.DataArray(mass, coordinates, ("step", "layer", "word"), name="word_mass", attrs=described)
+
+
+def _each(scenes: Sequence[_Scene]) -> Iterator[tuple[_Scene, Layer]]:
+    return ((scene, layer) for scene in scenes for layer in scene.layers)
+
+
+def _layers_in(scenes: Sequence[_Scene]) -> list[Layer]:
+    return [layer for scene in scenes for layer in scene.layers]
 
 
 def _doubt(attentions: Attentions, layers: Sequence[Layer], steps: Sequence[int]) -> dict[str, str]:
@@ -233,12 +325,12 @@ def _sees_text(call: AttentionInfo) -> bool:
     return "image" in asked and "text" in shown
 
 
-def _layer(attentions: Attentions, call: AttentionInfo, choice: Choice) -> Layer | None:
-    entry = entry_of(attentions.branches(call), choice.branch, choice.image)
+def _layer(attentions: Attentions, call: AttentionInfo, choice: Choice, step: int | None) -> Layer | None:
+    entry = entry_of(attentions.branches(call, step), choice.branch, choice.image)
     heads = _places_of(call, choice.heads)
     if entry is None or not heads:
         return None
-    words = words_at(attentions.texts(call), entry)
+    words = words_at(attentions.texts(call, step), entry)
     image = max((part for part in call.query_parts if part.kind == "image"), key=lambda part: math.prod(part.shape))
     return Layer(call, attentions.inputs(call), entry, heads, image, words) if words else None
 

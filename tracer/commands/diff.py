@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +14,12 @@ from tqdm import tqdm
 
 from ..capture import matches
 from ..comparison.divergence import Comparison, Divergence, Evidence
-from ..comparison.pairing import LINKS, Names, pair_sites
+from ..comparison.naming import Fused, fused_of
+from ..comparison.pairing import LINKS, Idle
 from ..comparison.verdict import Parting, Verdict
 from ..errors import ComparisonError
 from ..info import SiteInfo, printable
+from ..storage.library_store import local_path
 from ..text import number
 from ..trace import Trace, open_trace
 from .protocol import print_json, print_table
@@ -26,7 +28,7 @@ from .selection import select
 __all__ = ["Diff"]
 
 _ROWS: Final = 10
-"""Layers in the table, unless all are asked for."""
+"""Layers in the table, unless all are asked for: the first ones, so that the cause is among them."""
 _NAMED: Final = 4
 """Tensors that only one trace has which are named, unless all are asked for."""
 _WIDEST: Final = 48
@@ -42,7 +44,7 @@ class Diff:
 
     The distance is ‖A − B‖ / ‖A‖: from tensors where both traces hold them, else what statistics prove it to be at
     least. In order of execution the first that is above the tolerance is the cause of those after it. Exit code 0 where
-    none is, 1 where one is, 2 where that cannot be told.
+    all was compared and none is, 1 where one is, 2 where that cannot be told, or a name was given that fits nothing.
     """
 
     def prepare_parser(self, parser: argparse.ArgumentParser) -> None:
@@ -56,7 +58,7 @@ class Diff:
             "--tolerance",
             type=float,
             metavar="X",
-            help="largest distance that passes (that of each layer's own dtype, 1.3e-6 for float32)",
+            help="largest distance that passes (what rounding explains: 1.3e-6 for float32, more where it was coarser)",
         )
         parser.add_argument("--link", choices=LINKS, default="index", help="how steps belong together (index)")
         parser.add_argument(
@@ -68,8 +70,8 @@ class Diff:
             default=[],
             help='what modules of A are called in B, paths or globs: "unet.**=transformer.**"; can be repeated',
         )
-        parser.add_argument("--map", type=Path, metavar="FILE", help="the same as an object in JSON, or in TOML")
-        parser.add_argument("--all", action="store_true", help=f"list everything, not the worst {_ROWS} layers")
+        parser.add_argument("--map", type=local_path, metavar="FILE", help="the same as an object in JSON, or in TOML")
+        parser.add_argument("--all", action="store_true", help=f"list everything, not the first {_ROWS} layers")
 
     def run(self, options: argparse.Namespace) -> int:
         if options.tolerance is not None and not 0 <= options.tolerance < math.inf:
@@ -84,21 +86,25 @@ class Diff:
         return 1 if verdict.partings else 0
 
 
-def _judge(a: Trace, b: Trace, names: Names, options: argparse.Namespace) -> Verdict:
+def _judge(a: Trace, b: Trace, names: Mapping[str, str | Fused], options: argparse.Namespace) -> Verdict:
     """Compare what the pattern matches, behind a progress bar where there is a terminal."""
     chosen, fits = {site.name for site in select(a, options.glob)}, matches(options.glob)
-    pairing = pair_sites(a, b, names)
-    partners = {pair.a.name: pair.b.name for pair in pairing.pairs if pair.a.name in chosen}
-    comparison = Comparison(a, b, partners.get, by=options.link)
+    comparison = Comparison(a, b, names, options.link, only=lambda name: name in chosen or fits(name))
     with tqdm(total=len(comparison.table), desc="comparing", unit=" tensors", leave=False, disable=None) as bar:
         for rows in comparison.run():
             bar.update(len(rows))
-    return Verdict(
-        comparison,
-        options.tolerance,
-        only_a=tuple(site for site in pairing.only_a if site.name in chosen),
-        only_b=tuple(site for site in pairing.only_b if fits(site.name)),
-    )
+    return Verdict(comparison, options.tolerance, _wrong(comparison.table.pairing.idle, names, options.rename))
+
+
+def _wrong(idle: Sequence[Idle], names: Mapping[str, str | Fused], renames: Sequence[str]) -> tuple[Idle, ...]:
+    """The names that should have brought layers together.
+
+    A file may name all layers of a model, of which a run calls some; what was typed is meant.
+    """
+    typed = {_rule(text)[0] for text in renames}
+    if len(idle) == len(names):
+        return tuple(idle)
+    return tuple(each for each in idle if each.fired or each.rule in typed)
 
 
 def _rule(text: str) -> tuple[str, str]:
@@ -108,7 +114,7 @@ def _rule(text: str) -> tuple[str, str]:
     return ours, theirs
 
 
-def _names_in(path: Path) -> dict[str, str]:
+def _names_in(path: Path) -> dict[str, str | Fused]:
     try:
         text = path.read_text(encoding="utf-8")
         names = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
@@ -118,21 +124,29 @@ def _names_in(path: Path) -> dict[str, str]:
         raise ComparisonError(
             f'{path} holds a {type(names).__name__}: write an object, {{"unet.**": "transformer.**"}}'
         )
-    for ours, theirs in names.items():
-        if not isinstance(theirs, str) or not theirs:
-            hint = f'; in TOML a name with dots is quoted, "{ours}.…"' if isinstance(theirs, dict) else ""
-            raise ComparisonError(f"{path}: {ours!r} is called {theirs!r}: give the name of a module or a glob{hint}")
-    return names
+    return {ours: _name_in(path, ours, theirs) for ours, theirs in names.items()}
+
+
+def _name_in(path: Path, ours: str, theirs: object) -> str | Fused:
+    if isinstance(theirs, dict) and "to" in theirs:
+        try:
+            return fused_of(theirs)
+        except ComparisonError as error:
+            raise ComparisonError(f"{path}: {ours!r}: {error}") from error
+    if not isinstance(theirs, str) or not theirs:
+        hint = f'; in TOML a name with dots is quoted, "{ours}.…"' if isinstance(theirs, dict) else ""
+        raise ComparisonError(f"{path}: {ours!r} is called {theirs!r}: give the name of a module or a glob{hint}")
+    return theirs
 
 
 def _print(verdict: Verdict, *, everything: bool) -> None:
     comparison, table = verdict.comparison, verdict.comparison.table
     tensors, statistics = (int((verdict.evidence == kind).sum()) for kind in (Evidence.TENSOR, Evidence.STATISTICS))
     links = table.links
-    told = "of each layer's dtype" if verdict.tolerance is None else f"{verdict.tolerance:g}"
+    told = "what rounding explains" if verdict.tolerance is None else f"{verdict.tolerance:g}"
     lines = [
-        ("A", f"{comparison.a.path}  {_count(len(comparison.a), 'step')}"),
-        ("B", f"{comparison.b.path}  {_count(len(comparison.b), 'step')}"),
+        ("A", f"{comparison.a.path}  {_count(comparison.a.n_steps, 'step')}"),
+        ("B", f"{comparison.b.path}  {_count(comparison.b.n_steps, 'step')}"),
         ("compared", f"{_count(len(table), 'tensor')} at {_count(len(links.pairs), 'step')}, linked by {links.by}"),
         ("", f"{tensors} from what is stored, {statistics} from statistics, which prove a least distance only"),
         ("tolerance", told),
@@ -140,6 +154,7 @@ def _print(verdict: Verdict, *, everything: bool) -> None:
         ("only in A", _lone(verdict.only_a, links.only_a, everything=everything)),
         ("only in B", _lone(verdict.only_b, links.only_b, everything=everything)),
         ("unreadable", _unreadable(verdict)),
+        *(("not known", reason) for reason in verdict.uncompared.reasons),
     ]
     for label, text in lines:
         if text:
@@ -153,10 +168,10 @@ def _print(verdict: Verdict, *, everything: bool) -> None:
     hidden = len(verdict.partings) - len(shown)
     if verdict.first is not None:
         first = verdict.first
-        limit = table.limits[first.row] if verdict.tolerance is None else verdict.tolerance
+        limit = table.limits(verdict.tolerance)[first.row, first.link]
         print(printable(f"first: {first.pair.a.key}{_when(first)}, distance {_distance(first)}, above {limit:g}"))
     if verdict.partings:
-        more = f"; the worst {len(shown)} are listed, --all lists them" if hidden else ""
+        more = f"; the first {len(shown)} are listed, --all lists them" if hidden else ""
         print(f"{len(verdict.partings)} of {_count(len(table), 'tensor')} diverge{more}")
     else:
         unreadable = int(table.unreadable.sum())

@@ -21,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..info import SiteInfo, printable
-from ..layout import HAS_TENSOR, MEASURED, SITE_BLOCK
+from ..layout import HAS_TENSOR, MEASURED, NOT_CAPTURED, SITE_BLOCK
 from ..moments import Moments
 from ..trace import StatisticsTable, Trace
 from .distance import Distance, Tolerance, histogram_distance, least_distance, measure
-from .pairing import Link, Names, SitePair, link_steps, pair_sites
+from .naming import Names
+from .pairing import Link, SitePair, link_steps, pair_sites
+from .rounding import coarsest_on_the_way
 from .table import Divergence, Divergences, Evidence
 
 __all__ = ["Comparison", "Divergence", "Divergences", "Evidence"]
@@ -47,6 +49,7 @@ class Comparison:
         names: See `pair_sites`.
         by: See `link_steps`.
         step_tolerance: Likewise.
+        only: Which modules of A to look at, by name; all when None.
 
     Raises:
         ComparisonError: See `pair_sites` and `link_steps`.
@@ -58,6 +61,8 @@ class Comparison:
     names: Names | None = None
     by: Link = "index"
     step_tolerance: float | None = None
+    only: Callable[[str], bool] | None = None
+    """Which modules of A to look at; all when None."""
     table: Divergences = field(init=False)
     comparable: NDArray[np.bool_] = field(init=False)
     """Shape (pair, link): whether both hold the tensor."""
@@ -65,11 +70,17 @@ class Comparison:
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         pairing = pair_sites(self.a, self.b, self.names)
+        pairing = pairing if self.only is None else pairing.only(self.only)
         links = link_steps(self.a, self.b, self.by, self.step_tolerance)
         self.table = Divergences.empty(pairing, links)
         self.comparable = np.zeros(self.table.evidence.shape, bool)
         self._tables = [{(table.component, table.stepped): table for table in t.tables()} for t in (self.a, self.b)]
-        self._moments = Moments.of(tuple(self._tables[0].values()))
+        moments = [Moments.of(tuple(tables.values())) for tables in self._tables]
+        self._when = dict(zip(self._tables[0], moments[0].when, strict=True))
+        self._ways = [
+            dict(zip(tables, coarsest_on_the_way(known), strict=True))
+            for tables, known in zip(self._tables, moments, strict=True)
+        ]
         for key, rows in itertools.groupby(range(len(pairing.pairs)), lambda row: _table_key(pairing.pairs[row])):
             self._from_statistics(key, list(rows))
 
@@ -82,13 +93,15 @@ class Comparison:
         Args:
             cancelled: Asked before every tensor; where it says so, this ends.
         """
-        done: dict[tuple[str, str], int] = {}
+        done: dict[tuple[object, ...], int] = {}
         for row in range(len(self.table)):
             links = np.flatnonzero(self.comparable[row])
             if not links.size:
                 continue
             pair = self.table.pairing.pairs[row]
-            first = done.setdefault((pair.a.array, pair.b.array), row)  # several modules may return one tensor
+            first = done.setdefault(
+                (pair.a.array, pair.b.array, pair.cut_a, pair.cut_b), row
+            )  # several modules may return one tensor
             for link in map(int, links):
                 if cancelled():
                     return
@@ -105,7 +118,7 @@ class Comparison:
         link = link if pair.a.stepped else 0
         if self.comparable[row, link]:
             try:
-                self._keep(row, link, measure(self._parts(pair, link), tolerance or self.tolerance(pair)))
+                self._keep(row, link, measure(self._parts(pair, link), tolerance or self.tolerance(row, link)))
             except Exception as error:  # noqa: BLE001 - a damaged chunk raises whatever its codec likes
                 self.table.evidence[row, link] = Evidence.UNREADABLE
                 assert isinstance(self.table.errors, dict)
@@ -121,6 +134,10 @@ class Comparison:
         shape = pair.a.shape
         lead, rest = (shape[0], shape[1:]) if len(shape) > 1 else (1, shape)
         count = math.prod(rest)
+        if pair.is_cut:
+            at = slice(batch % max(lead, 1), batch % max(lead, 1) + 1)
+            whole_a, whole_b = self._whole_cut(pair, link)
+            return (whole_a[at], whole_b[at]) if len(shape) > 1 else (whole_a, whole_b)
         start = batch % max(lead, 1) * count
         found = [
             self._elements(trace, site, step, start, count).reshape((1, *rest) if len(shape) > 1 else shape)
@@ -132,16 +149,20 @@ class Comparison:
         """The rows of both statistics tables."""
         pair = self.table.pairing.pairs[row]
         found = []
+        if pair.is_cut:
+            nothing = np.full(len(MEASURED), np.nan)
+            return nothing, nothing
         for tables, (_, site, step) in zip(self._tables, self._sides(pair, link), strict=True):
             values = tables[_component(site), site.stepped].values
             lost = np.full(len(MEASURED), np.nan)
             found.append(values[step, site.row, : len(MEASURED)] if step < len(values) else lost)
         return found[0], found[1]
 
-    @staticmethod
-    def tolerance(pair: SitePair) -> Tolerance:
-        """The tolerance of the coarser dtype of two sites."""
-        return Tolerance.of(pair.a.torch_dtype, pair.b.torch_dtype)
+    def tolerance(self, row: int, link: int) -> Tolerance:
+        """By what elements are counted as over: the relative part that of the coarsest dtype on the way."""
+        pair = self.table.pairing.pairs[row]
+        own = Tolerance.of(pair.a.torch_dtype, pair.b.torch_dtype)
+        return Tolerance(float(self.table.rounding[row, link]), own.absolute)
 
     def _from_statistics(self, key: tuple[str, str, bool], rows: list[int]) -> None:
         component_a, component_b, stepped = key
@@ -154,16 +175,31 @@ class Comparison:
             (table, np.ix_(steps[:, side], np.array([(pair.a, pair.b)[side].row for pair in pairs])))
             for side, table in enumerate(tables)
         )
+        self._note_the_way(key, rows, steps, ours[1], theirs[1])
         least = least_distance(ours[0].values[ours[1]], theirs[0].values[theirs[1]]).T
         fits = np.array([not pair.problem for pair in pairs])[:, None]
-        least = np.where(fits, least, np.nan)
+        whole = np.array([not pair.is_cut for pair in pairs])[:, None]  # of a part the statistics tell nothing
+        least = np.where(fits & whole, least, np.nan)
         place = slice(rows[0], rows[-1] + 1), slice(0, len(steps))
         self.table.relative_l2[place] = least
-        self.table.when[place] = self._moments.of_table(ours[0])[ours[1]].T
         self.table.evidence[place] = np.where(np.isnan(least), Evidence.NOTHING, Evidence.STATISTICS)
         stored = np.array([bool(pair.a.array and pair.b.array) for pair in pairs])[:, None] & fits
-        kept = (_captured(*ours) == HAS_TENSOR) & (_captured(*theirs) == HAS_TENSOR)
+        kept = (_captured(*ours) >= HAS_TENSOR) & (_captured(*theirs) >= HAS_TENSOR)
         self.comparable[place] = kept.T & stored
+        seen = [_captured(*side).T != NOT_CAPTURED for side in (ours, theirs)]
+        self.table.half[place] = seen[0] != seen[1]
+
+    def _note_the_way(
+        self, key: tuple[str, str, bool], rows: list[int], steps: NDArray[np.int_], ours: Any, theirs: Any
+    ) -> None:
+        """When the tensors of A were made, and the coarsest dtype that those of either run have come through."""
+        place = slice(rows[0], rows[-1] + 1), slice(0, len(steps))
+        component_a, component_b, stepped = key
+        self.table.when[place] = self._when[component_a, stepped][ours].T
+        own = self.table.rounding[place]
+        sides = zip(self._ways, (component_a, component_b), (ours, theirs), strict=True)
+        ways = [known[component, stepped][at].T for known, component, at in sides]
+        self.table.rounding[place] = np.where(own == 0, 0.0, np.fmax(own, np.fmax(*ways)))  # whole numbers agree or not
 
     def _histograms(self, cancelled: Callable[[], bool]) -> Iterator[Sequence[int]]:
         """A block of rows at a time, as many as the trace reads at once."""
@@ -190,6 +226,9 @@ class Comparison:
             yield rows
 
     def _parts(self, pair: SitePair, link: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        if pair.is_cut:
+            yield self._whole_cut(pair, link)
+            return
         total = math.prod(pair.a.shape)
         for start in range(0, total, _PART):
             count = min(_PART, total - start)
@@ -197,6 +236,15 @@ class Comparison:
                 self._elements(trace, site, step, start, count) for trace, site, step in self._sides(pair, link)
             )
             yield ours, theirs
+
+    def _whole_cut(self, pair: SitePair, link: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Both tensors, of which one or both are a part of what is stored: the whole is read, and the part taken."""
+        found = []
+        cuts = (pair.cut_a, pair.whole_a), (pair.cut_b, pair.whole_b)
+        for (cut, shape), (trace, site, step) in zip(cuts, self._sides(pair, link), strict=True):
+            whole = self._elements(trace, site, step, 0, math.prod(shape)).reshape(shape)
+            found.append(whole if cut is None else cut.of(whole))
+        return found[0], found[1]
 
     def _elements(self, trace: Trace, site: SiteInfo, step: int, start: int, count: int) -> NDArray[Any]:
         with self._lock:

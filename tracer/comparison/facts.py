@@ -39,7 +39,7 @@ def facts(a: Trace, b: Trace) -> tuple[Fact, ...]:
         "model": [", ".join(f"{k} {v}" for k, v in trace.info.components.items()) for trace in both],
         "called through": [_covers(trace) for trace in both],
         "layers": [str(len(trace.modules)) for trace in both],
-        "steps": [str(len(trace)) for trace in both],
+        "steps": [str(trace.n_steps) for trace in both],
         "dtype": [_dtypes(trace) for trace in both],
         "schedule": [" ".join(f"{t:g}" for t in trace.timestep) for trace in both],
         **_schedulers(a, b),
@@ -76,7 +76,7 @@ def _schedulers(a: Trace, b: Trace) -> dict[str, list[str]]:
 
 def _noise(a: Trace, b: Trace) -> list[str]:
     """The latents that the first step was given, the same or not; nothing where they are not stored."""
-    found: list[Any] = [trace.step_array(LATENTS, 0) if len(trace) else None for trace in (a, b)]
+    found: list[Any] = [trace.step_array(LATENTS, 0) if trace.n_steps else None for trace in (a, b)]
     if any(latents is None for latents in found):
         return ["", ""]
     tolerance = Tolerance.of(*(site.torch_dtype for trace in (a, b) for site in _first_latents(trace)))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import bisect
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -14,32 +13,57 @@ from numpy.typing import NDArray
 from ..errors import ComparisonError
 from ..info import SiteInfo
 from ..trace import StatisticsTable, Trace
+from .naming import Cut, Fused, Names, Naming, Target
 
-__all__ = ["LINKS", "Link", "Names", "Pairing", "SitePair", "StepLinks", "link_steps", "pair_sites"]
+__all__ = ["LINKS", "Idle", "Link", "Pairing", "SitePair", "StepLinks", "link_steps", "pair_sites"]
 
 Link = Literal["index", "timestep", "sigma"]
 LINKS: Final[tuple[Link, ...]] = get_args(Link)
-Names = Mapping[str, str] | Callable[[str], str | None]
-"""How modules of A are called in B: paths or globs, or a function of the path; None leaves a module out."""
 
 _NEIGHBOURS: Final = 8
-_WILDCARDS: Final = {"**.": r"((?:.+\.)?)", ".**": r"((?:\..+)?)", "**": r"(.*)", "*": r"([^.]*)", "?": r"([^.])"}
-_PIECES: Final = re.compile(r"(\*\*\.|\.\*\*|\*\*|\*|\?)")
 
 
 @dataclass(frozen=True, slots=True)
 class SitePair:
-    """A place that both traces have seen."""
+    """A place that both traces have seen.
+
+    Of a layer that is fused in one of them, a part is a place of its own: its site has the part's shape, and a port
+    that names the part.
+    """
 
     a: SiteInfo
     b: SiteInfo
+    cut_a: Cut | None = None
+    """What of A's tensor it is; None for all of it."""
+    cut_b: Cut | None = None
+    whole_a: tuple[int, ...] = ()
+    """Shape of the tensor that is cut."""
+    whole_b: tuple[int, ...] = ()
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is a part, so that the statistics of the tensor tell nothing of it."""
+        return self.cut_a is not None or self.cut_b is not None
 
     @property
     def problem(self) -> str:
         """Why their tensors cannot be compared; "" where they can."""
+        for side, cut, whole in (("A", self.cut_a, self.whole_a), ("B", self.cut_b, self.whole_b)):
+            if cut is not None and cut.shape_of(whole) is None:
+                return f"no slice {cut} of axis {cut.axis} in {_size(whole)}, in {side}"
         if self.a.shape != self.b.shape:
             return f"shapes differ: {_size(self.a.shape)} in A, {_size(self.b.shape)} in B"
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A rule that has brought no two tensors together."""
+
+    rule: str
+    to: str
+    fired: bool
+    """Whether one of the traces holds what it names: a module that runs in one of them alone, or a name misspelt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +76,17 @@ class Pairing:
     pairs: tuple[SitePair, ...]
     only_a: tuple[SiteInfo, ...]
     only_b: tuple[SiteInfo, ...]
+    idle: tuple[Idle, ...] = ()
+    """Of the names that were given."""
+
+    def only(self, fits: Callable[[str], bool]) -> Pairing:
+        """The same of some modules alone, by their names; what is paired goes by that in A."""
+        return replace(
+            self,
+            pairs=tuple(pair for pair in self.pairs if fits(pair.a.name)),
+            only_a=tuple(site for site in self.only_a if fits(site.name)),
+            only_b=tuple(site for site in self.only_b if fits(site.name)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +114,27 @@ def pair_sites(a: Trace, b: Trace, names: Names | None = None) -> Pairing:
     Raises:
         ComparisonError: The two globs of a rule have not the same wildcards.
     """
-    rename = _renaming(names)
+    naming = Naming(names)
     theirs = {(site.name, site.port, site.call, site.stepped): site for site in _in_order(b)}
-    pairs, only_a = [], []
+    pairs: list[SitePair] = []
+    only_a, taken, used = [], set(), set()
     for site in _in_order(a):
-        name = rename(site.name)
-        partner = None if name is None else theirs.pop((name, site.port, site.call, site.stepped), None)
-        if partner is None:
+        before = len(pairs)
+        for target in _targets_of(site, naming):
+            key = target.name, site.port, site.call, site.stepped
+            if key in theirs and (key not in taken or isinstance(naming.rules.get(target.rule), Fused)):
+                taken.add(key)
+                used.add(target.rule)
+                pairs.append(_pair(site, theirs[key], target))
+        if len(pairs) == before:
             only_a.append(site)
-        else:
-            pairs.append(SitePair(site, partner))
-    return Pairing(tuple(pairs), tuple(only_a), tuple(theirs.values()))
+    idle = [rule for rule in naming.rules if rule not in used]
+    return Pairing(
+        tuple(pairs),
+        tuple(only_a),
+        tuple(site for key, site in theirs.items() if key not in taken),
+        tuple(_idle(rule, naming, a, b) for rule in idle),
+    )
 
 
 def link_steps(a: Trace, b: Trace, by: Link = "index", tolerance: float | None = None) -> StepLinks:
@@ -111,7 +156,7 @@ def link_steps(a: Trace, b: Trace, by: Link = "index", tolerance: float | None =
     if by not in LINKS:
         raise ComparisonError(f"steps cannot be linked by {by!r}; choose from {', '.join(LINKS)}")
     if by == "index":
-        pairs, within = [(step, step) for step in range(min(len(a), len(b)))], 0.0
+        pairs, within = [(step, step) for step in range(min(a.n_steps, b.n_steps))], 0.0
     else:
         ours, theirs = (getattr(trace, by) for trace in (a, b))
         within = min(_gap(ours), _gap(theirs)) / 2 if tolerance is None else tolerance
@@ -120,10 +165,37 @@ def link_steps(a: Trace, b: Trace, by: Link = "index", tolerance: float | None =
     return StepLinks(
         by,
         tuple(pairs),
-        tuple(step for step in range(len(a)) if step not in left),
-        tuple(step for step in range(len(b)) if step not in right),
+        tuple(step for step in range(a.n_steps) if step not in left),
+        tuple(step for step in range(b.n_steps) if step not in right),
         within,
     )
+
+
+def _targets_of(site: SiteInfo, naming: Naming) -> tuple[Target, ...]:
+    """What a tensor is in B. Layers that are fused have one input, so that only their outputs are cut."""
+    targets = naming.targets(site.name)
+    if site.port.startswith("output") or not targets:
+        return targets
+    whole = targets[0]
+    return (Target(whole.name, None, None, whole.rule),)
+
+
+def _pair(ours: SiteInfo, theirs: SiteInfo, target: Target) -> SitePair:
+    left, right = _cut(ours, target.of_a), _cut(theirs, target.of_b)
+    return SitePair(left, right, target.of_a, target.of_b, ours.shape, theirs.shape)
+
+
+def _cut(site: SiteInfo, cut: Cut | None) -> SiteInfo:
+    if cut is None:
+        return site
+    return replace(site, port=f"{site.port}{cut}", shape=cut.shape_of(site.shape) or site.shape)
+
+
+def _idle(rule: str, naming: Naming, a: Trace, b: Trace) -> Idle:
+    to = naming.rules[rule]
+    names = (to,) if isinstance(to, str) else to.to
+    matched = [name for name in a.modules if any(target.rule == rule for target in naming.targets(name))]
+    return Idle(rule, ", ".join(names), bool(matched) or any(name in b.modules for name in names))
 
 
 def _in_order(trace: Trace) -> Iterator[SiteInfo]:
@@ -141,38 +213,6 @@ def _in_order(trace: Trace) -> Iterator[SiteInfo]:
 
 def _start(table: StatisticsTable) -> int:
     return min(site.order for site in table.sites)
-
-
-def _renaming(names: Names | None) -> Callable[[str], str | None]:
-    if names is None:
-        return lambda name: name
-    if callable(names):
-        return names
-    rules = [_rule(pattern, target) for pattern, target in names.items() if _PIECES.search(pattern)]
-
-    def rename(name: str) -> str | None:
-        if name in names:
-            return names[name]
-        return next((found for rule in rules if (found := rule(name)) is not None), name)
-
-    return rename
-
-
-def _rule(pattern: str, target: str) -> Callable[[str], str | None]:
-    """A path of B for each path of A that a glob matches; each wildcard stands for the same text in both."""
-    pieces, filled = _PIECES.split(pattern), _PIECES.split(target)
-    if pieces[1::2] != filled[1::2]:
-        raise ComparisonError(f"{pattern!r} and {target!r} have not the same wildcards in the same order")
-    compiled = re.compile("".join(_WILDCARDS.get(piece, re.escape(piece)) for piece in pieces))
-
-    def rename(name: str) -> str | None:
-        match = compiled.fullmatch(name)
-        if match is None:
-            return None
-        texts = iter(match.groups())
-        return "".join(next(texts) if place % 2 else piece for place, piece in enumerate(filled))
-
-    return rename
 
 
 def _gap(values: NDArray[np.float64]) -> float:

@@ -31,7 +31,7 @@ def report(comparison: Comparison, form: Form, tolerance: float | None = None) -
         comparison: Two traces; run it first, else the distances are those of statistics alone.
         form: "markdown" (a summary, with the layers over the tolerance), "json" (the same with every layer), "csv" (a
             line for every layer and step).
-        tolerance: Largest relative L2 distance that passes; by default each layer's own, by its dtypes.
+        tolerance: Largest relative L2 distance that passes; by default what rounding explains.
 
     Raises:
         ComparisonError: There is no such form.
@@ -47,7 +47,7 @@ def report(comparison: Comparison, form: Form, tolerance: float | None = None) -
 
 def _document(comparison: Comparison, tolerance: float | None) -> dict[str, Any]:
     table = comparison.table
-    over = table.is_over(tolerance)
+    limits, over = table.limits(tolerance), table.is_over(tolerance)
     first, worst = table.first_over(tolerance), table.worst()
     return {
         "a": str(comparison.a.path),
@@ -68,7 +68,7 @@ def _document(comparison: Comparison, tolerance: float | None) -> dict[str, Any]
                 "site": pair.a.key,
                 "site_b": pair.b.key,
                 "problem": pair.problem,
-                "tolerance": float(table.limits[row]) if tolerance is None else tolerance,
+                "tolerance": float(limits[row, int(np.argmax(over[row]))]),
                 "first_over": int(np.argmax(over[row])) if over[row].any() else None,
                 "steps": [entry_of(divergence) for divergence in _row(comparison, row)],
             }
@@ -131,7 +131,7 @@ def _markdown(comparison: Comparison, tolerance: float | None) -> str:
     over = table.is_over(tolerance)
     count, pairing = int(over.any(axis=1).sum()), table.pairing
     first, worst = table.first_over(tolerance), table.worst()
-    told = "each layer's own, by its dtypes" if tolerance is None else f"{tolerance:g}"
+    told = "that of the coarsest dtype on each layer's way" if tolerance is None else f"{tolerance:g}"
     lines = [
         f"# {_cell(comparison.a.name)} ↔ {_cell(comparison.b.name)}",
         "",
@@ -152,7 +152,7 @@ def _markdown(comparison: Comparison, tolerance: float | None) -> str:
         ),
         "",
     ]
-    shown = np.flatnonzero(over.any(axis=1))[:_MOST_ROWS]
+    shown = table.first_steps(tolerance)[:_MOST_ROWS, 0]
     if len(shown):
         lines += [
             "| layer | first step | largest rel L2 | least cosine | largest difference | from |",
@@ -172,7 +172,7 @@ def _markdown(comparison: Comparison, tolerance: float | None) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     if count > len(shown):
-        lines.append(f"\n{count - len(shown)} more are over the tolerance.")
+        lines.append(f"\n{count - len(shown)} more are over the tolerance, all later.")
     return "\n".join(lines).rstrip() + "\n"
 
 

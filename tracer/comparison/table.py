@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .distance import Distance, Tolerance
 from .pairing import Pairing, SitePair, StepLinks
+from .rounding import allowed
 
 __all__ = ["Divergence", "Divergences", "Evidence"]
 
@@ -54,12 +55,14 @@ class Divergences:
 
     pairing: Pairing
     links: StepLinks
-    limits: NDArray[np.float64]
-    """Shape (pair,): the relative distance that rounding to the coarser dtype of the pair explains."""
     stepped: NDArray[np.bool_]
     """Shape (pair,): whether it fired in the loop."""
+    rounding: NDArray[np.float64]
+    """Shape (pair, link): the relative distance that the coarsest dtype on the way to both tensors explains."""
     when: NDArray[np.float64]
     """Shape (pair, link): when A's tensor was made, ascending over the whole run; NaN where that is not known."""
+    half: NDArray[np.bool_]
+    """Shape (pair, link): whether one of the runs alone has seen it at this step."""
     evidence: NDArray[np.uint8]
     """Shape (pair, link), as all below: an `Evidence`."""
     relative_l2: NDArray[np.float64]
@@ -75,13 +78,14 @@ class Divergences:
     def empty(cls, pairing: Pairing, links: StepLinks) -> Divergences:
         """A table without values."""
         shape = len(pairing.pairs), max(len(links.pairs), 1)
-        limits = [Tolerance.of(pair.a.torch_dtype, pair.b.torch_dtype).relative for pair in pairing.pairs]
+        own = [Tolerance.of(pair.a.torch_dtype, pair.b.torch_dtype).relative for pair in pairing.pairs]
         return cls(
             pairing=pairing,
             links=links,
-            limits=np.array(limits, np.float64),
             stepped=np.array([pair.a.stepped for pair in pairing.pairs], bool),
+            rounding=np.repeat(np.array(own, np.float64)[:, None], shape[1], axis=1),
             when=np.full(shape, np.nan),
+            half=np.zeros(shape, bool),
             evidence=np.zeros(shape, np.uint8),
             relative_l2=np.full(shape, np.nan),
             cosine=np.full(shape, np.nan),
@@ -122,14 +126,27 @@ class Divergences:
         best: NDArray[np.uint8] = known.max(axis=1, initial=0)
         return best
 
+    def limits(self, tolerance: float | None = None) -> NDArray[np.float64]:
+        """The largest relative L2 distance that passes, shape (pair, link).
+
+        Args:
+            tolerance: The same for all; by default what rounding explains, see `allowed`. That depends on what has
+                been compared so far.
+        """
+        if tolerance is not None:
+            return np.full(self.relative_l2.shape, tolerance)
+        loop = np.nan_to_num(self.when[self.stepped], nan=np.inf).min(initial=np.inf)
+        once = np.where(self.when[:, :1] < loop, 0, len(self.links.pairs))
+        steps = np.where(self.stepped[:, None], np.arange(self.when.shape[1]), once)
+        return allowed(self.relative_l2, self.rounding, self.when, steps)
+
     def is_over(self, tolerance: float | None = None) -> NDArray[np.bool_]:
         """Where the relative L2 distance is above a tolerance, shape (pair, link).
 
         Args:
-            tolerance: By default that of each pair's own dtypes, `limits`.
+            tolerance: See `limits`.
         """
-        limits = self.limits[:, None] if tolerance is None else tolerance
-        return np.asarray(self.relative_l2 > limits)  # NaN is not
+        return np.asarray(self.relative_l2 > self.limits(tolerance))  # NaN is not
 
     def first_steps(self, tolerance: float | None = None) -> NDArray[np.intp]:
         """Every row over a tolerance with the link at which it first is, shape (n, 2), causes first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +15,9 @@ from ..errors import ComparisonError, TraceFormatError
 from ..info import SiteInfo
 from .divergence import Comparison, Divergence, Evidence
 from .facts import Fact, facts
-from .pairing import SitePair
+from .pairing import Idle, SitePair
 from .report import entry_of
+from .uncompared import Uncompared, uncompared
 
 __all__ = ["Parting", "Verdict"]
 
@@ -38,20 +40,33 @@ class Verdict:
 
     Args:
         comparison: Two traces.
-        tolerance: Largest relative L2 distance that passes; by default each layer's own, by its dtypes.
-        only_a: What would have been compared if B had it.
-        only_b: What would have been compared if A had it.
+        tolerance: Largest relative L2 distance that passes; by default what rounding explains.
+        names: Names given for modules that should have brought layers together, and did not.
     """
 
     comparison: Comparison
     tolerance: float | None = None
-    only_a: tuple[SiteInfo, ...] = ()
-    only_b: tuple[SiteInfo, ...] = ()
+    names: tuple[Idle, ...] = ()
+
+    @property
+    def only_a(self) -> tuple[SiteInfo, ...]:
+        """What would have been compared if B had it."""
+        return self.comparison.table.pairing.only_a
+
+    @property
+    def only_b(self) -> tuple[SiteInfo, ...]:
+        """What would have been compared if A had it."""
+        return self.comparison.table.pairing.only_b
 
     @cached_property
     def partings(self) -> tuple[Parting, ...]:
-        """The tensors that diverge, the worst first; those of other shapes before them."""
-        return tuple(sorted(self._partings(), key=lambda it: -_size(it)))
+        """The tensors that diverge, by when they first do: the cause leads, and what follows from it comes after."""
+        return tuple(parting for _, parting in sorted(self._partings(), key=lambda it: it[0]))
+
+    @cached_property
+    def uncompared(self) -> Uncompared:
+        """What no distance is known of."""
+        return uncompared(self.comparison, only_a=self.only_a, only_b=self.only_b, names=self.names)
 
     @cached_property
     def first(self) -> Divergence | None:
@@ -69,10 +84,11 @@ class Verdict:
         return tuple(fact for fact in facts(self.comparison.a, self.comparison.b) if not fact.same)
 
     def check(self) -> None:
-        """Make sure that where nothing diverges something has been compared.
+        """Make sure that where nothing diverges everything has been compared.
 
         Raises:
-            ComparisonError: No layer, or no step, of one trace belongs to one of the other.
+            ComparisonError: No layer, or no step, of one trace belongs to one of the other; a name was given that
+                brings nothing together; or nothing diverges, and something was not compared.
             TraceFormatError: A tensor cannot be read.
         """
         table, a, b = self.comparison.table, self.comparison.a, self.comparison.b
@@ -81,10 +97,12 @@ class Verdict:
                 f"no layer of {a.name} is called the same in {b.name}; say what it is called there, "
                 'with --rename "unet.**=transformer.**" or --map names.json'
             )
-        if table.stepped.any() and not table.links.pairs and (len(a) or len(b)):
+        if table.stepped.any() and not table.links.pairs and (a.n_steps or b.n_steps):
             raise ComparisonError(
                 f"no step of {a.name} belongs to one of {b.name} by {table.links.by}; link them in another way"
             )
+        if self.names:
+            raise ComparisonError(self.uncompared.reasons[0])
         if self.partings:
             return
         if table.errors:
@@ -97,6 +115,11 @@ class Verdict:
             )
         if not self.evidence.any():
             raise ComparisonError(f"nothing was recorded in both {a.name} and {b.name} that could be compared")
+        if reasons := self.uncompared.reasons:
+            raise ComparisonError(
+                f"whether the runs agree is not known: {'; '.join(reasons)}. Choose what to compare with --glob and "
+                "--link, or say what layers are called with --rename"
+            )
 
     def document(self) -> dict[str, Any]:
         """All of it as JSON, for programs."""
@@ -128,6 +151,7 @@ class Verdict:
                 "only_a": table.links.only_a,
                 "only_b": table.links.only_b,
             },
+            "uncompared": dataclasses.asdict(self.uncompared),
             "only_a": [site.key for site in self.only_a],
             "only_b": [site.key for site in self.only_b],
             "differs": {fact.name: {"a": fact.a, "b": fact.b} for fact in self.differing_facts},
@@ -137,17 +161,17 @@ class Verdict:
             ],
         }
 
-    def _partings(self) -> Iterator[Parting]:
+    def _partings(self) -> Iterator[tuple[tuple[float, int], Parting]]:
+        """Each with when it first diverges."""
         table = self.comparison.table
+        limits = table.limits(self.tolerance)
         links = {int(row): int(link) for row, link in table.first_steps(self.tolerance)}
         for row, pair in enumerate(table.pairing.pairs):
-            limit = float(table.limits[row]) if self.tolerance is None else self.tolerance
-            if pair.problem:
-                yield Parting(pair, limit, None, None)
+            if pair.problem:  # from the first time on
+                made = np.nan_to_num(table.when[row], nan=np.inf)
+                yield (float(made.min()), row), Parting(pair, float(limits[row, made.argmin()]), None, None)
             elif row in links:
+                link = links[row]
                 worst = int(np.nan_to_num(table.relative_l2[row], nan=-1.0, posinf=np.inf).argmax())
-                yield Parting(pair, limit, table.at(row, links[row]), table.at(row, worst))
-
-
-def _size(parting: Parting) -> float:
-    return np.inf if parting.worst is None else parting.worst.distance.relative_l2
+                found = Parting(pair, float(limits[row, link]), table.at(row, link), table.at(row, worst))
+                yield (float(table.when[row, link]), row), found

@@ -47,6 +47,8 @@ class Clock:
     """Number of steps up to the end of the current run, where it is known."""
     branch: str = ""
     """Guidance branch of the denoiser call in progress."""
+    denoiser_call: int = 0
+    """Which call of its denoiser within the step that is."""
     stepping: int | None = None
     """Identity of the scheduler of this run that is stepping right now."""
     in_denoiser: bool = False
@@ -171,6 +173,19 @@ class Clock:
             self.log.timestep = timestep if math.isnan(self.log.timestep) else self.log.timestep
             self.log.sigma = sigma if math.isnan(self.log.sigma) else self.log.sigma
         self._moved()
+
+    def array_comes(self, run: int | None) -> None:
+        """An array was recorded of a run whose modules nobody sees: it leads to the scheduler's next step.
+
+        Args:
+            run: Number of steps of the loop that has begun since the last one; None where none has.
+        """
+        if run is not None:
+            begun = self.log is not None and not self._stepped
+            self.planned = run + (0 if self.log is None else self.log.step + (not begun))
+        more = self.planned is None or self.log is None or self.log.step + 1 < self.planned
+        if not self._driven and more and (self.log is None or self._stepped):
+            self._begin(0 if self.log is None else self.log.step + 1)
 
     def denoiser_ends(self) -> None:
         """A denoiser returned."""

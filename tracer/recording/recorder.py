@@ -21,6 +21,7 @@ from .clock import Clock, StepLog
 from .copies import Copies
 from .intake import Intake
 from .moves import move, move_numbers
+from .provenance import Provenance
 from .sites import Source
 from .timeline import add_timeline, commit_step, resize_steps, skip_steps
 from .writer import BackgroundWriter
@@ -50,6 +51,7 @@ class Recorder:
         self, writer: BackgroundWriter, capture: Capture, clock: Clock, *, on_pressure: OnPressure = "wait"
     ) -> None:
         self.clock = clock
+        self.provenance = Provenance()
         self._writer = writer
         self._codec = capture.codec
         self._lock = threading.RLock()
@@ -67,6 +69,16 @@ class Recorder:
         self._outside: set[str] = set()
         self._moved: list[Callable[[str, bool], None]] = []
         clock.when_run_begins(self._run_begins)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been recorded: no tensor and no picture."""
+        return not self._intake.sites.tables and not self._images_written
+
+    @property
+    def saw_fault(self) -> bool:
+        """Whether a value that is not finite was among what was written; known for certain once all is."""
+        return any(table.saw_fault for table in self._intake.sites.tables)
 
     def record(
         self,

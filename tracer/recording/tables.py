@@ -19,6 +19,7 @@ from .writer import Job
 
 __all__ = ["Rows", "Table"]
 
+_NOT_FINITE = slice(STATISTICS.index("nans"), STATISTICS.index("negative_infs") + 1)
 _MOST_SPARE = 2
 """Steps' worth of rows kept for reuse."""
 
@@ -107,6 +108,11 @@ class Rows:
                 yield name, at, part
 
     @property
+    def hold_fault(self) -> bool:
+        """Whether a value that is not finite was counted in any of them."""
+        return any((block.statistics[:, _NOT_FINITE] > 0).any() for block in self._blocks)  # NaN, of no tensor, is not
+
+    @property
     def nbytes(self) -> int:
         """Memory it takes."""
         return sum(part.nbytes for block in self._blocks for part in block)
@@ -123,6 +129,8 @@ class Table:
     sites: list[SiteInfo] = field(default_factory=list)
     changed: bool = True
     """Whether sites were added or changed since `declare`."""
+    saw_fault: bool = False
+    """Whether a value that is not finite was in any row written. The writer knows; final once it is done."""
     rows: Rows = field(default_factory=Rows)
     """The current step's."""
     _spare: deque[Rows] = field(default_factory=lambda: deque(maxlen=_MOST_SPARE))
@@ -164,16 +172,25 @@ class Table:
     def flush(self, step: int | None) -> tuple[Job, int]:
         """A job that writes the current rows, and the bytes it holds; a new step starts with empty rows."""
         if step is None:  # rows outside of the loop stay, as later calls add to them
-            return functools.partial(_write_rows, self.group, self.rows.snapshot(), None), 0
+            return functools.partial(self._write, self.rows.snapshot(), None), 0
         rows, self.rows = self.rows, self._spare.popleft() if self._spare else Rows()
         self.rows.make_room(len(self.sites))
 
         def job(store: StoreWriter) -> None:
-            _write_rows(self.group, rows, step, store)
+            self._write(rows, step, store)
             rows.clear()
             self._spare.append(rows)
 
         return job, rows.nbytes
+
+    def _write(self, rows: Rows, step: int | None, store: StoreWriter) -> None:
+        rows.settle()
+        self.saw_fault = self.saw_fault or rows.hold_fault
+        for name, block, chunk in rows.chunks():
+            if step is None:
+                store.write(f"{self.group}/{name}", (block, *(0,) * (chunk.ndim - 1)), chunk)
+            else:
+                store.append(f"{self.group}/{name}", (step, block), chunk[None])
 
 
 def _write_labels(store: StoreWriter, path: str, labels: list[str], *, chunk: int) -> None:
@@ -182,12 +199,3 @@ def _write_labels(store: StoreWriter, path: str, labels: list[str], *, chunk: in
     store.add_array(ArraySpec(path, "string", (len(labels),), (dim,), (chunk,), None, "raw", ""))
     for start in range(0, len(labels), chunk):
         store.write(path, (start // chunk,), np.array(labels[start : start + chunk], dtype=object))
-
-
-def _write_rows(group: str, rows: Rows, step: int | None, store: StoreWriter) -> None:
-    rows.settle()
-    for name, block, chunk in rows.chunks():
-        if step is None:
-            store.write(f"{group}/{name}", (block, *(0,) * (chunk.ndim - 1)), chunk)
-        else:
-            store.append(f"{group}/{name}", (step, block), chunk[None])

@@ -42,8 +42,10 @@ class Target:
     def of(cls, traced: object) -> Target:
         """Take a `DiffusionPipeline`, an `nn.Module`, or a mapping of names to modules, schedulers and tokenizers.
 
+        A scheduler alone will do: a port of a model runs outside of torch, and its arrays are recorded by hand.
+
         Raises:
-            TargetError: It is none of these, holds no module, or a name is reserved by the trace.
+            TargetError: It is none of these, holds neither module nor scheduler, or a name is reserved by the trace.
         """
         if isinstance(traced, nn.Module):
             return cls(None, {"model": traced}, {}, {}, traced)
@@ -64,10 +66,12 @@ class Target:
         for name in components:
             if name in RESERVED or "." in name or not name:
                 raise TargetError(f"a component cannot be called {name!r} in a trace; give it another name")
-        if not components:
-            raise TargetError(f"cannot trace {type(traced).__name__!r}: none of its parts is an nn.Module")
         schedulers = {name: part for name, part in others.items() if _is_scheduler(part)}
-        tokenizers = {name: part for name, part in others.items() if hasattr(part, "convert_ids_to_tokens")}
+        if not components and not schedulers:
+            raise TargetError(
+                f"cannot trace {type(traced).__name__!r}: none of its parts is an nn.Module, or a scheduler"
+            )
+        tokenizers = {name: found for name, part in others.items() if (found := _tokenizer_of(part)) is not None}
         return cls(pipeline, components, schedulers, tokenizers, traced)
 
     def current(self) -> Target:
@@ -145,6 +149,12 @@ class Target:
 def is_held(scheduler: object) -> bool:
     """Whether a scheduler is a part of what some tracer is recording."""
     return _SCHEDULERS[id(scheduler)] > 0
+
+
+def _tokenizer_of(part: object) -> object | None:
+    """A tokenizer, or that of a processor."""
+    candidates = (part, getattr(part, "tokenizer", None))
+    return next((found for found in candidates if hasattr(found, "convert_ids_to_tokens")), None)
 
 
 def _is_same(trace: Path | str, other: Path | str) -> bool:

@@ -57,11 +57,14 @@ def is_url(where: object) -> bool:
 
 
 def local_path(where: str | PathLike[str]) -> Path:
-    """A path, of which a URL such as "file:///tmp/run.zarr" is another spelling."""
+    """A path, of which a URL such as "file:///tmp/run.zarr" is another spelling; "~" is the home folder."""
     for scheme in _LOCAL_SCHEMES:
         if isinstance(where, str) and where.startswith(scheme):
             return Path(where.removeprefix(scheme))
-    return Path(where)
+    try:
+        return Path(where).expanduser()
+    except RuntimeError:  # "~nobody/run.zarr": there is no such user, but there may be such a folder
+        return Path(where)
 
 
 def folder_of(store: Store) -> Path | None:

@@ -1,4 +1,4 @@
-"""What a call of a denoiser tells: which denoiser it is, the time it is given, the size of its batch."""
+"""What a call of a denoiser tells: which denoiser it is, and the time it is given."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ from torch import Tensor, nn
 
 from ..recording.covers import chain, parameters, time_parameters
 from ..recording.target import Target
-from .modules import tensors_in
 
-__all__ = ["ReadTime", "batch_of", "callers", "no_time", "number_of"]
+__all__ = ["ReadTime", "callers", "no_time", "number_of"]
 
 ReadTime = Callable[[tuple[Any, ...], dict[str, Any]], tuple[float, ...]]
 """Finds timestep and sigma among the arguments of a denoiser call."""
-
-
-def batch_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Size of the first dimension of the first tensor that has more than one; 0 where there is none."""
-    return next((tensor.shape[0] for _, tensor in tensors_in((args, kwargs)) if tensor.dim() > 1), 0)
 
 
 def no_time(*_: Any) -> tuple[float, float]:

@@ -101,6 +101,8 @@ class Descriptions:
 
     def _describe(self, emit: Emit, place: _Place, entry: dict[str, Any]) -> None:
         in_loop, number = place
+        if in_loop and emit.clock.denoiser_call:
+            entry = {"denoiser_call": emit.clock.denoiser_call, **entry}
         self._entries[place] = {"call": number, "stepped": in_loop, **entry}
         self._tell(emit)
 

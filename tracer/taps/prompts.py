@@ -1,64 +1,183 @@
-"""Tap on the text encoders: the tokens they were given and the embeddings they made of them."""
+"""Tap on the text encoders: the tokens they were given, the embeddings they made of them, and what was cut off."""
 
 from __future__ import annotations
 
 import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..layout import PROMPTS, array_name
+from ..recording.patches import replace_attribute
+from ..recording.provenance import Origin
 from ..recording.sites import Source
 from ..recording.target import Target
+from .cut_texts import cut_texts, texts_in
+from .encoders import Encoder, Pass, encoders_of
 from .modules import tensors_in
 from .protocol import Emit, Undo
+from .steps import call_arguments, call_owner
 
 __all__ = ["PromptsTap"]
 
+_PICTURES = ("vae", "image_encoder", "safety_checker", "vqvae", "movq")
+"""Components that are given pictures; looking for texts in those would be in vain."""
+
 
 class PromptsTap:
-    """Records prompts as the encoders received them, which is the truth behind any templates and truncation."""
+    """Records prompts as the encoders received them, which is the truth behind any templates and truncation.
+
+    An encoder may be called through a part of it, so the token ids are taken where they are embedded.
+    """
 
     def attach(self, target: Target, emit: Emit) -> Undo:
-        """Hook every component that has a tokenizer of the matching name ("text_encoder_2", "tokenizer_2")."""
+        """Hook the modules of every encoder that a text passes, and what embeddings are sent through afterwards."""
+        encoders = encoders_of(target)
+        watched = [_Texts(emit, encoder) for encoder in encoders]
         with ExitStack() as undo:
-            for name, tokenizer in target.tokenizers.items():
-                encoder = target.components.get(name.replace("tokenizer", "text_encoder"))
-                if encoder is not None:
-                    calls: list[dict[str, Any]] = []
-                    path = f"{PROMPTS}.{name.replace('tokenizer', 'text_encoder')}"
-                    after = functools.partial(_after, emit, tokenizer, path, calls)
-                    undo.callback(emit.watch(encoder, after=after))
+            for texts in watched:
+                _watch(emit, texts, undo)
+            for module in _further(target, encoders):
+                undo.callback(emit.watch(module, after=functools.partial(_derive, emit)))
+            if target.pipeline is not None and watched:
+                wrap = functools.partial(_wrap_call, emit, target.pipeline, watched)
+                undo.callback(replace_attribute(call_owner(target.pipeline), "__call__", wrap))
             return undo.pop_all().close
 
 
-def _after(  # noqa: PLR0917 — bound by functools.partial in front of what a call tells
-    emit: Emit,
-    tokenizer: Any,
-    path: str,
-    calls: list[dict[str, Any]],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    output: Any,
-) -> None:
-    """A text encoder has run: record its token ids, their strings, and its embeddings."""
-    given = ((name, tensor) for name, tensor in tensors_in((kwargs.get("input_ids"), args)))
-    ids = next((tensor for _, tensor in given if tensor.dtype in (torch.int64, torch.int32)), None)
-    call = len(calls)
-    suffix = array_name("", call)
-    dims = (f"prompt{suffix}", f"text_token{suffix}")
-    if ids is not None and ids.dim() == 2:
-        rows = ids.detach().cpu().tolist()
+class _Texts:
+    """What one encoder was given so far."""
+
+    def __init__(self, emit: Emit, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.through = Pass(self.encoded, self.sent)
+        self._emit = emit
+        self._path = f"{PROMPTS}.{encoder.name}"
+        self._calls: list[dict[str, Any]] = []
+        self._rows: list[list[list[int]]] = []
+
+    def encoded(self, ids: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """A text went through the encoder: record its token ids, their strings, and its embeddings."""
+        call, tokenizer = len(self._calls), self.encoder.tokenizer
+        suffix = array_name("", call)
+        dims = (f"prompt{suffix}", f"text_token{suffix}")
+        on_host = ids.cpu()
+        rows: list[list[int]] = on_host.tolist()
         tokens = [[str(token) for token in tokenizer.convert_ids_to_tokens(row)] for row in rows]
         text = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
-        calls.append({"call": call, "suffix": suffix, "text": text, "tokens": tokens})
-        group = path.replace(".", "/")
-        emit.describe({"calls": list(calls)}, group=group)
-        emit.array(f"{group}/tokens{suffix}", np.array(tokens, dtype=object), dims)
-        emit.array(f"{group}/token_ids{suffix}", ids.detach().cpu().numpy(), dims)
-    embedding = next((tensor for _, tensor in tensors_in(output) if tensor.dim() == 3), None)
-    if isinstance(embedding, Tensor):
-        emit(Source(path, "TextEmbedding"), embedding, port="embedding", dims=(*dims, f"embedding{suffix}"))
+        self._calls.append({"call": call, "suffix": suffix, "text": text, "tokens": tokens})
+        self._rows.append(rows)
+        group = self._path.replace(".", "/")
+        self._emit.describe({"calls": list(self._calls)}, group=group)
+        self._emit.array(f"{group}/tokens{suffix}", np.array(tokens, dtype=object), dims)
+        self._emit.array(f"{group}/token_ids{suffix}", on_host.numpy(), dims)
+        made = [tensor for _, tensor in tensors_in(output)]
+        origins = [Origin(self.encoder.name, call, row) for row in range(len(rows))]
+        self._emit.provenance.texts |= dict(zip(origins, text, strict=True))
+        self._emit.provenance.note(made, [(origin,) for origin in origins], content=_mask(ids, args, kwargs))
+        embedding = next((tensor for tensor in made if tensor.dim() == 3), None)
+        if embedding is not None:
+            source = Source(self._path, "TextEmbedding")
+            self._emit(source, embedding, port="embedding", dims=(*dims, f"embedding{suffix}"))
+
+    def sent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """Something else went through the encoder or a part of it, maybe the embeddings of a text."""
+        _derive(self._emit, args, kwargs, output)
+
+    def beside(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """A part that lies beside the embedding was called, by the encoder or by itself."""
+        if not self.through.running:
+            self.sent(args, kwargs, output)
+
+    @property
+    def count(self) -> int:
+        """Calls so far."""
+        return len(self._calls)
+
+    def compare(self, given: list[str], since: int) -> None:
+        """Say what was cut off the texts of a pipeline's call."""
+        rows = [row for call in self._rows[since:] for row in call]
+        cut = iter(cut_texts(self.encoder.tokenizer, given, rows))
+        changed = False
+        for entry, call in zip(self._calls[since:], self._rows[since:], strict=True):
+            own = [next(cut) for _ in call]
+            if any(own):
+                entry["cut"] = own
+                changed = True
+        if changed:
+            self._emit.describe({"calls": list(self._calls)}, group=self._path.replace(".", "/"))
+
+
+def _watch(emit: Emit, texts: _Texts, undo: ExitStack) -> None:
+    through = texts.through
+    for module in _each(texts.encoder.around()):
+        undo.callback(emit.watch(module, before=through.enters, after=through.leaves, raised=through.fails))
+    for module in _each(texts.encoder.embeddings()):
+        undo.callback(emit.watch(module, after=through.embeds))
+    for module in _each(texts.encoder.beside()):
+        undo.callback(emit.watch(module, after=texts.beside))
+
+
+def _each(modules: Mapping[str, nn.Module]) -> list[nn.Module]:
+    """Every module once."""
+    return list({id(module): module for module in modules.values()}.values())
+
+
+def _further(target: Target, encoders: Iterable[Encoder]) -> list[nn.Module]:
+    """Components that may change embeddings before a denoiser sees them, such as connectors and projections."""
+    known = {encoder.name for encoder in encoders} | set(target.denoisers())
+    return [module for name, module in target.components.items() if name not in known and name not in _PICTURES]
+
+
+def _derive(emit: Emit, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+    """A module returned: what it made of embeddings belongs to the same texts."""
+    if not emit.provenance:
+        return
+    inputs = [tensor for _, tensor in tensors_in((args, dict(kwargs)))]
+    waits = any(tensor.device.type != "cpu" for tensor in inputs)  # an accelerator, which is not stopped at every step
+    if not waits or emit.clock.step_now() is None:
+        emit.provenance.derive(inputs, [tensor for _, tensor in tensors_in(output)])
+
+
+def _mask(ids: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """What the encoder was told is padding."""
+    given = kwargs.get("attention_mask")
+    listed = [given, *(value for value in args if isinstance(value, Tensor) and value is not ids)]
+    return next(
+        (
+            mask
+            for mask in listed
+            if isinstance(mask, Tensor)
+            and mask.shape == ids.shape
+            and not mask.is_floating_point()
+            and mask.data_ptr() != ids.data_ptr()
+        ),
+        None,
+    )
+
+
+def _wrap_call(emit: Emit, traced: object, watched: list[_Texts], original: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def call(pipeline: Any, *args: Any, **kwargs: Any) -> Any:
+        if pipeline is not traced:
+            return original(pipeline, *args, **kwargs)
+        since = [texts.count for texts in watched]
+        try:
+            return original(pipeline, *args, **kwargs)
+        finally:
+            compare(since, args, kwargs)
+
+    @emit.guard
+    def compare(since: list[int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = texts_in(call_arguments(signature, traced, args, kwargs))
+        for texts, first in zip(watched, since, strict=True):
+            if texts.count > first and given:
+                texts.compare(given, first)
+
+    return call

@@ -15,6 +15,7 @@ from ..capture import Selection
 from ..recording.calls import After, Before, watch
 from ..recording.clock import Clock
 from ..recording.patches import Undo
+from ..recording.provenance import Provenance
 from ..recording.recorder import Recorder
 from ..recording.roster import Follow, Roster
 from ..recording.sites import Source
@@ -100,6 +101,11 @@ class Emit:
     def clock(self) -> Clock:
         """Which step is it?"""
         return self._recorder.clock
+
+    @property
+    def provenance(self) -> Provenance:
+        """Which texts the embeddings of this run came from."""
+        return self._recorder.provenance
 
     def __call__(
         self,
@@ -194,7 +200,11 @@ class Emit:
     def fail(self, error: Exception) -> None:
         """Silence the tap, and report why."""
         self.failed = True
-        self._on_failure(self._tap, error)
+        self.report(self._tap, error)
+
+    def report(self, what: str, error: Exception) -> None:
+        """Say that a part of a tap failed, and let the rest go on."""
+        self._on_failure(what, error)
 
 
 def shield(modules: Mapping[str, nn.Module], emit: Emit, attach: Callable[[], Undo]) -> Undo:

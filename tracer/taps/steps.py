@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,17 +18,11 @@ from ..recording.plan import Plan
 from ..recording.run_schedulers import RunSchedulers
 from ..recording.target import Target
 from ..schedule import noise_level
-from .denoiser_calls import ReadTime, batch_of, callers, no_time, number_of
+from .denoiser_calls import ReadTime, callers, no_time, number_of
+from .guidance import Guidance
 from .protocol import Emit, Undo
 
-__all__ = ["StepsTap", "bound_arguments", "call_owner", "scheduler_classes"]
-
-_BRANCHES = {
-    "cond": "conditional",
-    "uncond": "unconditional",
-    "pred_cond": "conditional",
-    "pred_uncond": "unconditional",
-}
+__all__ = ["StepsTap", "bound_arguments", "call_arguments", "call_owner", "scheduler_classes"]
 
 
 class StepsTap:
@@ -51,12 +45,13 @@ class StepsTap:
                 undo.callback(replace_attribute(cache.CacheMixin, "cache_context", driver.wrap_cache_context))
             if target.pipeline is not None:
                 undo.callback(replace_attribute(call_owner(target.pipeline), "__call__", driver.wrap_call))
+            undo.callback(driver.guidance.close)
             return undo.pop_all().close
 
-    def latents_are(self, latents: Tensor) -> None:
+    def latents_are(self, latents: Tensor, model_output: Tensor | None = None) -> None:
         """What a loop without a scheduler works on; a denoiser's batch that is larger holds branches of guidance."""
         if self._driver is not None:
-            self._driver.note_batches(latents)
+            self._driver.guidance.latents_are(latents, model_output)
 
 
 class _Driver:
@@ -67,9 +62,7 @@ class _Driver:
         self._plan = Plan(target, emit.clock)
         self._callers = callers(target)
         self._contexts: dict[str, str] = {}
-        self._batches: dict[str, int] = {}
-        self._other_batches: dict[str, int] = {}
-        self._guidance: dict[str, Any] = {}
+        self.guidance = Guidance(emit)
         self._open: list[str] = []
         emit.when_moved(self._moved)
 
@@ -80,29 +73,32 @@ class _Driver:
             self._target = self._plan.target = target
             self._callers = callers(target)
         if known := self._callers.get(id(module)):
-            before, ends = guard(functools.partial(self.denoiser_starts, *known)), guard(self.denoiser_ends)
+            before, ends = (
+                guard(functools.partial(self.denoiser_starts, *known)),
+                guard(functools.partial(self.denoiser_ends, known[0])),
+            )
         elif "." not in name:
             before = guard(functools.partial(self.component_starts, name, module))
             ends = guard(functools.partial(self.component_ends, name))
         else:
             return None
-        return watch(module, before=before, after=ends, raised=ends, first=True)
+        return watch(module, before=before, after=ends, raised=functools.partial(ends, (), {}, None), first=True)
 
     def denoiser_starts(self, name: str, read: ReadTime, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         clock = self._emit.clock
         self._emit.roster.refresh()  # before the step begins: what changed belongs to none
         self._plan.denoiser_starts()
         self._schedulers.is_here()
-        if not clock.depth:  # a cover hands its call on
-            context = self._contexts.pop(name, "")
-            clock.branch = _BRANCHES.get(context, context)
-            if clock.branch:
-                self._note_guidance(name, "calls", clock.branch)
-        self._batches[name] = batch_of(args, kwargs)
+        outermost = not clock.depth  # a cover hands its call on
         clock.denoiser_starts(name, *read(args, kwargs))
+        if outermost:
+            context = self._contexts.pop(name, "")
+            clock.branch = self.guidance.denoiser_starts(name, clock.last_step or 0, context, args, kwargs)
 
-    def denoiser_ends(self, *_: Any) -> None:
+    def denoiser_ends(self, name: str, _: tuple[Any, ...], __: Mapping[str, Any], output: Any) -> None:
         self._emit.clock.denoiser_ends()
+        if not self._emit.clock.depth:
+            self.guidance.denoiser_ends(name, output)
 
     def component_starts(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A component that takes no timestep is called: it may be a denoiser all the same."""
@@ -112,12 +108,12 @@ class _Driver:
             self._open.append(name)
             self.denoiser_starts(name, no_time, args, kwargs)
         else:
-            self._other_batches[name] = batch_of(args, kwargs)
+            self.guidance.component_starts(name, args, kwargs)
 
-    def component_ends(self, name: str, *_: Any) -> None:
+    def component_ends(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         if self._open[-1:] == [name]:
             self._open.pop()
-            self.denoiser_ends()
+            self.denoiser_ends(name, args, kwargs, output)
 
     def wrap_step(self, original: Callable[..., Any]) -> Callable[..., Any]:
         before = self._emit.guard(functools.partial(self._before_step, inspect.signature(original)))
@@ -163,13 +159,14 @@ class _Driver:
         return cache_context
 
     def wrap_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        begins, ends = self._emit.guard(self._call_begins), self._emit.guard(self._call_ends)
+        begins = self._emit.guard(functools.partial(self._call_begins, inspect.signature(original)))
+        ends = self._emit.guard(self._call_ends)
 
         @functools.wraps(original)
         def call(pipeline: Any, *args: Any, **kwargs: Any) -> Any:
             if pipeline is not self._target.pipeline:
                 return original(pipeline, *args, **kwargs)
-            begins()
+            begins(args, kwargs)
             complete = False
             try:
                 result = original(pipeline, *args, **kwargs)
@@ -180,10 +177,11 @@ class _Driver:
 
         return call
 
-    def _call_begins(self) -> None:
+    def _call_begins(self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._emit.roster.refresh(wholly=True)
         self._schedulers.call_begins()
         self._run_begins()
+        self.guidance.run_begins(call_arguments(signature, self._target.pipeline, args, kwargs))
 
     def _call_ends(self, *, complete: bool) -> None:
         self._open.clear()
@@ -215,31 +213,14 @@ class _Driver:
         clock.stepping = id(scheduler)
         self._schedulers.steps(scheduler)
         self._plan.scheduler_steps(scheduler, timestep)
-        sample = arguments.get("sample")
+        sample, output = arguments.get("sample"), arguments.get("model_output")
         if isinstance(sample, Tensor):
-            self.note_batches(sample)
+            self.guidance.latents_are(sample, output if isinstance(output, Tensor) else None)
 
     def _moved(self, name: str, into_loop: bool) -> None:  # noqa: FBT001 — as it is called
-        """A component has proved to be a denoiser, which the batch it was given counts for."""
-        if into_loop and name in self._other_batches:
-            self._batches[name] = self._other_batches[name]
-
-    def note_batches(self, sample: Tensor) -> None:
-        """Say how guidance is laid out where a denoiser's batch is a multiple of that of the latents."""
-        for name, batch in self._batches.items():
-            parts = batch // sample.shape[0] if sample.dim() > 1 and sample.shape[0] else 1
-            if parts == 2:
-                self._note_guidance(name, "batch", "unconditional", "conditional")
-            elif parts > 2:
-                self._note_guidance(name, "batch", *(f"part {part}" for part in range(parts)))
-
-    def _note_guidance(self, name: str, kind: str, *branches: str) -> None:
-        """Say once how a denoiser's guidance is laid out: the parts of its batch, or its calls in a step."""
-        known: list[str] = self._guidance.setdefault(name, {}).setdefault(kind, [])
-        fresh = [branch for branch in branches if branch not in known]
-        if fresh:
-            known.extend(fresh)
-            self._emit.describe({"guidance": {key: dict(value) for key, value in self._guidance.items()}})
+        """A component has proved to be a denoiser, for which what it was given before counts."""
+        if into_loop:
+            self.guidance.is_denoiser(name, self._emit.clock.last_step or 0)
 
 
 def scheduler_classes(target: Target, method: str = "step") -> list[type]:
@@ -266,6 +247,19 @@ def bound_arguments(
 ) -> dict[str, Any]:
     """The arguments of a call by name."""
     return signature.bind_partial(self, *args, **kwargs).arguments
+
+
+def call_arguments(
+    signature: inspect.Signature, pipeline: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a pipeline's call by name, with defaults, those that it takes by any name included."""
+    bound = signature.bind_partial(pipeline, *args, **kwargs)
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(parameter.name, {})
+    return arguments
 
 
 def _owner(kind: type, name: str) -> type | None:

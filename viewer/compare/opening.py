@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from diffusion_xray.tracer.capture import matches
 from diffusion_xray.tracer.comparison.divergence import Comparison
 from diffusion_xray.tracer.comparison.facts import Fact, facts
-from diffusion_xray.tracer.comparison.pairing import Names
+from diffusion_xray.tracer.comparison.naming import Names
 from diffusion_xray.tracer.errors import DxrayError, SiteNotFoundError, TraceFormatError, near_matches
 from diffusion_xray.tracer.trace import Trace
 
@@ -50,8 +50,8 @@ def open_comparison(
             hint = near_matches(layer.replace("*", "").strip("."), a.modules)
             raise SiteNotFoundError(f"{layer!r} matches no layer of {a.name}.{hint}")
         layer = found
-    if step is not None and not -len(a) <= step < len(a):
-        raise SiteNotFoundError(f"no step {step} in {a.name}; it has {len(a)}, from 0")
+    if step is not None and not -a.n_steps <= step < a.n_steps:
+        raise SiteNotFoundError(f"no step {step} in {a.name}; it has {a.n_steps}, from 0")
     try:
         return ComparisonOpening(Comparison(a, b, names or None, "index"), facts(a, b), names or None, layer, step)
     except DxrayError:

@@ -144,7 +144,7 @@ class Pane(PairCanvas, can_focus=True):
         place = ", ".join(str(int(index)) for index in where)
         shown = "∞" if math.isinf(distance.max_abs) else number(distance.max_abs)
         relative = "∞" if math.isinf(distance.relative_l2) else number(distance.relative_l2)
-        over = distance.relative_l2 > state.limit(state.row)
+        over = distance.relative_l2 > state.limits(state.row)[divergence.link]
         return [
             (f" rel L2 {relative}", "fault" if over else "muted"),
             (f" · max {shown} at [{place}] · {100 * distance.over:.3g} % over", "muted"),

@@ -156,7 +156,7 @@ class CompareStage(ReadingScreen):
     def _link_of(self, step: int) -> int:
         """The link of the step of A that is nearest."""
         pairs = self.state.table.links.pairs
-        step = step if step >= 0 else len(self.state.comparison.a) + step
+        step = step if step >= 0 else self.state.comparison.a.n_steps + step
         return min(range(len(pairs)), key=lambda link: abs(pairs[link][0] - step), default=0)
 
 

@@ -78,6 +78,8 @@ class Comparing:
     running: bool = True
     revision: int = 0
     """Counts how often the table has become more precise."""
+    allowed: NDArray[np.float64] | None = None
+    """`Divergences.limits` at this revision and tolerance."""
     over: int = 0
     """Layers over the tolerance. This and what follows is worked out when the numbers change, not when a key is hit."""
     first: Divergence | None = None
@@ -123,9 +125,11 @@ class Comparing:
         """How many steps are linked."""
         return len(self.table.links.pairs)
 
-    def limit(self, row: int) -> float:
-        """The tolerance of a row."""
-        return float(self.table.limits[row]) if self.tolerance is None else self.tolerance
+    def limits(self, row: int) -> NDArray[np.float64]:
+        """The tolerance of a row at each link of two steps."""
+        known = self.allowed if self.allowed is not None else self.table.limits(self.tolerance)
+        limits: NDArray[np.float64] = known[row]
+        return limits
 
 
 def summed(state: Comparing) -> Comparing:
@@ -138,6 +142,7 @@ def summed(state: Comparing) -> Comparing:
     alike = not np.nan_to_num(table.relative_l2, nan=0.0).any() and not any(p.problem for p in table.pairing.pairs)
     return replace(
         state,
+        allowed=table.limits(state.tolerance),
         over=len(found),
         first=first,
         equal=bool(measured) and alike,

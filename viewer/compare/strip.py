@@ -107,7 +107,7 @@ class DivergenceStrip(PairCanvas, Timeline):
         if state.pair is None or not state.pair.a.stepped:
             return []
         values = state.table.relative_l2[state.row, : state.steps]
-        return [int(link) for link in np.flatnonzero(values > state.limit(state.row))]
+        return [int(link) for link in np.flatnonzero(values > state.limits(state.row)[: state.steps])]
 
     def _where(self, state: Comparing) -> list[Part]:
         trace_a, trace_b = state.comparison.a, state.comparison.b

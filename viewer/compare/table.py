@@ -137,13 +137,14 @@ class DivergenceTable(PairCanvas, ScrollView, can_focus=True, inherit_bindings=F
         pair = table.pairing.pairs[row]
         columns = max(len(table.links.pairs), 1) if pair.a.stepped else 1
         values, evidence = table.relative_l2[row, :columns], table.evidence[row, :columns]
-        limit = state.limit(row)
-        over = np.flatnonzero(values > limit)
+        is_over = values > state.limits(row)[:columns]
+        over = np.flatnonzero(is_over)
         known = ~np.isnan(values)
         at = int(np.where(known, values, -1.0).argmax()) if columns else 0
         kind = int(evidence[at]) if known.any() else int(evidence.max(initial=0))
-        signs, largest = heights(values, _BARS)
-        tones: list[Tone] = ["fault" if value > limit else "muted" for value in largest]
+        signs, _ = heights(values, _BARS)
+        _, largest_over = heights(np.where(is_over, values, np.nan), _BARS)
+        tones: list[Tone] = ["muted" if np.isnan(value) else "fault" for value in largest_over]
         label = label_of(pair.a)
         tone: Tone = "plain" if len(over) else "muted"
         parts: list[Part] = [("   ", "fault"), (_fitted(label, name), tone), " "]

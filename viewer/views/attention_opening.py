@@ -39,12 +39,12 @@ def with_attention(trace: Trace, opening: Opening, *, token: str = "", head: int
         if calls and any(part.kind == "text" for part in calls[0].key_parts):
             labels = Labels.of(
                 calls[0].key_parts,
-                attentions.texts(calls[0]),
-                entry_of(attentions.branches(calls[0]), CONDITIONAL, 0) or 0,
+                attentions.texts(calls[0], opening.step),
+                entry_of(attentions.branches(calls[0], opening.step), CONDITIONAL, 0) or 0,
             )
             words, names = labels.words, labels.names
         else:
-            words = trace.words()
+            words = trace.words(step=opening.step)
             names = tuple(unique([word.text for word in words]))
         if token in names:
             chosen = [token]

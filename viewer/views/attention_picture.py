@@ -28,7 +28,7 @@ def picture_below(
         frame: Of a video; None for the one in the middle.
     """
     trace = reader.trace
-    branches = trace.attentions.branches(call)
+    branches = trace.attentions.branches(call, step)
     image = branches[:entry].count(branches[entry])
     frames = None
     if call.stepped:

@@ -42,7 +42,7 @@ def read_attention(reader: Reader, request: Request) -> Seen | Offer | Missing |
         return Missing(
             f"There is no attention map of this layer: {why}.", _code(site.name) if "not kept" in why else ""
         )
-    call, entry, entries = _entry(attentions, shown, site, wish)
+    call, entry, entries = _entry(attentions, shown, site, wish, request.step)
     if call.stepped and not 0 <= request.step < request.steps:
         return None
     return Reading(reader, request, Place(call, entry, *entries), scope).found()
@@ -68,13 +68,13 @@ def _instead(attentions: Attentions, site: SiteInfo) -> Offer | Missing:
 
 
 def _entry(
-    attentions: Attentions, calls: Sequence[AttentionInfo], site: SiteInfo, wish: Wish
+    attentions: Attentions, calls: Sequence[AttentionInfo], site: SiteInfo, wish: Wish, step: int
 ) -> tuple[AttentionInfo, int, tuple[int, int]]:
     """The call and entry to show. Guidance branches are entries of one call, or calls of their own."""
     if any(call.module != site.name for call in calls):  # a layer that holds several
         calls = [call for call in calls if kinds_of(call)[0] == "words"][:1] or calls[:1]
     places = [(call, entry) for call in calls for entry in range(call.shape[0])]
-    named = [attentions.branches(call)[entry] for call, entry in places]
+    named = [attentions.branches(call, step)[entry] for call, entry in places]
     own = [
         call for call in calls[1:] if any(part and part.key == site.key for part in (call.query, call.key, call.mask))
     ]

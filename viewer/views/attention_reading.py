@@ -59,7 +59,7 @@ class Reading:
 
     def found(self) -> Seen:
         """What is there by now."""
-        own = Source.of(self._attentions, self._hurry, self._call, self._entry, self._kind)
+        own = Source.of(self._attentions, self._hurry, self._call, self._entry, self._kind, step=self._step)
         seen = Seen(
             wish=self._wish,
             call=self._call,
@@ -67,7 +67,7 @@ class Reading:
             kinds=self._kinds,
             entry=self._place.number,
             entries=self._place.of,
-            branch=self._attentions.branches(self._call)[self._entry],
+            branch=self._attentions.branches(self._call, self._step)[self._entry],
             head=self._head,
             step=self._step,
             sources=(own,),
@@ -231,11 +231,11 @@ class Reading:
         calls = [call for name, listed in self._attentions.by_module.items() if fits(name) for call in listed]
         found = []
         for call in alike(calls, self._kind, stepped=self._call.stepped):
-            entry = same_entry(self._attentions, self._call, self._entry, call)
+            entry = same_entry(self._attentions, self._call, self._entry, call, self._step)
             if call is self._call:
                 found.append(own)
             elif entry is not None:
-                found.append(Source.of(self._attentions, self._hurry, call, entry, self._kind))
+                found.append(Source.of(self._attentions, self._hurry, call, entry, self._kind, step=self._step))
         return found
 
     def _over_steps(self, own: Source, chosen: Sequence[int]) -> tuple[Floats | None, tuple[int, ...], bool]:
@@ -248,7 +248,8 @@ class Reading:
         cost = own.rows.size * own.call.shape[3] * len(heads) * self._steps
         count = max(min(self._steps, self._steps * _COSTLY // cost), min(_FEWEST, self._steps))
         sampled = {int(step) for step in np.linspace(0, self._steps - 1, count).round()} | {self._step}
-        for step in sorted(sampled, key=lambda step: abs(step - self._step)):
+        of_text = {step for step in sampled if self._attentions.are_alike(self._call, step, self._step)}
+        for step in sorted(of_text, key=lambda step: abs(step - self._step)):
             known: list[Floats] = []
             for unit in own.units(("words", 0), heads):
                 if self._hurry.over:

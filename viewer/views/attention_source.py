@@ -130,8 +130,10 @@ class Source:
     queries: Labels
 
     @classmethod
-    def of(cls, attentions: Attentions, hurry: Hurry, call: AttentionInfo, entry: int, kind: Kind) -> Source:
-        """Look up what its positions stand for.
+    def of(
+        cls, attentions: Attentions, hurry: Hurry, call: AttentionInfo, entry: int, kind: Kind, *, step: int
+    ) -> Source:
+        """Look up what its positions stand for at a step.
 
         Raises:
             TraceFormatError: An array has another shape than its site.
@@ -144,8 +146,8 @@ class Source:
         whole = Part("other", 0, (call.shape[2],))
         rows = whole if kind == "tokens" else _image(call.query_parts)
         columns = _image(call.key_parts) if kind == "places" else Part("other", 0, (call.shape[3],))
-        keys = Labels.of(call.key_parts, attentions.texts(call), entry)
-        queries = Labels.of(call.query_parts, attentions.query_texts(call), entry) if kind == "tokens" else keys
+        keys = Labels.of(call.key_parts, attentions.texts(call, step), entry)
+        queries = Labels.of(call.query_parts, attentions.query_texts(call, step), entry) if kind == "tokens" else keys
         return cls(call, inputs, entry, kind, rows, columns, keys, queries)
 
     @property
@@ -203,10 +205,12 @@ def kinds_of(call: AttentionInfo) -> list[Kind]:
     return [*(["words"] if shown - {"image"} else []), *(["places"] if "image" in shown else [])]  # type: ignore[list-item]
 
 
-def same_entry(attentions: Attentions, call: AttentionInfo, entry: int, other: AttentionInfo) -> int | None:
+def same_entry(attentions: Attentions, call: AttentionInfo, entry: int, other: AttentionInfo, step: int) -> int | None:
     """The entry of another call that belongs to the same branch and image."""
-    branches = attentions.branches(call)
-    return entry_of(attentions.branches(other), branches[entry] or CONDITIONAL, branches[:entry].count(branches[entry]))
+    branches = attentions.branches(call, step)
+    return entry_of(
+        attentions.branches(other, step), branches[entry] or CONDITIONAL, branches[:entry].count(branches[entry])
+    )
 
 
 def alike(calls: Sequence[AttentionInfo], kind: Kind, *, stepped: bool) -> Iterator[AttentionInfo]:

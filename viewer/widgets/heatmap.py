@@ -186,7 +186,7 @@ class HeatmapView(Canvas, can_focus=True):
         assert scene.site is not None
         if maps.batches > 1:
             at = scene.look.batch % maps.batches
-            name = batch_name(scene.snapshot, scene.site, at, maps.batches)
+            name = batch_name(scene.snapshot, scene.site, at, maps.batches, scene.step)
             what = [*what, f"batch {at}{f' ({name})' if name else ''} of {maps.batches}"]
         bad = int((~np.isfinite(shown)).sum())
         faults: list[Part] = [(f" · {bad} not finite", "fault")] if bad else []

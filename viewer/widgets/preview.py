@@ -72,6 +72,6 @@ class Preview(Canvas):
         fit = f", R² {r2:.2f}" if isinstance(r2, float) and math.isfinite(r2) else ""
         reason = str(preview.get("reason") or "")
         why = textwrap.wrap(f"as {reason}", max(width, 8)) if reason else []
-        prompt = next(iter(scene.snapshot.prompts), "")
+        prompt = next((line for step, line in reversed(scene.snapshot.prompts) if step <= scene.step), "")
         cut = prompt if len(prompt) <= width - 2 else f"{prompt[: width - 3]}…"
         return [f"by {preview.get('method', 'unknown')}{fit}", *why, *([f"“{cut}”"] if cut else [])]

@@ -200,7 +200,7 @@ class ValuesView(Canvas, ScrollView, can_focus=True, inherit_bindings=False):
         places = [*self._place(tensor), *self._at][-tensor.ndim :] if tensor.ndim else []
         left: list[Part] = []
         for axis, (name, at) in enumerate(zip(self._names(), places, strict=True)):
-            branch = batch_name(scene.snapshot, scene.site, at, tensor.shape[0]) if axis == 0 else ""
+            branch = batch_name(scene.snapshot, scene.site, at, tensor.shape[0], scene.step) if axis == 0 else ""
             left += [(f" {name} ", "muted"), f"{at}", (f" ({branch})" if branch else "", "muted")]
         bad = plane.dtype.kind == "f" and not np.isfinite(value)
         right: list[Part] = [("= ", "muted"), (exact(value), "fault" if bad else "strong"), " "]

@@ -66,7 +66,7 @@ def text_to_image(
         picture = pipe(**call, generator=lab.generator(seed)).images[0]
 
     trace = tracer.trace
-    lab.found("steps", len(trace))
+    lab.found("steps", trace.n_steps)
     _draw_x0(lab, pipe, trace, picture)
     _draw_words(lab, trace, picture, words)
     _draw_largest(lab, trace)
@@ -102,7 +102,7 @@ def _draw_x0(lab: Lab, pipe: Any, trace: Trace, picture: Any) -> None:
     loop = trace.steps
     if "x0" not in loop:
         return
-    at = sorted({round(step) for step in np.linspace(0, len(trace) - 1, min(len(trace), 6))})
+    at = sorted({round(step) for step in np.linspace(0, trace.n_steps - 1, min(trace.n_steps, 6))})
     x0 = loop["x0"].values
     height, width = pixels(picture).shape[:2]
     shown: list[Any] = [_decoded(pipe, torch.from_numpy(x0[step]), height, width) for step in at]

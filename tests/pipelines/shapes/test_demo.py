@@ -17,7 +17,7 @@ def test_the_demo_leaves_a_trace_and_says_what_it_holds(tmp_path: Path, capsys: 
     code = main(["demo", "a red dog on white", "--steps", "2", "--out", str(path), "--image", str(image), "--json"])
     printed = capsys.readouterr()
     assert code == 0
-    assert json.loads(printed.out)["steps"] == len(open_trace(path)) == 2
+    assert json.loads(printed.out)["steps"] == open_trace(path).n_steps == 2
     assert json.loads(printed.out)["call"]["prompt"] == "a red dog on white"
     assert "never seen 'dog'" in printed.err
     assert image.read_bytes().startswith(b"\x89PNG")

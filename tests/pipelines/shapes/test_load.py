@@ -128,3 +128,12 @@ def test_inpainting_keeps_what_is_not_masked(pipeline: StableDiffusionPipeline, 
     kept = slice(0, IMAGE_SIZE // 2 - 4)  # the autoencoder mixes a few pixels across the mask's edge
     difference = np.abs(np.asarray(drawn, float)[:, kept] - np.asarray(picture, float)[:, kept])
     assert difference.mean() < 5
+
+
+def test_it_is_found_by_a_short_name() -> None:
+    """`diffusion_xray.pipelines` has it, without loading torch for what else is there."""
+    from diffusion_xray import pipelines
+
+    assert pipelines.load_pipeline is load_pipeline
+    with pytest.raises(AttributeError, match="nothing_else"):
+        _ = pipelines.nothing_else

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_xray.tracer.comparison.pairing import _nearest, _rule, link_steps, pair_sites
+from diffusion_xray.tracer.comparison.naming import Naming, Target
+from diffusion_xray.tracer.comparison.pairing import _nearest, link_steps, pair_sites
 from diffusion_xray.tracer.errors import ComparisonError
 
 from ...parting import STEPS, record
@@ -64,12 +65,14 @@ def test_what_shall_be_left_out(tmp_path: Path) -> None:
 
 def test_globs_stand_for_the_same_text() -> None:
     """Wildcards are filled in in their order; a rule whose sides have others is refused."""
-    rule = _rule("unet.**.attn?.to_*", "dit.**.attention?.*_projection")
-    assert rule("unet.down.0.attn2.to_q") == "dit.down.0.attention2.q_projection"
-    assert rule("unet.attn2.to_q") == "dit.attention2.q_projection"
-    assert rule("vae.attn2.to_q") is None
+    naming = Naming({"unet.**.attn?.to_*": "dit.**.attention?.*_projection"})
+    assert [target.name for target in naming.targets("unet.down.0.attn2.to_q")] == [
+        "dit.down.0.attention2.q_projection"
+    ]
+    assert [target.name for target in naming.targets("unet.attn2.to_q")] == ["dit.attention2.q_projection"]
+    assert naming.targets("vae.attn2.to_q") == (Target("vae.attn2.to_q"),)
     with pytest.raises(ComparisonError, match="have not the same wildcards"):
-        _rule("unet.*", "dit.**")
+        Naming({"unet.*": "dit.**"})
 
 
 def test_steps_by_index_and_timestep(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_run_on_the_device_gives_the_trace_of_the_host(tmp_path: Path) -> None
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for module in tracer.trace.modules.values():
-        for step in range(len(tracer.trace)):
+        for step in range(tracer.trace.n_steps):
             stored = torch.from_numpy(tracer.trace.tensor(module.site, step))
             seen = tracer.trace.table(module.component).values[step, module.site.row]
             assert seen[:2].tolist() == [stored.min().item(), stored.max().item()]

@@ -17,6 +17,7 @@ from diffusion_xray.tracer import Capture, TargetError, Tracer
 from ..networks import Denoiser
 
 
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 def test_a_record_answers_in_one_line(tmp_path: Path) -> None:
     """The answer shows shape, dtype, range, mean and deviation, a sparkline, and whether any value is not finite."""
     with Tracer(nn.Linear(1, 1), tmp_path / "run.zarr") as tracer:
@@ -43,6 +44,7 @@ def test_a_record_answers_in_one_line(tmp_path: Path) -> None:
     ],
     ids=str,
 )
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 @pytest.mark.parametrize("in_loop", [False, True])
 def test_any_dense_tensor_can_be_recorded(tmp_path: Path, tensor: torch.Tensor, start: str, in_loop: bool) -> None:
     """Scalars, booleans, integers and empty tensors are recorded and read back, in and outside of a loop."""
@@ -159,7 +161,7 @@ def test_a_shape_that_changes_is_a_gap(tmp_path: Path) -> None:
         ("a..b", torch.zeros(1), "give a name"),
         (".", torch.zeros(1), "give a name"),
         ("x", [1.0], "list"),
-        ("x", np.zeros(1), "ndarray"),
+        ("x", np.array(["text"]), "ndarray"),
         ("x", None, "NoneType"),
         ("x", torch.zeros(2).to_sparse(), "sparse_coo .*no numbers"),
         ("x", torch.zeros(2, dtype=torch.complex64), "complex64"),
@@ -231,21 +233,40 @@ def test_latents_are_left_out_where_the_capture_leaves_them_out(tmp_path: Path) 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     """A tensor without colours is named with its type, and nothing is recorded."""
     refused = pytest.raises(TargetError, match=r"record_images\(Tensor\): give")
-    with Tracer(nn.Linear(1, 1), tmp_path / "run.zarr") as tracer, refused:
-        tracer.record_images(torch.zeros(2, 7, 8, 8))
+    with Tracer(nn.Linear(1, 1), tmp_path / "run.zarr") as tracer:
+        tracer.record("something", torch.zeros(1))
+        with refused:
+            tracer.record_images(torch.zeros(2, 7, 8, 8))
     assert tracer.trace.images is None
 
 
-@pytest.mark.parametrize(("copies", "known"), [(1, {}), (2, {"model": {"batch": ["unconditional", "conditional"]}})])
-def test_guidance_of_a_hand_written_loop(tmp_path: Path, copies: int, known: dict[str, Any]) -> None:
-    """Where a denoiser's batch is twice that of the latents recorded, it holds the two branches of guidance."""
-    model, latents = nn.Conv2d(4, 4, 1), torch.zeros(3, 4, 8, 8)
+HALVES = ["part 0", "part 1"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "known"),
+    [
+        ((1.0,), {}),
+        ((-2.0, 3.0), {"batch": ["unconditional", "conditional"], "evidence": "output"}),
+        ((3.0, -2.0), {"batch": ["conditional", "unconditional"], "evidence": "output"}),
+        ((0.5, 0.5), {"batch": HALVES, "evidence": ""}),
+        (None, {"batch": HALVES, "evidence": ""}),
+    ],
+)
+def test_guidance_of_a_hand_written_loop(
+    tmp_path: Path, weights: tuple[float, ...] | None, known: dict[str, Any]
+) -> None:
+    """A batch twice that of the latents holds two branches: which is which is told by the result, where it is given."""
+    model, latents = nn.Conv2d(4, 4, 1), torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), Tracer(model, tmp_path / "run.zarr") as tracer:
         for step in range(2):
             tracer.step(step)
-            output = model(torch.cat([latents] * copies)).chunk(copies)[-1]
-            tracer.record_latents(latents, model_output=output)
-    assert tracer.trace.info.guidance == known
+            parts = model(torch.cat([latents + at for at in range(len(weights or HALVES))])).chunk(
+                len(weights or HALVES)
+            )
+            result = None if weights is None else sum(w * part for w, part in zip(weights, parts, strict=True))
+            tracer.record_latents(latents, model_output=result)
+    assert tracer.trace.info.guidance == ({"model": known} if known else {})
 
 
 def test_loops_of_one_step_follow_one_another(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ class Look:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.trace = open_trace(path)
-        self.steps = len(self.trace)
+        self.steps = self.trace.n_steps
         self.tables = {(table.component, table.stepped): table for table in self.trace.tables()}
         self.root = zarr.open_group(path, mode="r")
 

@@ -136,7 +136,7 @@ def attributes_of(node: Any) -> dict[str, Any]:
 def assert_same_trace(trace: Trace, expected: Trace) -> None:
     """Two traces say the same, whatever they are stored in."""
     assert list(trace.modules) == list(expected.modules)
-    assert len(trace) == len(expected)
+    assert trace.n_steps == expected.n_steps
     assert (trace.info.status, trace.info.gaps) == (expected.info.status, expected.info.gaps)
     assert same(trace.timestep, expected.timestep)
     for table, other in zip(trace.tables(), expected.tables(), strict=True):
@@ -145,7 +145,7 @@ def assert_same_trace(trace: Trace, expected: Trace) -> None:
         assert same(table.captured, other.captured)
     for module in expected.modules.values():
         for site in module.sites:
-            step = len(expected) - 1 if site.stepped else 0
+            step = expected.n_steps - 1 if site.stepped else 0
             assert (trace.histogram(site, step).counts == expected.histogram(site, step).counts).all()
             if site.array:
                 assert same(trace.tensor(site, step), expected.tensor(site, step))
@@ -187,7 +187,7 @@ def test_every_store_holds_what_a_folder_holds(name: str, tmp_path: Path, local:
     """A run recorded into any store is read back the same by this package, by zarr-python and by xarray."""
     kind = kind_of(name, tmp_path)
     tracer, _ = run(kind.where)
-    assert len(tracer.trace) == 3
+    assert tracer.trace.n_steps == 3
     reading = kind.reading()
     assert_same_trace(open_trace(reading), open_trace(local))
     assert_same_by_other_libraries(reading, local)
@@ -242,15 +242,15 @@ def test_a_trace_in_a_store_is_readable_after_every_write() -> None:
         trace = open_trace(MemoryStore(replayed))
         with xarray.open_datatree(MemoryStore(replayed), engine="zarr", chunks=None) as tree:  # type: ignore[arg-type]
             tree.load()
-        shown.append(len(trace))
+        shown.append(trace.n_steps)
         for table in trace.tables():
             if table.stepped:
                 full = whole.table(table.component)
-                assert same(table.values, full.values[: len(trace), : len(table.sites)])
+                assert same(table.values, full.values[: trace.n_steps, : len(table.sites)])
                 assert table.captured.all()
         for module in trace.modules.values():
             for site in module.sites:
-                for step in range(len(trace)) if site.stepped and site.array else ():
+                for step in range(trace.n_steps) if site.stepped and site.array else ():
                     assert same(trace.tensor(site, step), whole.tensor(whole.site(site.key), step))
     assert shown[0] == 0
     assert shown == sorted(shown)
@@ -260,10 +260,10 @@ def test_a_trace_in_a_store_is_readable_after_every_write() -> None:
 def await_steps(trace: Trace, steps: int) -> None:
     """Wait until the writer, in its thread, has committed so many steps."""
     deadline = time.monotonic() + 30
-    while len(trace) < steps and time.monotonic() < deadline:
+    while trace.n_steps < steps and time.monotonic() < deadline:
         time.sleep(0.01)
         trace.refresh()
-    assert len(trace) == steps
+    assert trace.n_steps == steps
 
 
 @pytest.mark.parametrize("name", [*REMOTE, "zip file"])
@@ -276,7 +276,7 @@ def test_a_running_trace_is_followed(name: str, tmp_path: Path) -> None:
             model(torch.zeros(1, 4, 8, 8), 10.0 - step)
             await_steps(trace, step)
             assert trace.info.status == "recording"
-    assert len(tracer.trace) == 4
+    assert tracer.trace.n_steps == 4
 
 
 class Full(WrapperStore):  # type: ignore[type-arg]
@@ -309,7 +309,7 @@ def test_a_failing_store_costs_records_not_the_run(room: int, error: type[Except
         _, traced = run(Full(inside, room, error))
     assert len(caught) == 1
     assert torch.equal(plain, traced)
-    assert len(open_trace(inside)) < 3
+    assert open_trace(inside).n_steps < 3
     assert open_trace(inside).info.status == "recording", "a full store does not take the last words either"
 
 
@@ -422,7 +422,7 @@ def test_a_zip_file_that_cannot_be_made_costs_nothing(tmp_path: Path) -> None:
 
     with pytest.warns(TracerWarning, match=r"cannot be packed, what was recorded is in .*run\.recording\.zarr"):
         traced()
-    assert len(tracer.trace) == 4
+    assert tracer.trace.n_steps == 4
     assert {file.name for file in tmp_path.iterdir()} == {"run.zarr.zip", "run.recording.zarr"}
 
 

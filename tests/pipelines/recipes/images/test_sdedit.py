@@ -46,9 +46,9 @@ def test_the_trace_holds_the_runs_in_turn(lab: Lab) -> None:
     trace = open_trace(lab.traces[0])
     begins = [0, *np.flatnonzero(np.diff(trace.timestep) > 0) + 1]
     assert trace.timestep[begins].tolist() == [999, 359, 39]
-    assert len(trace) == sum(25 - start for start in STARTS)
+    assert trace.n_steps == sum(25 - start for start in STARTS)
     departure = trace["records.departure"]["std"].values
-    ends = [*np.array(begins[1:]) - 1, len(trace) - 1]
+    ends = [*np.array(begins[1:]) - 1, trace.n_steps - 1]
     assert (np.diff(departure[ends]) < 0).all()
 
 

@@ -35,7 +35,7 @@ def test_the_trace_has_the_loop(lab: Lab) -> None:
 def test_the_trace_knows_prompt_and_branches(lab: Lab) -> None:
     """The halves of the batch are told apart, and a word's map is that of the prompt."""
     trace = open_trace(lab.traces[0])
-    assert trace.info.guidance == {"unet": {"batch": ["unconditional", "conditional"]}}
+    assert trace.info.guidance == {"unet": {"batch": ["unconditional", "conditional"], "evidence": "embeddings"}}
     assert trace.word_map("circle", step=9).shape == (8, 8)
 
 

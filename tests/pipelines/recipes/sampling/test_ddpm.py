@@ -59,4 +59,4 @@ def test_noise_makes_different_pictures(lab: Lab) -> None:
     assert lab["deviation of x0 between pictures, last step"] > 0.1
     trace = open_trace(lab.traces[0])
     assert trace.images is not None and trace.images.shape == (3, 64, 64, 3)
-    assert trace.info.guidance == {"unet": {"batch": ["unconditional", "conditional"]}}
+    assert trace.info.guidance == {"unet": {"batch": ["unconditional", "conditional"], "evidence": "embeddings"}}

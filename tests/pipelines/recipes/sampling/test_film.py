@@ -56,6 +56,6 @@ def test_the_film_moves(lab: Lab) -> None:
 def test_the_scheduler_is_recorded_by_itself(lab: Lab) -> None:
     """Steps, branches and the picture are known without a word to the tracer."""
     trace = open_trace(lab.traces[0])
-    assert len(trace) == 12
-    assert trace.info.guidance == {"unet": {"batch": ["unconditional", "conditional"]}}
+    assert trace.n_steps == 12
+    assert trace.info.guidance == {"unet": {"batch": ["unconditional", "conditional"], "evidence": "embeddings"}}
     assert trace.images is not None and trace.images.shape == (1, 64, 64, 3)

@@ -92,7 +92,7 @@ def test_saved_families_run_by_folder(name: str, tmp_path: Path, capsys: pytest.
     figures = [Path(figure["file"]).name for figure in outcome["figures"]]
     assert figures == ["x0.png", "words.png", "largest.png"]
     trace = open_trace(outcome["traces"][0])
-    assert len(trace) == 2 and "x0" in trace.steps
+    assert trace.n_steps == 2 and "x0" in trace.steps
     assert trace.images is not None and trace.images.shape == (1, 16, 16, 3)
     assert {f"attention on {word!r}" for word in ("red", "circle", "blue")} <= set(outcome["findings"])
     assert outcome["findings"]["largest activation"] > 0
@@ -115,7 +115,7 @@ def test_a_loop_written_out_runs_on_unets(name: str, tmp_path: Path, capsys: pyt
     told = ["--prompt", PROMPT, "--steps", "3", "--device", "cpu", "--json"]
     assert main(["run", "ddim", "--model", str(tmp_path / name), "--out", str(tmp_path), *told]) == 0
     outcome = json.loads(capsys.readouterr().out)
-    assert len(open_trace(outcome["traces"][0])) == 3
+    assert open_trace(outcome["traces"][0]).n_steps == 3
     assert outcome["findings"]["largest difference to diffusers' latents"] < 1e-4
 
 

@@ -65,7 +65,7 @@ def test_the_trace_has_the_three_loops(lab: Lab) -> None:
     trace = open_trace(lab.traces[0])
     assert trace.timestep.tolist() == [999, 666, 332, 666, 332, 999, 666, 332]
     assert {"latents", "x0", "preview"} <= set(trace.steps)
-    assert trace.info.guidance == {"unet": {"batch": ["unconditional", "conditional"]}}
+    assert trace.info.guidance == {"unet": {"batch": ["unconditional", "conditional"], "evidence": "embeddings"}}
 
 
 def test_no_layer_diverges(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

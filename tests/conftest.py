@@ -31,8 +31,3 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("embedded") / "embedded.zarr"
     record_embedded(path)
     return path
-
-
-def pytest_make_parametrize_id(val: object) -> str | None:
-    """Name an object by its class where it has no better name: the processes that share a run must agree on it."""
-    return type(val).__name__ if type(val).__repr__ is object.__repr__ or " at 0x" in repr(val) else None

@@ -123,7 +123,9 @@ def test_an_overflow_of_the_run_is_no_fault_of_the_trace(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("processor", [AttnProcessor(), AttnProcessor2_0()], ids=str)
+@pytest.mark.parametrize(
+    "processor", [AttnProcessor(), AttnProcessor2_0()], ids=lambda processor: type(processor).__name__
+)
 @pytest.mark.parametrize("wrong", ["scaled", "one row", "one head", "NaN"])
 def test_a_wrong_result_is_found(dtype: torch.dtype, processor: Any, wrong: str, tmp_path: Path) -> None:
     """2 % everywhere, in half precision too; one row; one head of another; a NaN where a number was."""

@@ -130,7 +130,11 @@ def at_first(shares: Tensor, step: int) -> Tensor:
     return shares
 
 
-@pytest.mark.parametrize("processor", [AttnProcessor(), SlicedAttnProcessor(3), Editing(as_it_is)], ids=str)
+@pytest.mark.parametrize(
+    "processor",
+    [AttnProcessor(), SlicedAttnProcessor(3), Editing(as_it_is)],
+    ids=lambda processor: type(processor).__name__,
+)
 def test_shares_that_are_used_are_proven_and_nothing_is_said(processor: Any, tmp_path: Path) -> None:
     """Classic processors, whole and in slices, are proven at every step, with maps and without results stored."""
     trace = traced(tmp_path, Layer(processor))

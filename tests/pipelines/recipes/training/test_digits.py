@@ -52,8 +52,8 @@ def test_mnist_from_a_folder(mnist: Path) -> None:
     [
         ("train-images-idx3-ubyte.gz", None, "has no train-images-idx3-ubyte"),
         ("train-images-idx3-ubyte.gz", b"<html>not found</html>", "cannot read"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(bytes(1000))[:-20], "cannot read"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(b"\0\0"), "is not a file of MNIST"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(bytes(1000), mtime=0)[:-20], "cannot read"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(b"\0\0", mtime=0), "is not a file of MNIST"),
         ("t10k-labels.idx1-ubyte", b"", "is not a file of MNIST"),
         ("t10k-labels.idx1-ubyte", idx_file(np.zeros(20, np.uint8))[:-1], "not all of it"),
         ("t10k-labels.idx1-ubyte", idx_file(np.zeros(21, np.uint8)), "20 pictures of 28×28 pixels and 21 labels"),

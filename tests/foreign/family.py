@@ -50,6 +50,8 @@ class Foreign:
     condition: dict[str, Any] = field(default_factory=lambda: {"prompt": OTHER})
     """Another condition: what the first prediction depends on it in is conditional."""
     sight: Sight | None = None
+    texts: tuple[str, ...] = ()
+    """Of each part or call, where they are not the prompt where it is conditional, and else the negative one."""
     parts: int = 0
     """How many a batch has, where latents are stepped with all of them; 0: as often as it holds theirs."""
     listed: bool = False

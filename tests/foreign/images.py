@@ -32,7 +32,8 @@ from diffusers import (
     T2IAdapter,
 )
 
-from .family import Foreign, foreign
+from ..families import PROMPT
+from .family import NEGATIVE, Foreign, foreign
 from .parts import (
     WIDTH,
     image_call,
@@ -123,7 +124,8 @@ def semantic() -> Foreign:
     """A third part: the prompt of an edit beside prompt and negative prompt."""
     pipeline = SemanticStableDiffusionPipeline(**sd_parts(), scheduler=_ddim())
     edit = {"editing_prompt": ["a blue circle"], "edit_warmup_steps": 0, "edit_guidance_scale": 5.0}
-    return Foreign(pipeline, image_call(2, **edit), sight=unet_sight(), provable=False)
+    texts = (NEGATIVE, PROMPT, "a blue circle")
+    return Foreign(pipeline, image_call(2, **edit), sight=unet_sight(), texts=texts, provable=False)
 
 
 @foreign(StableDiffusionPAGPipeline)

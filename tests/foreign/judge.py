@@ -12,7 +12,7 @@ from diffusion_xray.tracer import Trace
 from diffusion_xray.tracer.info import SiteInfo
 from diffusion_xray.tracer.layout import STATISTICS
 
-from .family import NEGATIVE, Foreign, Sight
+from .family import Foreign, Sight
 from .reference import Attended, Watched, named_modules
 
 __all__ = ["RIGHT", "branches", "judge", "latents", "steps", "values", "words"]
@@ -34,7 +34,7 @@ def judge(family: Foreign, trace: Trace, seen: Watched, parts: Mapping[str, list
     """
     return {
         "steps": steps(trace, seen),
-        "branches": branches(trace, parts, provable=family.provable),
+        "branches": branches(trace, seen, parts, provable=family.provable),
         "words": words(family, trace, seen, parts),
         "latents": latents(trace, seen),
         "values": values(family, trace, seen),
@@ -57,29 +57,32 @@ def steps(trace: Trace, seen: Watched) -> str:
     return RIGHT if trace.info.status == "complete" else f"status {trace.info.status}"
 
 
-def branches(trace: Trace, parts: Mapping[str, list[list[bool]]], *, provable: bool = True) -> str:
+def branches(trace: Trace, seen: Watched, parts: Mapping[str, list[list[bool]]], *, provable: bool = True) -> str:
     """What each part of a batch, or each call, is called."""
-    faults, named = [], []
+    faults, guided = [], False
     for denoiser, calls in parts.items():
         said = trace.info.guidance.get(denoiser, {})
         if all(itertools.chain(*calls)):
-            if said:
-                faults.append(f"{denoiser}: {said}, was no guidance")
+            faults += [f"{denoiser}: {said}, was no guidance"] if said else []
             continue
-        by_call = len(calls) > 1
-        kind, truth = ("calls", [call[0] for call in calls]) if by_call else ("batch", calls[0])
-        labels = list(said.get(kind, []))
+        guided = True
+        labels, truth = _labels(trace, denoiser, calls)
         known = ["conditional" if depends else "unconditional" for depends in truth]
-        wrong = [(label, was) for label, was in zip(labels, known, strict=False) if label in _OPPOSITE[was]]
-        if wrong or (labels and len(labels) != len(known)):
+        most = max(call.at[1] + 1 for call in seen.calls if call.name == denoiser) if len(calls) > 1 else len(truth)
+        wrong = any({label, was} == {"conditional", "unconditional"} for label, was in zip(labels, known, strict=False))
+        if wrong or (labels and len(labels) != most):
             faults.append(f"{denoiser}: {labels}, were {known}")
-        elif provable and labels != known:
+        elif provable and labels[: len(known)] != known:
             faults.append(f"{denoiser}: {labels or said or 'nothing'}, not told: {known}")
-        named.append(denoiser)
-    return "; ".join(faults) or (RIGHT if named else NONE)
+    return "; ".join(faults) or (RIGHT if guided else NONE)
 
 
-_OPPOSITE = {"conditional": ("unconditional",), "unconditional": ("conditional",)}
+def _labels(trace: Trace, denoiser: str, calls: list[list[bool]]) -> tuple[list[str], list[bool]]:
+    """What the parts of a batch or the calls in a step are called, and whether those of the first step depend."""
+    said = trace.info.guidance.get(denoiser, {})
+    if len(calls) > 1:
+        return list(said.get("calls", [])), [call[0] for call in calls]
+    return list(said.get("batch", [])), calls[0]
 
 
 def latents(trace: Trace, seen: Watched) -> str:
@@ -142,19 +145,19 @@ def words(family: Foreign, trace: Trace, seen: Watched, parts: Mapping[str, list
     sight = family.sight
     if sight is None:
         return NONE
+    denoiser = sight.module.partition(".")[0]
     try:
-        said = [word.text for word in trace.words() if not word.special]
-        missing = [word for word in family.call["prompt"].split() if word not in said]
-        if missing:
-            return f"words {said} without {missing}"
-        if family.call.get("negative_prompt") == NEGATIVE:
-            other = [word.text for word in trace.words(branch="unconditional") if not word.special]
-            if [word for word in NEGATIVE.split() if word not in other] or "circle" in other:
-                return f"unconditional words {other}"
+        labels, depends = _labels(trace, denoiser, parts[denoiser])
+        texts = family.texts or tuple(family.call["prompt" if d else "negative_prompt"] for d in depends)
+        pairs = list(zip(labels, texts, strict=False)) or [("conditional", texts[0])]
+        for label, text in dict(reversed(pairs)).items():
+            said = [word.text for word in trace.words(branch=label) if not word.special]
+            if [word for word in text.split() if word not in said] or (sight.word in said) != (sight.word in text):
+                return f"words {said} of {label}, was {text!r}"
         drawn = trace.word_map(sight.word, layers=sight.module)
     except KeyError as error:
         return f"none: {error}"
-    expected = _word_map(family, sight, seen, parts[sight.module.partition(".")[0]])
+    expected = _word_map(family, sight, seen, parts[denoiser])
     if drawn.shape != expected.shape:
         return f"map {drawn.shape}, was {expected.shape}"
     worst = float(np.abs(drawn.values - expected).max())
@@ -189,7 +192,7 @@ def _word_map(family: Foreign, sight: Sight, seen: Watched, parts: list[list[boo
 def _position(family: Foreign, word: str, encoder: str, seen: Watched) -> int:
     """Where a word, which is one token, stands among those that an encoder was given."""
     tokenizer = getattr(family.pipeline, encoder.replace("text_encoder", "tokenizer"))
-    wanted = {tokenizer.convert_tokens_to_ids(token) for token in (word, f"▁{word}", f"{word}</w>")}
+    wanted = {tokenizer.convert_tokens_to_ids(token) for token in (word, f"▁{word}", f"Ġ{word}", f"{word}</w>")}
     wanted.discard(tokenizer.unk_token_id)
     for name, ids in seen.token_ids:
         places = [place for row in ids if name == encoder for place in np.flatnonzero(np.isin(row, list(wanted)))]

@@ -80,7 +80,7 @@ def qwen_image() -> Foreign:
     )
     pipeline.prompt_template_encode = "<|im_start|>draw<|im_end|><|im_start|>{}<|im_end|>"
     pipeline.prompt_template_encode_start_idx = 6
-    sight = Sight("transformer.transformer_blocks.0.attn", (4, 4), image_at=6, text_at=-6, word="Ġcircle")
+    sight = Sight("transformer.transformer_blocks.0.attn", (4, 4), image_at=7, text_at=-6)
     return Foreign(pipeline, image_call(2, true_cfg_scale=3.0), ("transformer",), sight=sight)
 
 

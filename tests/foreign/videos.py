@@ -60,7 +60,7 @@ def animate_diff() -> Foreign:
 
 @foreign(LattePipeline)
 def latte() -> Foreign:
-    """Blocks over space and over time in turns."""
+    """Blocks over space and over time in turns; both texts are cut where the prompt ends."""
     pipeline = LattePipeline(
         **_t5(),
         vae=vae(),
@@ -83,7 +83,7 @@ def latte() -> Foreign:
         ),
         scheduler=DDIMScheduler(clip_sample=False),
     )
-    call = image_call(2, video_length=2, clean_caption=False)
+    call = image_call(2, video_length=2, clean_caption=False, negative_prompt="on red")
     sight = Sight("transformer.transformer_blocks.0.attn2", (4, 4))
     return Foreign(pipeline, call, _IN_TRANSFORMER, result="frames", sight=sight)
 

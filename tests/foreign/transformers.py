@@ -224,7 +224,9 @@ def sd3_pag() -> Foreign:
     """Three parts of joint attention, the third perturbed."""
     pipeline = StableDiffusion3PAGPipeline(**parts_of("sd3"), pag_applied_layers=["blocks.1"])
     call = image_call(2, pag_scale=2.0, max_sequence_length=TOKENS)
-    sight = Sight("transformer.transformer_blocks.0.attn", _GRID, text_at=16, encoder="text_encoder", also={"text_encoder_3": 28})
+    sight = Sight(
+        "transformer.transformer_blocks.0.attn", _GRID, text_at=16, encoder="text_encoder", also={"text_encoder_3": 28}
+    )
     return Foreign(pipeline, call, _IN_TRANSFORMER, sight=sight, provable=False)
 
 

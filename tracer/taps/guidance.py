@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..attention.roles import CONDITIONAL, UNCONDITIONAL, roles_of
-from ..recording.batches import DenoiserCall, named
+from ..recording.batches import DenoiserCall, named, without_doubles
 from ..recording.guidance_fit import conditional_part
 from ..recording.provenance import Origin, Placement, Provenance
 from .modules import tensors_in
@@ -209,6 +209,8 @@ class Guidance:
         if unproven and guided is not None and latents is not None:
             chosen = _chosen(listed, calls, latents, guided)
             found = named(calls, _twins(listed), chosen)
+        if name in self._labels:
+            found = without_doubles(found, self._labels[name])
         done = latents is None or not unproven or chosen is not None or self._attempts.get(name, 0) >= _ATTEMPTS
         if done:
             self._settled.add(name)
@@ -285,10 +287,11 @@ class Guidance:
         roles = call.roles if call.roles and all(call.roles) else tuple(own)
         given = all(placement.origins[-1].call < 0 for placements in found for placement in placements)
         evidence = call.evidence or ("" if not any(roles) else "arguments" if given else "embeddings")
-        if call.texts or not any(placement.tokens for placements in found for placement in placements):
-            return replace(call, roles=roles, evidence=evidence)
+        call = replace(call, roles=roles, evidence=evidence)
+        if not any(placement.tokens for placements in found for placement in placements):
+            return call
         length = rows[0].shape[-2] if len({row.shape[-2] for row in rows}) == 1 else 0
-        return replace(call, roles=roles, evidence=evidence, texts=tuple(found), length=length)
+        return call.with_texts(found, length)
 
     def _learn_roles(self) -> None:
         """Tell prompts from negative ones, for each encoder."""
@@ -323,6 +326,9 @@ class Guidance:
         own = set(seen.call.roles)
         if len(own) != 1 or not (number or ({role for role in self._roles.values() if role} - own)):
             return ""
+        earlier = [other.first for other in self._seen[name][:number] if set(other.call.roles) == own]
+        if any(first is None or (seen.first is not None and _same(first, seen.first)) for first in earlier):
+            return ""  # one of them would be a perturbed one
         return own.pop()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +20,7 @@ from .prompts import Prompt, read_prompts
 from .statistics_table import StatisticsTable
 from .storage.archive import Archive
 from .storage.library_store import LibraryStore
+from .stored import Stored
 
 __all__ = ["TraceArrays"]
 
@@ -63,7 +65,7 @@ class TraceArrays:
         if pulse is None:
             self._archive = Archive(self._source)
             self.info = TraceInfo.from_attributes(self._archive.attributes)
-            self._forget("modules", "_sites", "attentions")
+            self._forget("modules", "_sites", "_users", "attentions")
             pulse = self._archive.pulse()
         self._pulse = pulse
         self._forget("_committed")
@@ -183,12 +185,22 @@ class TraceArrays:
 
     def histogram(self, site: SiteInfo, step: int = 0) -> Histogram:
         """Float-bit histogram of one site at one step (ignored for what fired outside of the loop)."""
-        group = self._table_groups()[site.name.split(".", 1)[0], site.stepped]
+        group = self._group_of(site)
         place = (self._check_step(step), site.row) if site.stepped else (site.row,)
         return Histogram(self._archive.load(f"{group}/histogram", place))
 
+    def stored(self, site: SiteInfo, step: int = 0) -> Stored | None:
+        """The array that holds the tensor of a site at a step, with its shape; None where none was kept.
+
+        A site whose tensors always had one shape is taken to have kept it; `table` tells whether it did.
+        """
+        if not site.variants:
+            return site.arrays[0] if site.array else None
+        place = (self._check_step(step), site.row) if site.stepped else (site.row,)
+        return site.stored(int(self._archive.load(f"{self._group_of(site)}/captured", place)))
+
     def tensor(self, site: SiteInfo, step: int = 0) -> NDArray[Any]:
-        """The stored tensor of one site at one step, shape `site.shape`; NaN where it was not captured.
+        """The stored tensor of one site at one step, in the shape it had; NaN where it was not captured.
 
         Raises:
             SiteNotFoundError: Only statistics were kept of it.
@@ -198,7 +210,10 @@ class TraceArrays:
                 f"{site.key} was recorded as statistics only; trace with "
                 f"Capture(modules={site.name!r}) to keep its tensors"
             )
-        return self._archive.load(site.array, (self._check_step(step),) if site.stepped else ())
+        stored = self.stored(site, step)
+        if stored is None:
+            return self._missing(site)
+        return self._archive.load(stored.array, (self._check_step(step),) if site.stepped else ())
 
     def elements(self, site: SiteInfo, step: int, start: int, count: int) -> NDArray[Any] | None:
         """Some elements of a stored tensor in row-major order; in a folder the rest of it is not decoded.
@@ -206,7 +221,10 @@ class TraceArrays:
         Returns:
             Shape (count,); None where the step was not written, if that can be told.
         """
-        return self._archive.load_run(site.array, self._check_step(step) if site.stepped else None, start, count)
+        stored = self.stored(site, step)
+        if stored is None:
+            return None
+        return self._archive.load_run(stored.array, self._check_step(step) if site.stepped else None, start, count)
 
     def histograms(self, sites: Sequence[SiteInfo], step: int = 0) -> NDArray[np.integer]:
         """Float-bit histograms of sites of one table at one step, shape (site, bin); 256 rows are one chunk."""
@@ -220,6 +238,9 @@ class TraceArrays:
 
     def step_array(self, name: str, step: int) -> NDArray[Any] | None:
         """One step of a variable of `steps` ("latents", "x0", "preview", ...), or None when there is none."""
+        site = self._sites.get(f"{LATENTS}:{name}")
+        if site is not None and site.variants:
+            return self.tensor(site, step) if self.stored(site, step) else None
         path = f"{LATENTS}/{name}"
         return self._archive.load(path, (self._check_step(step),)) if path in self._archive else None
 
@@ -232,6 +253,23 @@ class TraceArrays:
     def images(self) -> NDArray[Any] | None:
         """What the pipeline returned, shape (image, y, x, rgb) or (image, frame, y, x, rgb); None when no pictures."""
         return self._archive.load_if_there(f"{IMAGES}/images")
+
+    def _missing(self, site: SiteInfo) -> NDArray[Any]:
+        """What stands for a tensor that was not captured: its first shape, NaN or 0."""
+        dtype = self._archive.dtype_of(site.array)
+        return np.full(site.shape, np.nan if dtype.kind in "fc" else 0, dtype)
+
+    def _group_of(self, site: SiteInfo) -> str:
+        """The group of the table that a site is in."""
+        return self._table_groups()[site.name.split(".", 1)[0], site.stepped]
+
+    def _is_shared(self, array: str) -> bool:
+        """Whether several sites read their tensors from an array."""
+        return self._users[array] > 1
+
+    @functools.cached_property
+    def _users(self) -> Counter[str]:
+        return Counter(stored.array for site in self._sites.values() for stored in site.arrays)
 
     def _table_groups(self) -> dict[tuple[str, bool], str]:
         return {

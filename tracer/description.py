@@ -25,6 +25,9 @@ _PROOF: Final = {
 }
 """How the branches of guidance are known."""
 
+_MOST_RUNS = 8
+"""Runs of steps of one gap that a line has room for."""
+
 
 def describe(trace: Trace) -> dict[str, Any]:
     """What a trace holds, for programs: everything in it can be written as JSON."""
@@ -131,9 +134,21 @@ def _fault_facts(trace: Trace) -> dict[str, Any] | None:
 
 
 def _gap(gap: Mapping[str, Any]) -> str:
-    step = "" if gap.get("step") is None else f"step {gap['step']}"
-    where = " ".join(part for part in (str(gap.get("site", "")), step) if part)
-    return f"{where}: {gap.get('reason')}" if where else str(gap.get("reason"))
+    count, steps = gap["count"], _steps(gap["steps"])
+    tensors = "" if count == 1 or f"{count} step" in steps else f"{count} tensors"
+    facts = ", ".join(part for part in (tensors, steps) if part)
+    return ": ".join(part for part in (gap["site"], facts, gap["reason"]) if part)
+
+
+def _steps(steps: int | list[list[int]]) -> str:
+    """Steps of a gap in words: how many, and which where these are few runs."""
+    if isinstance(steps, int):
+        return f"{steps} steps"
+    number = sum(last - first + 1 for first, last in steps)
+    if number <= 1:
+        return f"step {steps[0][0]}" if number else ""
+    listed = ", ".join(f"{first}" if first == last else f"{first}–{last}" for first, last in steps)
+    return f"{number} steps ({listed})" if len(steps) <= _MOST_RUNS else f"{number} steps"
 
 
 def _megabytes(size: int | None) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from .layout import array_name
+from .layout import HAS_TENSOR, array_name
+from .stored import Stored
 
 __all__ = ["LatentsChange", "ModuleInfo", "SchedulerInfo", "SiteInfo", "TraceInfo", "printable"]
 
@@ -15,6 +16,25 @@ __all__ = ["LatentsChange", "ModuleInfo", "SchedulerInfo", "SiteInfo", "TraceInf
 def printable(text: object) -> str:
     """Text from a trace, safe for a terminal: control characters are shown as escapes, never sent."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def _mappings(value: object) -> tuple[Mapping[str, Any], ...]:
+    return tuple(entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list) else ()
+
+
+def _gap(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A gap as `TraceInfo.gaps` has it, also of the first format, which lists every tensor by itself."""
+    step, count, steps = entry.get("step"), entry.get("count", 1), entry.get("steps", [])
+    steps = [[step, step]] if type(step) is int else steps
+    is_list = isinstance(steps, list) and all(
+        isinstance(span, list) and len(span) == 2 and all(type(at) is int for at in span) for span in steps
+    )
+    return {
+        "site": str(entry.get("site", "")),
+        "reason": str(entry.get("reason", "")),
+        "count": count if type(count) is int else 1,
+        "steps": steps if is_list or type(steps) is int else [],
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +61,31 @@ class SiteInfo:
     """Path of the stored tensors in the trace, or "" when only statistics were kept."""
     stepped: bool
     """Whether it fired inside the denoising loop and so has a step dimension."""
+    variants: tuple[Stored, ...] = ()
+    """The arrays of its tensors that had another shape or stored type than those in `array`."""
+    place: tuple[str | int, ...] = ()
+    """Where in the module's output (or input) the tensor sits: keys and indices; () of the output itself."""
+    strides: tuple[int, ...] = ()
+    """Of the first tensor in memory, in elements; () where they are not known."""
+    structure: object = field(default=None, hash=False)
+    """Of the first output, where that is a container: its class and what lies in it, as JSON; else None."""
+
+    @property
+    def arrays(self) -> tuple[Stored, ...]:
+        """All arrays that hold tensors of it; none where only statistics were kept."""
+        return (Stored(self.array, self.shape, self.dims, self.torch_dtype), *self.variants) if self.array else ()
+
+    def stored(self, captured: int) -> Stored | None:
+        """The array that a step's tensor lies in.
+
+        Args:
+            captured: What the table's `captured` says of the step.
+
+        Returns:
+            None where the tensor was not kept, or lies in an array that the trace does not name (yet).
+        """
+        arrays, at = self.arrays, captured - HAS_TENSOR
+        return arrays[at] if 0 <= at < len(arrays) else None
 
     @property
     def array_name(self) -> str:
@@ -68,6 +113,10 @@ class SiteInfo:
             branch=str(values.get("branch", "")),
             array=str(values.get("array", "")),
             stepped=stepped,
+            variants=tuple(map(Stored.from_attributes, _mappings(values.get("variants")))),
+            place=tuple(part if isinstance(part, int) else str(part) for part in values.get("place", ())),
+            strides=tuple(int(stride) for stride in values.get("strides", ())),
+            structure=values.get("structure"),
         )
 
     def to_attributes(self) -> dict[str, Any]:
@@ -83,7 +132,10 @@ class SiteInfo:
             "dims": list(self.dims),
             "branch": self.branch,
             "array": self.array,
-        }
+            "variants": [variant.to_attributes() for variant in self.variants],
+            "place": list(self.place),
+            "strides": list(self.strides),
+        } | ({} if self.structure is None else {"structure": self.structure})
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +239,11 @@ class TraceInfo:
     modules_changed: tuple[Mapping[str, Any], ...]
     """Modules that were added, removed or replaced within the block: after which step, how many, and some names."""
     gaps: tuple[Mapping[str, Any], ...]
-    """What could not be recorded, and why."""
+    """What could not be recorded: `site` ("" where it is many), `reason`, `count` of tensors, and `steps`.
+
+    `steps` lists first and last step of each run of them, or is their number where that would be a long list; it is
+    empty of what fired outside of the loop.
+    """
     taps: tuple[str, ...]
     tap_failures: tuple[Mapping[str, Any], ...]
     preview: Mapping[str, Any]
@@ -208,8 +264,7 @@ class TraceInfo:
             return value if isinstance(value, Mapping) else {}
 
         def mappings(key: str) -> tuple[Mapping[str, Any], ...]:
-            value = values.get(key)
-            return tuple(entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list) else ()
+            return _mappings(values.get(key))
 
         seconds, planned, taps = (values.get(key) for key in ("seconds", "planned_steps", "taps"))
         return cls(
@@ -230,7 +285,7 @@ class TraceInfo:
             runs=mappings("runs"),
             error=mapping("error"),
             modules_changed=mappings("modules_changed"),
-            gaps=mappings("gaps"),
+            gaps=tuple(map(_gap, mappings("gaps"))),
             taps=tuple(str(tap) for tap in taps) if isinstance(taps, list) else (),
             tap_failures=mappings("tap_failures"),
             preview=mapping("preview"),

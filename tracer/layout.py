@@ -23,12 +23,14 @@ __all__ = [
     "ArraySpec",
     "Codec",
     "array_name",
+    "beside",
     "dimension_names",
     "module_group",
+    "shape_group",
     "table_group",
 ]
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Raised whenever a reader of the old version would misread a new trace."""
 
 MEASURED: Final = (
@@ -57,6 +59,10 @@ HISTOGRAM_BINS: Final = 4096
 
 SHARD_STEPS: Final = 128
 """Steps in one shard file; its index takes 16 bytes a step and is updated in place."""
+
+MANY_VARIANTS: Final = 4
+"""A site with more arrays than this seldom comes back to a shape: further ones get files of one step, without the 2 KiB
+of index that a shard of `SHARD_STEPS` begins with."""
 
 SITE_BLOCK: Final = 256
 """Sites in one chunk of the statistics table. A table grows by whole blocks without rewriting older ones."""
@@ -91,9 +97,18 @@ RESERVED: Final = frozenset({STATISTICS_GROUP, LATENTS, PROMPTS, IMAGES, RECORDS
 NOT_CAPTURED: Final = 0
 HAS_STATISTICS: Final = 1
 HAS_TENSOR: Final = 2
-"""Values of the table's `captured` array: nothing, statistics only, statistics and the tensor."""
+"""Values of the table's `captured` array: nothing, statistics only, statistics and the tensor.
+
+From `HAS_TENSOR` on the value also tells where the tensor lies: `HAS_TENSOR` + k, in the k-th array of its site.
+"""
+
+MOST_VARIANTS: Final = 1 << 14
+"""Further arrays of one site, for further shapes; `captured` has room for four times as many."""
 
 Codec = Literal["lz4", "zstd", "raw"]
+
+FLOATING: Final = ("float", "complex")
+"""How the names of types begin that are made of floats."""
 
 _DIMENSIONS: Final[Mapping[int, tuple[str, ...]]] = {
     0: (),
@@ -120,6 +135,25 @@ def module_group(module: str, *, has_children: bool) -> str:
     """Group that holds the tensors of a module, "unet.mid_block" -> "unet/mid_block/_io"."""
     group = "/".join(encode_segment(segment) for segment in module.split("."))
     return f"{group}/{IO_GROUP}" if has_children else group
+
+
+def shape_group(group: str, number: int) -> str:
+    """Group for tensors of another shape than those in `group`, beside it, as one group knows one size of a name.
+
+    ``unet/mid_block/_io`` -> ``unet/mid_block/_io_shape1``, ``unet/conv_in`` -> ``unet/_shape1_conv_in``. No module's
+    own name begins with an underscore once encoded, so none of these is that of a module.
+    """
+    parent, slash, name = group.rpartition("/")
+    return f"{parent}{slash}{name}_shape{number}" if name == IO_GROUP else f"{parent}{slash}_shape{number}_{name}"
+
+
+def beside(group: str, leaf: str) -> str:
+    """Where `group`, which is below the group `leaf`, goes once arrays lie in `leaf`.
+
+    ``unet/to_v/lora_A``, ``unet/to_v`` -> ``unet/_below_to_v/lora_A``.
+    """
+    parent, slash, name = leaf.rpartition("/")
+    return f"{parent}{slash}_below_{name}{group.removeprefix(leaf)}"
 
 
 def table_group(component: str, *, stepped: bool) -> str:
@@ -200,7 +234,7 @@ def codec_chain(dtype: str, codec: Codec) -> list[dict[str, Any]]:
         "typesize": item_size(dtype),
         "cname": codec,
         "clevel": 1,
-        "shuffle": "bitshuffle" if dtype.startswith("float") else "shuffle",
+        "shuffle": "bitshuffle" if dtype.startswith(FLOATING) else "shuffle",
         "blocksize": 0,
     }
     return [_BYTES, {"name": "blosc", "configuration": configuration}]
@@ -212,6 +246,18 @@ def item_size(dtype: str) -> int:
     return int(bits[0]) // 8 if bits else 1
 
 
+def missing(dtype: str) -> Any:
+    """Fill value of tensors of a dtype, as Zarr's metadata have it."""
+    if dtype.startswith("complex"):
+        return ["NaN", "NaN"]
+    return "NaN" if dtype.startswith("float") else "" if dtype == "string" else False if dtype == "bool" else 0
+
+
+def fill_number(fill: Any) -> complex | float:
+    """A fill value of Zarr's metadata as a number."""
+    return complex(*map(float, fill)) if isinstance(fill, list) else float(fill)
+
+
 def tensor_spec(
     path: str,
     dtype: str,
@@ -221,9 +267,10 @@ def tensor_spec(
     steps: int | None,
     codec: Codec,
     attributes: Mapping[str, Any],
+    shard_steps: int = SHARD_STEPS,
 ) -> ArraySpec:
     """An array for a tensor of `shape`: appended step by step, or written once when `steps` is None."""
-    fill: Any = "NaN" if dtype.startswith("float") else "" if dtype == "string" else False if dtype == "bool" else 0
+    fill = missing(dtype)
     chunk = tuple(max(size, 1) for size in shape)
     if steps is None:
         return ArraySpec(path, dtype, tuple(shape), tuple(dims), chunk, None, codec, fill, attributes)
@@ -233,7 +280,7 @@ def tensor_spec(
         (steps, *shape),
         ("step", *dims),
         (1, *chunk),
-        (SHARD_STEPS, *chunk),
+        (shard_steps, *chunk),
         codec,
         fill,
         attributes,
@@ -248,7 +295,7 @@ def table_specs(group: str, *, steps: int | None, sites: int, attributes: Mappin
     for name, dtype, fill, dim, size in (
         ("statistics", "float64", "NaN", ("statistic",), (len(STATISTICS),)),
         ("histogram", "uint32", 0, ("bin",), (HISTOGRAM_BINS,)),
-        ("captured", "uint8", 0, (), ()),
+        ("captured", "uint16", 0, (), ()),
     ):
         specs.append(
             ArraySpec(

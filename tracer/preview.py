@@ -27,17 +27,14 @@ def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
     last = trace.n_steps - 1
     if last < 0 or trace.step_array("next_latents", last) is None:
         return {}
-    channels_first = _channel_axis(trace) == 1
-    arrange = functools.partial(_as_images, aspect=_aspect(trace.images), channels_first=channels_first)
+    arrange = functools.partial(_as_images, aspect=_aspect(trace.images))
     fitted = _fit(trace, last, arrange)
     if isinstance(fitted, str):
         return {"preview": {"method": "none", "r2": None, "reason": fitted}}
+    maps = {len(fitted.weight): fitted}
     for source, name in (("latents", "preview"), ("x0", "preview_x0")):
-        drawn = [
-            None if (array := trace.step_array(source, step)) is None else arrange(array)
-            for step in range(trace.n_steps)
-        ]
-        shown = [None if images is None else fitted(images) for images in drawn]
+        arrays = [trace.step_array(source, step) for step in range(trace.n_steps)]
+        shown = _of_one_size(_draw([None if array is None else arrange(array) for array in arrays], maps))
         first = next((images for images in shown if images is not None), None)
         if first is None:
             continue
@@ -60,7 +57,7 @@ def _fit(trace: Trace, last: int, arrange: functools.partial[Pixels | None]) -> 
     if finished is None:
         return f"latents of shape {final.shape} are no picture"
     if has_spread(finished):
-        frames = final.shape[2 if arrange.keywords["channels_first"] else 1] if final.ndim == 5 else 1
+        frames = final.shape[1 if _frames_first(final.shape) else 2] if final.ndim == 5 else 1
         pictures, frame, reason = _target(trace.images, frames)
         chosen = finished if frame is None else arrange(final, frame=frame)
         return fit_preview(finished if chosen is None else chosen, pictures, reason)
@@ -93,25 +90,51 @@ def _target(pictures: NDArray[Any] | None, frames: int) -> tuple[NDArray[Any] | 
     return pictures[:, pictures.shape[1] // 2], middle, ""
 
 
-def _channel_axis(trace: Trace) -> int:
-    """1, or 2 for video latents that have their frames before the channels."""
-    output = trace.site(LATENTS, "next_latents")
-    if len(output.shape) != 5:
-        return 1
-    return 1 if output.shape[1] >= output.shape[2] or output.shape[1] in (4, 16, 48, 128) else 2
+def _draw(steps: list[Pixels | None], maps: dict[int, PreviewMap]) -> list[NDArray[np.uint8] | None]:
+    """Draw the latents of each step.
+
+    Stages of a cascade may have another number of channels than the final latents; such ones are drawn by their own
+    principal components.
+
+    Args:
+        steps: (batch, y, x, channel) each.
+        maps: By number of channels; those that are missing are added.
+    """
+    for images in reversed(steps):
+        if images is not None and images.shape[-1] not in maps and has_spread(images):
+            maps[images.shape[-1]] = fit_preview(images, None, "no picture came back of this stage")
+    known = (None if images is None else (images, maps.get(images.shape[-1])) for images in steps)
+    return [None if of is None or of[1] is None else of[1](of[0]) for of in known]
+
+
+def _of_one_size(steps: list[NDArray[np.uint8] | None]) -> list[NDArray[np.uint8] | None]:
+    """Pictures that grow from step to step at the size of the largest, their pixels repeated."""
+    sizes = [images.shape[1:3] for images in steps if images is not None]
+    height, width = (max(size) for size in zip(*sizes, strict=True)) if sizes else (0, 0)
+    found: list[NDArray[np.uint8] | None] = []
+    for images in steps:
+        if images is None or images.shape[1:3] == (height, width):
+            found.append(images)
+            continue
+        rows, columns = (np.arange(n) * old // n for n, old in zip((height, width), images.shape[1:3], strict=True))
+        found.append(images[:, rows][:, :, columns])
+    return found
+
+
+def _frames_first(shape: tuple[int, ...]) -> bool:
+    """Whether video latents have their frames before the channels."""
+    return shape[1] < shape[2] and shape[1] not in (4, 16, 48, 128)
 
 
 def _aspect(pictures: NDArray[Any] | None) -> float:
     return 1.0 if pictures is None else pictures.shape[-2] / pictures.shape[-3]
 
 
-def _as_images(
-    latents: NDArray[Any], *, aspect: float, channels_first: bool, frame: int | None = None
-) -> Pixels | None:
+def _as_images(latents: NDArray[Any], *, aspect: float, frame: int | None = None) -> Pixels | None:
     """Latents of any kind as (batch, y, x, channel): images, a frame of a video (the middle one), packed tokens."""
-    latents = np.asarray(latents, np.float64)
+    latents = np.asarray(np.abs(latents) if np.iscomplexobj(latents) else latents, np.float64)
     if latents.ndim == 5:
-        if not channels_first:
+        if _frames_first(latents.shape):
             latents = latents.swapaxes(1, 2)
         latents = latents[:, :, latents.shape[2] // 2 if frame is None else frame]
     if latents.ndim == 4:

@@ -25,8 +25,8 @@ class StatisticsTable:
 
     The statistics are those of `layout.STATISTICS`; format 1 lacks the last.
     """
-    captured: NDArray[np.uint8]
-    """Shape (step, site): 0 nothing, 1 statistics, 2 statistics and tensor."""
+    captured: NDArray[np.unsignedinteger]
+    """Shape (step, site): 0 nothing, 1 statistics, 2 + k statistics and tensor, in the k-th array of the site."""
 
     def column(self, statistic: str) -> NDArray[np.float64]:
         """One statistic of every site, shape (step, site); NaN where the trace is of a format without it."""

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .attention.reader import AttentionReader
 from .errors import SiteNotFoundError, near_matches
-from .info import printable
+from .info import SiteInfo, printable
 from .layout import LATENTS, MEASURED, STATISTICS
 from .prompts import Prompt
 from .statistics_array import array_of_all, array_of_table
@@ -73,10 +74,13 @@ class Trace(AttentionReader, Mapping[str, "xarray.Dataset"]):
         """
         import xarray
 
+        from .variables import apart
+
         if name not in self.modules:
             raise SiteNotFoundError(f"no module {name!r} in {self.path}.{near_matches(name, self.modules)}")
         module = self.modules[name]
         variables: dict[str, Any] = {}
+        tensors: dict[str, xarray.DataArray] = {}
         for site in module.sites:
             prefix = "" if site is module.site else f"{site.array_name}_"
             table = self._archive.dataset(self._table_groups()[module.component, site.stepped])
@@ -85,10 +89,8 @@ class Trace(AttentionReader, Mapping[str, "xarray.Dataset"]):
                 column = rows["statistics"].isel(statistic=STATISTICS.index(statistic))
                 variables[prefix + statistic] = column.drop_vars(["site", "statistic"], errors="ignore")
             variables[prefix + "histogram"] = rows["histogram"].drop_vars("site", errors="ignore")
-            if site.array:
-                group, _, variable = site.array.rpartition("/")
-                tensor = self._archive.dataset(group)[variable]
-                variables[site.array_name] = tensor.assign_attrs(call=site.call, branch=site.branch)
+            tensors |= self._variables(site)
+        variables |= apart(tensors, {})
         dataset = xarray.Dataset(variables, attrs={"module": name, "class": module.module_class})
         return self._with_steps(dataset)
 
@@ -114,8 +116,14 @@ class Trace(AttentionReader, Mapping[str, "xarray.Dataset"]):
         """What the scheduler saw, lazily: latents, model_output, next_latents, x0 and the previews, along `step`."""
         import xarray
 
+        from .variables import apart
+
         group = self._archive.dataset(LATENTS) if LATENTS in self._archive else xarray.Dataset()
-        return self._with_steps(group)
+        further: dict[str, xarray.DataArray] = {}
+        for site in self.modules[LATENTS].sites if LATENTS in self.modules else ():
+            found = self._variables(site) if site.variants else {}
+            further |= {name: array for name, array in found.items() if name not in group}
+        return self._with_steps(group.assign(apart(further, group.sizes)))
 
     @property
     def tree(self) -> xarray.DataTree:
@@ -137,6 +145,16 @@ class Trace(AttentionReader, Mapping[str, "xarray.Dataset"]):
     def _repr_html_(self) -> str:
 
         return f"<pre>{html.escape(repr(self))}</pre>"
+
+    def _variables(self, site: SiteInfo) -> dict[str, xarray.DataArray]:
+        """The tensors of a site, lazily: a variable for each shape."""
+        from .variables import variables_of
+
+        def captured() -> NDArray[np.unsignedinteger]:
+            found: NDArray[np.unsignedinteger] = self._archive.load(f"{self._group_of(site)}/captured")[:, site.row]
+            return found
+
+        return dict(variables_of(self._archive, site, captured=captured, is_shared=self._is_shared))
 
     def _with_steps(self, dataset: xarray.Dataset) -> xarray.Dataset:
         """Clip to the complete steps and join the coordinates of the loop.

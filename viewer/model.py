@@ -169,7 +169,7 @@ class Snapshot:
         """Whether a site's tensor was kept at a step."""
         table, row = self._columns[site.key]
         at = step if site.stepped else 0
-        return at >= len(table.captured) or bool(table.captured[at, row] == HAS_TENSOR)
+        return at >= len(table.captured) or bool(table.captured[at, row] >= HAS_TENSOR)
 
     def before(self, site: SiteInfo, step: int) -> Moment | None:
         """The tensor that was made right before a site's of a step."""

@@ -56,7 +56,7 @@ class Reader:
             return None
         key = ("tensor", site.key, step if site.stepped else 0)
         tensor: NDArray[Any] | None = self.once(key, lambda: self.trace.tensor(site, step))
-        return tensor
+        return np.abs(tensor) if tensor is not None and tensor.dtype.kind == "c" else tensor
 
     def histogram(self, site: SiteInfo | None, step: int) -> Histogram | None:
         """The histogram of a site at a step."""

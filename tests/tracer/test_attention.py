@@ -522,7 +522,7 @@ class Sometimes(nn.Module):
 
 @pytest.mark.parametrize("heads", [None, [1, 2, 3]])
 def test_calls_may_differ_from_step_to_step(heads: list[int] | None, tmp_path: Path) -> None:
-    """A mask that is not always there is stored where it was, and a call with another scale has statistics only."""
+    """A mask that is not always there is stored where it was; a call with another scale has statistics, and a gap."""
     capture = Capture(attention="model", attention_output=True, attention_heads=heads)
     with Tracer(Sometimes(), tmp_path / "run.zarr", capture=capture) as tracer:
         for step in range(5):
@@ -534,7 +534,32 @@ def test_calls_may_differ_from_step_to_step(heads: list[int] | None, tmp_path: P
     assert captured[:, trace.site("model", "mask").row].tolist() == [0, 2, 0, 2, 0]
     assert trace.site("model", "key").shape[1] == (2 if heads is None else 3)
     assert [check.steps for check in check_attention(trace)] == [4]
+    assert [(gap["site"], gap["count"], gap["steps"]) for gap in trace.info.gaps] == [("model", 1, [[4, 4]])]
     assert_proven(trace)
+
+
+class Doubling(nn.Module):
+    """Attention of a batch that doubles at the end."""
+
+    def forward(self, step: int) -> Tensor:
+        """Attend."""
+        x = torch.randn(2 if step == 3 else 1, 2, 5, 8)
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+def test_a_batch_that_changes_is_stored_and_read_as_missing_in_the_map(tmp_path: Path) -> None:
+    """Queries and keys of another batch are kept, and the map of the first one is never filled from them."""
+    model = Doubling()
+    with Tracer(model, tmp_path / "run.zarr", capture=Capture(attention="model")) as tracer:
+        for step in range(4):
+            tracer.step(step)
+            model(step)
+    trace = tracer.trace
+    query = trace.site("model", "query")
+    assert trace.tensor(query, 3).shape == (2, 2, 5, 8)
+    shares = trace.attention("model")
+    assert shares.shape == (4, 1, 2, 5, 5)
+    assert np.isfinite(shares[:3].values).all() and np.isnan(shares[3].values).all()
 
 
 def test_compiled_modules_are_seen_through(tmp_path: Path) -> None:

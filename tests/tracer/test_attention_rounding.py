@@ -113,6 +113,7 @@ def test_large_errors_of_right_results_are_beyond_the_quick_tolerance(tmp_path: 
     assert check.passed and check.error > quick_tolerance("bfloat16", 96)
 
 
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 def test_an_overflow_of_the_run_is_no_fault_of_the_trace(tmp_path: Path) -> None:
     """Scores beyond float16 are NaN in the kernel though float32 can hold them; the trace is right about that."""
     layer = Layer(1, AttnProcessor()).half()

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray
+from peft import LoraConfig
 from torch import Tensor, nn
 
+from diffusion_xray.pipelines.shapes.load import load_pipeline
 from diffusion_xray.tracer import Capture, Tracer
 
 from .networks import Denoiser, denoise
@@ -163,3 +166,31 @@ def test_a_run_that_fails_in_a_new_module(tmp_path: Path, error: type[BaseExcept
         failing()
     assert tracer.trace.info.error["module"] == "model.blocks.1.conv2"
     assert vars(nn.Module)["__call__"] is call
+
+
+def test_a_lora_between_two_calls(tmp_path: Path) -> None:
+    """A LoRA of peft that is added, and emptied again, between calls of a pipeline leaves a trace that opens whole."""
+    pipe, name, seen = load_pipeline(), "mid_block.attentions.0.transformer_blocks.0.attn2.to_v", list[Tensor]()
+    pipe.set_progress_bar_config(disable=True)
+
+    def draw() -> None:
+        pipe("a red circle", num_inference_steps=2, generator=torch.Generator().manual_seed(0))
+
+    with Tracer(pipe, tmp_path / "a.zarr", capture="all") as tracer:
+        draw()
+        pipe.unet.add_adapter(LoraConfig(r=4, init_lora_weights=False, target_modules=["to_v"]))
+        look = returned(pipe.unet, name, seen)
+        draw()
+        look.remove()
+        pipe.unet.delete_adapters("default")
+        draw()
+    trace = tracer.trace
+    assert not trace.info.tap_failures and not trace.info.gaps
+    recorded = trace[f"unet.{name}"]["output"].values
+    assert np.array_equal(recorded[2:4], torch.stack(seen).detach().numpy())
+    assert np.array_equal(recorded[:2], recorded[4:6]) and not np.array_equal(recorded[:2], recorded[2:4])
+    inside = trace[f"unet.{name}.base_layer"]["output"].values
+    assert np.isfinite(inside[2:4]).all() and np.isnan(inside[:2]).all()
+    assert f"unet.{name}.lora_B.default" in trace.modules
+    with xarray.open_datatree(tmp_path / "a.zarr", engine="zarr", chunks=None) as tree:
+        assert len(tree.leaves) > 100

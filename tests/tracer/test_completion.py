@@ -31,7 +31,7 @@ def test_commands_and_options() -> None:
     """The first word is a command, then come its options and their choices."""
     assert {"info", "ls", "stats", "completion"} <= set(candidates([], ""))
     assert candidates([], "inf") == ["info"]
-    assert set(candidates(["stats"], "--")) == {"--help", "--json", "--step", "--sort"}
+    assert set(candidates(["stats"], "--")) == {"--csv", "--help", "--json", "--sort", "--step", "--top"}
     assert candidates(["stats", "run.zarr", "--sort"], "abs") == ["abs_max"]
     assert candidates(["completion"], "") == ["bash", "fish", "zsh"]
 

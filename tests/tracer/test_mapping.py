@@ -106,7 +106,6 @@ def test_a_run_that_broke_off_is_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["steps", "model.conv_in", "records.start"])
 def test_what_it_gives_is_saved_with_h5netcdf(tmp_path: Path, name: str) -> None:
     """Likewise as netCDF."""
-    pytest.importorskip("h5netcdf")
     trace = open_trace(GOLDEN)
     given = trace.steps if name == "steps" else trace[name]
     given.to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")

@@ -87,14 +87,16 @@ def test_a_field_that_was_never_set_is_passed_by(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("later", [torch.full((2, 2), 2**40 + 1), USUAL.double() / 3, USUAL > 1])
-def test_another_type_than_the_first_is_a_gap(tmp_path: Path, later: Tensor) -> None:
-    """A tensor that its array could not hold as it is has statistics, and a gap says why it has nothing else."""
+def test_another_type_than_the_first_has_an_array_of_its_own(tmp_path: Path, later: Tensor) -> None:
+    """A tensor that the first array could not hold as it is lies in a further one, as it is."""
     trace = trace_of([USUAL, later], tmp_path / "run.zarr")
     site = trace.site("net.odd")
     table = trace.table("net")
-    assert table.captured[:, site.row].tolist() == [2, 1]
+    assert table.captured[:, site.row].tolist() == [2, 3]
     assert table.values[1, site.row, STATISTICS.index("max")] == later.double().max().item()
-    assert [gap["step"] for gap in trace.info.gaps] == [1] and "does not fit" in trace.info.gaps[0]["reason"]
+    assert trace.info.gaps == ()
+    assert trace.tensor(site, 1).tolist() == later.tolist()
+    assert [variant.torch_dtype for variant in site.variants] == [str(later.dtype).removeprefix("torch.")]
 
 
 def test_transformations_of_functions_are_let_through(tmp_path: Path) -> None:

@@ -122,3 +122,18 @@ def test_generated_text_is_no_prompt(tmp_path: Path) -> None:
         for token in range(3):
             pipe.text_encoder(torch.tensor([[token]]))
     assert [prompt.text for prompt in tracer.trace.prompts] == [(SHORT,)]
+
+
+def test_an_encoder_that_changes_within_the_block(tmp_path: Path) -> None:
+    """Prompts go on being recorded when an encoder's embedding is replaced, as by a textual inversion, or all of it."""
+    pipe, other = load_pipeline(), load_pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    with Tracer(pipe, tmp_path / "run.zarr", capture="statistics") as tracer:
+        pipe("a red circle on white", num_inference_steps=1)
+        pipe.text_encoder.resize_token_embeddings(pipe.text_encoder.config.vocab_size + 1, mean_resizing=False)
+        pipe("a blue square on white", num_inference_steps=1)
+        pipe.text_encoder = other.text_encoder
+        pipe("a green star on white", num_inference_steps=1)
+    assert not tracer.trace.info.tap_failures
+    texts = [text for prompt in tracer.trace.prompts for text in prompt.text if text]
+    assert texts == ["a red circle on white", "a blue square on white", "a green star on white"]

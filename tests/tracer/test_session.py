@@ -150,8 +150,9 @@ def test_other_tensors_pass(tmp_path: Path) -> None:
     with Tracer(Odd(), tmp_path / "run.zarr", capture=Capture(modules="model")) as tracer:
         tracer._target.components["model"](torch.ones(2, 2))
     trace = tracer.trace
-    assert [site.torch_dtype for site in trace.modules["model"].sites] == ["int64", "bool", "float32", "float32"]
-    assert [gap["site"] for gap in trace.info.gaps] == ["model", "model"]
+    dtypes = [site.torch_dtype for site in trace.modules["model"].sites]
+    assert dtypes == ["int64", "bool", "float32", "float32", "complex64"]
+    assert [gap["site"] for gap in trace.info.gaps] == ["model"]
 
 
 def test_steps_and_dtype_of_the_capture_are_kept_to(tmp_path: Path) -> None:

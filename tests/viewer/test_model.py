@@ -59,6 +59,7 @@ def test_one_order_of_faults(traces: dict[str, Path]) -> None:
     assert first.step is not None and first.after == snapshot.before(first.site, first.step)
 
 
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 def test_the_first_fault_of_a_layer_is_that_of_the_run(tmp_path: Path) -> None:
     """A layer that fails in the loop and again after it is marked with the step."""
 

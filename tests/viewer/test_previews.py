@@ -104,6 +104,7 @@ async def test_why_it_is_no_fit(browser: Make, tmp_path: Path) -> None:
         assert "by principal components as the picture is black" in words and "R²" not in words
 
 
+@pytest.mark.filterwarnings("ignore:a value is not finite")
 async def test_why_there_are_none(browser: Make, tmp_path: Path) -> None:
     """Where latents were recorded but none is finite, nobody is told to record latents."""
     path = recorded(tmp_path / "run.zarr", torch.full((1, 4, 8, 8), torch.nan))

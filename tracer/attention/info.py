@@ -234,9 +234,25 @@ class Attentions:
             for text in proven_texts(self.prompts, batch, start=start, length=length, entries=call.shape[0])
         )
 
+    @functools.cached_property
+    def _plain(self) -> Mapping[str, Mapping[str, Any]]:
+        """The groups that describe attention; of the first format the path alone tells of which module."""
+        return self._archive.groups_with("attention")
+
+    @functools.cached_property
+    def _described(self) -> Mapping[str, str]:
+        """The group that describes the attention of each module, where groups say whose it is."""
+        return {str(attributes["module"]): group for group, attributes in self._plain.items() if "module" in attributes}
+
     def _calls_of(self, module: ModuleInfo) -> tuple[AttentionInfo, ...]:
-        groups = [module_group(module.name, has_children=inner) for inner in (True, False)]
-        group = next((group for group in groups if self._archive.group(group).get("attention")), groups[0])
+        group = self._described.get(module.name) or next(
+            (
+                group
+                for inner in (True, False)
+                if (group := module_group(module.name, has_children=inner)) in self._plain
+            ),
+            "",
+        )
         listed = self._archive.group(group).get("attention")
         entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
         calls: dict[tuple[int, bool], AttentionInfo] = {}

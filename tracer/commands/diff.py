@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..capture import matches
 from ..comparison.divergence import Comparison, Divergence, Evidence
 from ..comparison.naming import Fused, fused_of
-from ..comparison.pairing import LINKS, Idle
+from ..comparison.pairing import LINKS
 from ..comparison.verdict import Parting, Verdict
 from ..errors import ComparisonError
 from ..info import SiteInfo, printable
@@ -93,18 +93,11 @@ def _judge(a: Trace, b: Trace, names: Mapping[str, str | Fused], options: argpar
     with tqdm(total=len(comparison.table), desc="comparing", unit=" tensors", leave=False, disable=None) as bar:
         for rows in comparison.run():
             bar.update(len(rows))
-    return Verdict(comparison, options.tolerance, _wrong(comparison.table.pairing.idle, names, options.rename))
-
-
-def _wrong(idle: Sequence[Idle], names: Mapping[str, str | Fused], renames: Sequence[str]) -> tuple[Idle, ...]:
-    """The names that should have brought layers together.
-
-    A file may name all layers of a model, of which a run calls some; what was typed is meant.
-    """
-    typed = {_rule(text)[0] for text in renames}
-    if len(idle) == len(names):
-        return tuple(idle)
-    return tuple(each for each in idle if each.fired or each.rule in typed)
+    idle, typed = comparison.table.pairing.idle, {_rule(text)[0] for text in options.rename}
+    # a file may name all layers of a model, of which a run calls some; what was typed is meant
+    wrong = tuple(each for each in idle if each.fired or each.rule in typed or len(idle) == len(names))
+    insisted = len(idle) == len(names) or any(each.rule in typed for each in wrong)
+    return Verdict(comparison, options.tolerance, wrong, insisted)
 
 
 def _rule(text: str) -> tuple[str, str]:

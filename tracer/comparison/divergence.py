@@ -14,7 +14,7 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -99,9 +99,8 @@ class Comparison:
             if not links.size:
                 continue
             pair = self.table.pairing.pairs[row]
-            first = done.setdefault(
-                (pair.a.array, pair.b.array, pair.cut_a, pair.cut_b), row
-            )  # several modules may return one tensor
+            places = (*_arrays(pair), pair.cut_a, pair.cut_b)
+            first = done.setdefault(places, row)  # several modules may return one tensor
             for link in map(int, links):
                 if cancelled():
                     return
@@ -118,7 +117,9 @@ class Comparison:
         link = link if pair.a.stepped else 0
         if self.comparable[row, link]:
             try:
-                self._keep(row, link, measure(self._parts(pair, link), tolerance or self.tolerance(row, link)))
+                found = measure(self._parts(row, link), tolerance or self.tolerance(row, link))
+                is_complex = pair.a.torch_dtype.startswith("complex")
+                self._keep(row, link, replace(found, where=found.where // 2) if is_complex else found)
             except Exception as error:  # noqa: BLE001 - a damaged chunk raises whatever its codec likes
                 self.table.evidence[row, link] = Evidence.UNREADABLE
                 assert isinstance(self.table.errors, dict)
@@ -131,7 +132,7 @@ class Comparison:
         A tensor without a batch, of rank 0 or 1, comes whole.
         """
         pair = self.table.pairing.pairs[row]
-        shape = pair.a.shape
+        shape = self.table.at(row, link).shape
         lead, rest = (shape[0], shape[1:]) if len(shape) > 1 else (1, shape)
         count = math.prod(rest)
         if pair.is_cut:
@@ -143,7 +144,8 @@ class Comparison:
             self._elements(trace, site, step, start, count).reshape((1, *rest) if len(shape) > 1 else shape)
             for trace, site, step in self._sides(pair, link)
         ]
-        return found[0], found[1]
+        one, other = (np.abs(values) if values.dtype.kind == "c" else values for values in found)
+        return one, other
 
     def statistics(self, row: int, link: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The rows of both statistics tables."""
@@ -177,17 +179,20 @@ class Comparison:
         )
         self._note_the_way(key, rows, steps, ours[1], theirs[1])
         least = least_distance(ours[0].values[ours[1]], theirs[0].values[theirs[1]]).T
-        fits = np.array([not pair.problem for pair in pairs])[:, None]
         whole = np.array([not pair.is_cut for pair in pairs])[:, None]  # of a part the statistics tell nothing
+        counts = (table.column("count")[where] for table, where in (ours, theirs))
+        fits = np.array([not pair.problem for pair in pairs])[:, None] & (np.equal(*counts).T | ~whole)
         least = np.where(fits & whole, least, np.nan)
         place = slice(rows[0], rows[-1] + 1), slice(0, len(steps))
         self.table.relative_l2[place] = least
         self.table.evidence[place] = np.where(np.isnan(least), Evidence.NOTHING, Evidence.STATISTICS)
         stored = np.array([bool(pair.a.array and pair.b.array) for pair in pairs])[:, None] & fits
-        kept = (_captured(*ours) >= HAS_TENSOR) & (_captured(*theirs) >= HAS_TENSOR)
-        self.comparable[place] = kept.T & stored
-        seen = [_captured(*side).T != NOT_CAPTURED for side in (ours, theirs)]
-        self.table.half[place] = seen[0] != seen[1]
+        captured = _captured(*ours).T, _captured(*theirs).T
+        self.comparable[place] = (captured[0] >= HAS_TENSOR) & (captured[1] >= HAS_TENSOR) & stored
+        self.table.half[place] = (captured[0] != NOT_CAPTURED) != (captured[1] != NOT_CAPTURED)
+        for at, pair in enumerate(pairs):
+            if pair.a.variants or pair.b.variants:
+                self._match_shapes(rows[at], pair, captured[0][at], captured[1][at])
 
     def _note_the_way(
         self, key: tuple[str, str, bool], rows: list[int], steps: NDArray[np.int_], ours: Any, theirs: Any
@@ -200,6 +205,25 @@ class Comparison:
         sides = zip(self._ways, (component_a, component_b), (ours, theirs), strict=True)
         ways = [known[component, stepped][at].T for known, component, at in sides]
         self.table.rounding[place] = np.where(own == 0, 0.0, np.fmax(own, np.fmax(*ways)))  # whole numbers agree or not
+
+    def _match_shapes(
+        self, row: int, pair: SitePair, ours: NDArray[np.unsignedinteger], theirs: NDArray[np.unsignedinteger]
+    ) -> None:
+        """Of tensors whose shape changes: only those of one shape are compared; `ours`, `theirs`: as captured.
+
+        A part is known of the first shape only.
+        """
+        if pair.is_cut:
+            self.comparable[row, : len(ours)] &= (ours == HAS_TENSOR) & (theirs == HAS_TENSOR)
+            return
+        for link in range(len(ours)):
+            own, other = pair.a.stored(int(ours[link])), pair.b.stored(int(theirs[link]))
+            if own is not None and other is not None and own.shape == other.shape:
+                self.table.shapes[row, link] = own.shape
+            else:
+                self.comparable[row, link] = False
+            if own is not None and other is not None and own.shape != other.shape:
+                self.table.evidence[row, link], self.table.relative_l2[row, link] = Evidence.NOTHING, np.nan
 
     def _histograms(self, cancelled: Callable[[], bool]) -> Iterator[Sequence[int]]:
         """A block of rows at a time, as many as the trace reads at once."""
@@ -225,17 +249,19 @@ class Comparison:
                 self.table.histogram[rows, link] = histogram_distance(counts_a, counts_b)
             yield rows
 
-    def _parts(self, pair: SitePair, link: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    def _parts(self, row: int, link: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        pair = self.table.pairing.pairs[row]
         if pair.is_cut:
-            yield self._whole_cut(pair, link)
+            ours, theirs = self._whole_cut(pair, link)
+            yield _parts_of(ours), _parts_of(theirs)
             return
-        total = math.prod(pair.a.shape)
+        total = math.prod(self.table.at(row, link).shape)
         for start in range(0, total, _PART):
             count = min(_PART, total - start)
             ours, theirs = (
                 self._elements(trace, site, step, start, count) for trace, site, step in self._sides(pair, link)
             )
-            yield ours, theirs
+            yield _parts_of(ours), _parts_of(theirs)
 
     def _whole_cut(self, pair: SitePair, link: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Both tensors, of which one or both are a part of what is stored: the whole is read, and the part taken."""
@@ -275,10 +301,20 @@ def _component(site: SiteInfo) -> str:
     return site.name.split(".", 1)[0]
 
 
+def _parts_of(values: NDArray[Any]) -> NDArray[Any]:
+    """Complex numbers as one row of real and imaginary parts, which are as far apart as they are."""
+    return values.view(values.real.dtype) if values.dtype.kind == "c" else values
+
+
+def _arrays(pair: SitePair) -> tuple[str, ...]:
+    """What several modules that return one tensor have in common."""
+    return (*(stored.array for stored in pair.a.arrays), "", *(stored.array for stored in pair.b.arrays))
+
+
 def _table_key(pair: SitePair) -> tuple[str, str, bool]:
     return _component(pair.a), _component(pair.b), pair.a.stepped
 
 
-def _captured(table: StatisticsTable, place: Any) -> NDArray[np.uint8]:
-    captured: NDArray[np.uint8] = table.captured[place]
+def _captured(table: StatisticsTable, place: Any) -> NDArray[np.unsignedinteger]:
+    captured: NDArray[np.unsignedinteger] = table.captured[place]
     return captured

@@ -45,13 +45,16 @@ class SitePair:
         """Whether it is a part, so that the statistics of the tensor tell nothing of it."""
         return self.cut_a is not None or self.cut_b is not None
 
+    def _shapes(self, site: SiteInfo) -> set[tuple[int, ...]]:
+        return {site.shape} if self.is_cut else {site.shape, *(stored.shape for stored in site.arrays)}
+
     @property
     def problem(self) -> str:
         """Why their tensors cannot be compared; "" where they can."""
         for side, cut, whole in (("A", self.cut_a, self.whole_a), ("B", self.cut_b, self.whole_b)):
             if cut is not None and cut.shape_of(whole) is None:
                 return f"no slice {cut} of axis {cut.axis} in {_size(whole)}, in {side}"
-        if self.a.shape != self.b.shape:
+        if not self._shapes(self.a) & self._shapes(self.b):
             return f"shapes differ: {_size(self.a.shape)} in A, {_size(self.b.shape)} in B"
         return ""
 

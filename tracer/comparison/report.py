@@ -93,7 +93,7 @@ def entry_of(divergence: Divergence) -> dict[str, Any]:
         "over": distance.over,
         "histogram": divergence.histogram,
     }
-    shape = divergence.pair.a.shape
+    shape = divergence.shape
     place = np.unravel_index(distance.where, shape) if divergence.evidence == Evidence.TENSOR and shape else ()
     return {
         "site": divergence.pair.a.key,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,8 @@ class Divergence:
     """From statistics alone only `relative_l2` is known, as a lower bound; the rest is NaN."""
     histogram: float
     """`histogram_distance`, where there are statistics alone."""
+    shape: tuple[int, ...]
+    """Of both tensors at these steps."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -73,6 +75,8 @@ class Divergences:
     histogram: NDArray[np.float64]
     errors: Mapping[tuple[int, int], str]
     """What could not be read, by row and column."""
+    shapes: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
+    """Shape of the tensors, by row and column, where it is not the first of their site."""
 
     @classmethod
     def empty(cls, pairing: Pairing, links: StepLinks) -> Divergences:
@@ -112,7 +116,8 @@ class Divergences:
         )
         steps = self.links.pairs[link] if pair.a.stepped and self.links.pairs else None
         evidence = Evidence(int(self.evidence[row, link]))
-        return Divergence(row, link, pair, steps, evidence, distance, float(self.histogram[row, link]))
+        histogram, shape = float(self.histogram[row, link]), self.shapes.get((row, link), pair.a.shape)
+        return Divergence(row, link, pair, steps, evidence, distance, histogram, shape)
 
     @property
     def unreadable(self) -> NDArray[np.bool_]:

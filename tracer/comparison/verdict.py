@@ -42,11 +42,14 @@ class Verdict:
         comparison: Two traces.
         tolerance: Largest relative L2 distance that passes; by default what rounding explains.
         names: Names given for modules that should have brought layers together, and did not.
+        insisted: Whether such a name is an error even where something diverges: it was typed, and not one of many in a
+            file, which may name a part that only one of the runs has called.
     """
 
     comparison: Comparison
     tolerance: float | None = None
     names: tuple[Idle, ...] = ()
+    insisted: bool = True
 
     @property
     def only_a(self) -> tuple[SiteInfo, ...]:
@@ -101,7 +104,7 @@ class Verdict:
             raise ComparisonError(
                 f"no step of {a.name} belongs to one of {b.name} by {table.links.by}; link them in another way"
             )
-        if self.names:
+        if self.names and (self.insisted or not self.partings):
             raise ComparisonError(self.uncompared.reasons[0])
         if self.partings:
             return

@@ -13,16 +13,17 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from ..layout import HAS_STATISTICS, HAS_TENSOR
+from ..layout import HAS_STATISTICS
 from .intake import Intake, Seen
 from .sites import Port, Source
 
-__all__ = ["output_taker"]
+__all__ = ["Take", "output_taker"]
+
+Take = Callable[..., None]
+"""Called with a tensor; where it came in a container also with its place there and, the first time, what that is."""
 
 
-def output_taker(
-    intake: Intake, source: Source, *, keep: bool, lock: AbstractContextManager[object]
-) -> Callable[[Tensor], None]:
+def output_taker(intake: Intake, source: Source, *, keep: bool, lock: AbstractContextManager[object]) -> Take:
     """A function that takes the first output of a module.
 
     Args:
@@ -35,12 +36,21 @@ def output_taker(
     add_again, fired, next_number = intake.copies.add_again, sites.fired, intake.next_number
     port: Port | None = None
 
-    def take(tensor: Tensor) -> None:
+    def take(tensor: Tensor, within: tuple[str | int, ...] = (), structure: object = None) -> None:
         nonlocal port
         with lock:
             if port is not None and clock.in_denoiser and take_again(port, tensor):
                 return
-            intake.take(source, tensor, port="output", keep=keep, dims=None, in_last_step=False)
+            intake.take(
+                source,
+                tensor,
+                port="output",
+                keep=keep,
+                dims=None,
+                in_last_step=False,
+                within=within,
+                structure=structure,
+            )
             port = port or sites.port(source.name, "output", stepped=True)
 
     def take_again(port: Port, tensor: Tensor) -> bool:
@@ -50,9 +60,10 @@ def output_taker(
             or not tensor.is_cpu
             or tensor.layout is not torch.strided
             or tensor.is_nested
-            or tensor.dtype is not known.dtype
-            or tensor.shape != known.shape
-            or tensor.stride() != known.stride
+            or (
+                (tensor.dtype is not known.dtype or tensor.shape != known.shape or tensor.stride() != known.stride)
+                and (known := port.like(tensor)) is None
+            )
             or tensor.is_inference()  # such tensors do not count their versions
             or tensor.is_neg()
             or ((before := seen.get(key)) is not None and before.tensor() is tensor)
@@ -69,7 +80,7 @@ def output_taker(
             array = known.array
             if not array or not add_again(tensor, address, known, step=step, place=place):
                 return False
-            rows.marks[row] = HAS_TENSOR
+            rows.marks[row] = known.mark
         else:
             dense.measure(address, dense.kind, dense.count, place.row_address, place.histogram_address)
             rows.marks[row] = HAS_STATISTICS

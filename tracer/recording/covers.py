@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from .scripted import is_scripted, script_parameters
+
 __all__ = ["TimeParameters", "chain", "covers_in", "named_modules", "parameters", "time_parameters"]
 
 _TIMESTEPS = ("timestep", "timesteps", "t", "timestep_ratio", "r", "noise_level")
@@ -58,6 +60,8 @@ def named_modules(root: nn.Module, path: str, seen: set[int]) -> Iterator[tuple[
         return
     seen.add(id(root))
     yield path, root
+    if is_scripted(root):  # what is within it is never called from Python
+        return
     for name, child in root.named_children():
         yield from named_modules(child, f"{path}.{name}", seen)
 
@@ -82,8 +86,11 @@ def time_parameters(module: nn.Module) -> TimeParameters:
 def parameters(module: nn.Module) -> dict[str, inspect.Parameter]:
     """Those of a module's forward by name, in order, without self; none where it does not tell them."""
     try:
+        if is_scripted(module):
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            return {name: inspect.Parameter(name, kind) for name in script_parameters(module)}
         found = list(inspect.signature(type(module).forward).parameters.items())
-    except (AttributeError, TypeError, ValueError):  # of a scripted module
+    except (AttributeError, TypeError, ValueError, RuntimeError):
         return {}
     return dict(found[1:])
 

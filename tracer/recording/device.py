@@ -34,7 +34,7 @@ def copy_to_host(tensor: Tensor, buffer: Tensor) -> Wait | None:
     Returns:
         A function that waits until the buffer is filled, or None when it already is.
     """
-    plain = tensor.is_contiguous() and buffer.is_contiguous() and not tensor.is_neg()
+    plain = tensor.is_contiguous() and buffer.is_contiguous() and not (tensor.is_neg() or tensor.is_conj())
     if tensor.is_cpu and tensor.nbytes <= SMALL and plain:
         ctypes.memmove(buffer.data_ptr(), tensor.data_ptr(), tensor.nbytes)  # keeps the interpreter's lock
         return None

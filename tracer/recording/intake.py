@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,12 +12,13 @@ from torch import Tensor
 from ..capture import Capture
 from ..errors import said
 from ..info import SiteInfo
-from ..layout import HAS_STATISTICS, HAS_TENSOR
+from ..layout import HAS_STATISTICS, HAS_TENSOR, MOST_VARIANTS
+from ..stored import Stored
 from .buffers import kind_of
 from .clock import Clock
 from .copies import Copies
 from .device import Results
-from .sites import Known, Port, Sites, Source
+from .sites import Alike, Known, Port, Sites, Slot, Source, dtype_name
 from .statistics import MOST_ELEMENTS, Place, can_summarise, dense_kernel, measure
 from .tables import Table
 
@@ -43,8 +43,8 @@ class Intake:
         clock: Knows the step.
         copies: Takes what is kept.
         wait: Wait for the writer while its budget is spent; else only the statistics are kept then.
-        on_array: Called with a site that is about to get its first tensor of its own, that tensor's stored dtype, and
-            the other site's array that its tensors were read from until now, or "".
+        on_array: Called with a site that is about to get an array, that array, the dtype it is stored as, its number
+            among those of its own, and the slot of another site that its tensors were read from until now, or None.
         on_gap: Called with a site, a step and a reason when something cannot be recorded.
     """
 
@@ -55,7 +55,7 @@ class Intake:
         copies: Copies,
         *,
         wait: bool,
-        on_array: Callable[[SiteInfo, str, str], None],
+        on_array: Callable[[SiteInfo, Stored, str, int, Slot | None], None],
         on_gap: Callable[[str, int | None, str], None],
     ) -> None:
         self.sites = Sites(clock)
@@ -67,7 +67,7 @@ class Intake:
         self.copies = copies
         self._wait = wait
         self._on_array = on_array
-        self._dtypes: dict[str, str] = {}
+        self._arrays = 0
         self._on_gap = on_gap
         self.seen: dict[int, Seen] = {}
         self._wanted: tuple[int | None, bool] = (None, True)
@@ -93,6 +93,8 @@ class Intake:
         dims: Sequence[str] | None,
         in_last_step: bool,
         from_start: bool = False,
+        within: tuple[str | int, ...] = (),
+        structure: object = None,
     ) -> None:
         """Take statistics of a tensor, and a copy when it is to be kept.
 
@@ -105,19 +107,26 @@ class Intake:
             return
         table, row = place.table, place.rows.get(call, -1)
         if row < 0:
-            row = self.sites.add(place, source, port, call, tensor=tensor, dims=dims)
+            row = self.sites.add(
+                place, source, port, call, tensor=tensor, dims=dims, within=within, structure=structure
+            )
         seen = self._look(tensor, table, row)
         is_new, on_host = seen.row == row, tensor.is_cpu
         unmeasured = table.rows.places[row] if is_new else None
         captured = HAS_STATISTICS
-        if keep and self.wants(step):
-            later = unmeasured if on_host else None
-            if self._share(table, row, source, seen):
-                captured = HAS_TENSOR
-            elif self._keep(table, row, place.arrays[call], tensor, step=step, unmeasured=later):
-                captured = HAS_TENSOR
-                unmeasured = None if on_host else unmeasured
-                seen.array = place.arrays[call] if source.order is not None else ""
+        if keep and tensor.numel() and self.wants(step):
+            alike = tensor.shape, self._stored_dtype(tensor)
+            shareable = seen.array and source.order is not None
+            shared = self._share(place, call, tensor, alike, seen.array, step) if shareable else None
+            if shared is not None:
+                captured = shared
+            else:
+                later = unmeasured if on_host else None
+                kept = self._keep(place, call, tensor, alike, step=step, unmeasured=later)
+                if kept is not None:
+                    captured = kept
+                    unmeasured = None if on_host else unmeasured
+                    seen.array = place.held[call].slots[alike].array if source.order is not None else ""
         if not is_new:
             table.rows.alias(row, seen.row)
         elif unmeasured is not None and not self._measure(tensor, unmeasured, seen, step):
@@ -129,13 +138,6 @@ class Intake:
         table.rows.sequence[row] = self.next_number() if started is None else started
         if port == "output" and step is not None and source.order is not None:
             self._expect(place, call, tensor)
-
-    def moved(self, old: str, new: str) -> str:
-        """An array has become another one, or none; what its tensors are stored as."""
-        dtype = self._dtypes.pop(old)
-        if new:
-            self._dtypes[new] = dtype
-        return dtype
 
     def _measure(self, tensor: Tensor, place: Place, seen: Seen, step: int | None) -> bool:
         """Measure a tensor now; false where that cannot be."""
@@ -153,12 +155,11 @@ class Intake:
         if dense is None:
             place.known.pop(call, None)
             return
-        row = place.rows[call]
-        site, own = place.table.sites[row], place.arrays[call]
-        stored = self._stored_dtype(tensor)
-        own = own if site.array == own and site.shape == tensor.shape and self._dtypes[own] == stored else ""
+        row, stored = place.rows[call], self._stored_dtype(tensor)
+        slot = place.held[call].slots.get((tensor.shape, stored))
+        own, mark = (slot.array, HAS_TENSOR + slot.number) if slot is not None and slot.own else ("", HAS_STATISTICS)
         like = tensor.dtype, tensor.shape, tensor.stride(), tensor.nbytes
-        place.known[call] = Known(row, *like, dense, own, stored, kind_of(tensor))
+        place.expect(call, Known(row, *like, dense, own, mark, stored, kind_of(tensor)))
 
     def wants(self, step: int | None) -> bool:
         """Whether tensors of a step are to be kept."""
@@ -175,57 +176,77 @@ class Intake:
             known = self.seen[id(tensor)] = Seen(tensor, version, table, row)
         return known
 
-    def _share(self, table: Table, row: int, source: Source, seen: Seen) -> bool:
+    def _share(  # noqa: PLR0917 — one call, once
+        self, place: Port, call: int, tensor: Tensor, alike: Alike, array: str, step: int | None
+    ) -> int | None:
         """Let a module's tensor be read from the array of another module that has stored this very tensor.
 
         Only modules share: latents and records are looked for under their own names.
+
+        Returns:
+            What the table's `captured` says of it; None where it is not shared.
         """
-        site = table.sites[row]
-        if source.order is None or not seen.array or site.array not in ("", seen.array):
-            return False
-        if not site.array:
-            table.replace(replace(site, array=seen.array))
-        return True
+        slot = place.held[call].slots.get(alike)
+        if slot is None and not self._has_room(place, call):
+            return None
+        if slot is None:
+            slot = self.sites.shared_slot(place, call, tensor, alike, array)
+        if slot.array != array:
+            return None
+        if step is not None and not slot.own:
+            slot.borrowed.append(step)
+        return HAS_TENSOR + slot.number
 
     def _keep(
-        self, table: Table, row: int, own: str, tensor: Tensor, *, step: int | None, unmeasured: Place | None
-    ) -> bool:
-        """Copy a tensor and queue it for its own array; false when there is no room for it now, or it does not fit."""
-        site = table.sites[row]
-        if not tensor.numel():
-            return False
-        if tensor.shape != site.shape:
-            self._on_gap(site.key, step, f"shape {tuple(tensor.shape)} differs from the first, {site.shape}")
-            return False
-        dtype = self._stored_dtype(tensor)
-        first = self._dtypes.get(site.array, dtype)  # its own array, or that of the module whose tensors it shares
-        if dtype != first:
-            self._on_gap(site.key, step, f"{tensor.dtype} does not fit in with the first, stored as {first}")
-            return False
+        self, place: Port, call: int, tensor: Tensor, alike: Alike, *, step: int | None, unmeasured: Place | None
+    ) -> int | None:
+        """Copy a tensor and queue it for the array of its like; None when there is no room for it now.
+
+        Returns:
+            What the table's `captured` says of it.
+        """
+        site, slot = place.table.sites[place.rows[call]], place.held[call].slots.get(alike)
+        if slot is None and not self._has_room(place, call):
+            self._on_gap(site.key, step, "more different shapes than a trace has arrays for: statistics only")
+            return None
         try:
             copied = self.copies.copy(tensor, wait=self._wait)
         except Exception as error:  # noqa: BLE001 — memory, an accelerator: it costs this record and no other
             self._on_gap(site.key, step, f"could not be copied: {said(error)}")
-            return False
+            return None
         if copied is None:
             self.shed += 1
-            return False
+            return None
         try:
-            if site.array != own:
-                before, site = site.array, replace(site, array=own)
-                self._dtypes[own] = dtype
-                self._on_array(site, dtype, before)
-                table.replace(site)
+            if slot is None or not slot.own:
+                slot = self._own_array(place, call, tensor, alike)
         except BaseException:
             self.copies.drop(copied)
             raise
-        self.copies.add(copied, array=own, step=step, dtype=dtype, place=unmeasured)
-        return True
+        self.copies.add(copied, array=slot.array, step=step, dtype=alike[1], place=unmeasured)
+        return HAS_TENSOR + slot.number
+
+    def _own_array(self, place: Port, call: int, tensor: Tensor, alike: Alike) -> Slot:
+        """Have an array for tensors like this one, in the place of another module's where that stood for it."""
+        held = place.held[call]
+        before, number = held.slots.get(alike), held.owned
+        slot = self.sites.own_slot(place, call, tensor, alike)
+        site = place.table.sites[place.rows[call]]
+        self._arrays += number > 0
+        self._on_array(site, site.arrays[slot.number], alike[1], number, before)
+        return slot
+
+    def _has_room(self, place: Port, call: int) -> bool:
+        """Whether a site may have one more array: a trace of too many cannot be opened in reasonable time."""
+        slots = place.held[call].slots
+        return not slots or (len(slots) <= MOST_VARIANTS and self._arrays < MOST_VARIANTS)
 
     def _stored_dtype(self, tensor: Tensor) -> str:
+        if tensor.dtype is torch.complex32:
+            return "complex64"
         if tensor.dtype.is_floating_point and tensor.dtype != torch.float64:
             return self._capture.dtype
-        return str(tensor.dtype).removeprefix("torch.")
+        return dtype_name(tensor)
 
 
 def _against(tensor: Tensor) -> str:

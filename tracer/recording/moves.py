@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..info import SiteInfo
-from ..layout import HAS_STATISTICS, NOT_CAPTURED, array_name, encode_segment
-from .sites import Port, Sites
+from ..layout import HAS_STATISTICS, NOT_CAPTURED, array_name
+from .sites import Held, Port, Sites
 from .statistics import Place
 from .tables import Table
 
@@ -29,6 +29,8 @@ class Moved:
     source: Place
     target: Place
     """Where its statistics were and where they belong."""
+    dtype: str
+    """What its tensor is stored as, where it is."""
 
 
 def move(sites: Sites, component: str, *, stepped: bool, keeps: Callable[[SiteInfo], bool]) -> list[Moved]:
@@ -54,18 +56,23 @@ def move(sites: Sites, component: str, *, stepped: bool, keeps: Callable[[SiteIn
     for old in source.sites:
         (name, port, _), before = places[old.row]
         place = sites.open_port(name, port, component, stepped=stepped)
-        own = _own_array(before, old)
-        new = _at(place, old, port, own, stepped=stepped)
+        held = _held(before, old)
+        new = _at(place, old, port, held, stepped=stepped)
+        alike, slot = next(iter(held.slots.items()), (None, None))  # one tensor, as it is of one step at most
         captured = source.rows.marks.get(old.row, NOT_CAPTURED)
         kept = bool(old.array) and keeps(new)
-        if own == old.array:
-            arrays[own] = place.arrays[new.call]
+        if slot is not None and slot.own:
+            arrays[slot.array] = sites.first_array(place.held[new.call])
         new = replace(new, array=arrays.get(old.array, "") if kept else "")
+        if alike is not None and slot is not None and new.array:
+            place.held[new.call].slots[alike] = replace(slot, array=new.array, borrowed=[])
+            place.held[new.call].owned = int(slot.own)
         place.table.add(new)
         rows[old.row] = new.row
         if captured != NOT_CAPTURED:
             place.table.rows.marks[new.row] = captured if kept else min(captured, HAS_STATISTICS)
-        moved.append(Moved(old, new, place.table, source.rows.places[old.row], place.table.rows.places[new.row]))
+        target = place.table.rows.places[new.row]
+        moved.append(Moved(old, new, place.table, source.rows.places[old.row], target, alike[1] if alike else ""))
     for row, same in source.rows.aliases():
         moved[0].table.rows.alias(rows[row], rows[same])
     return moved
@@ -77,14 +84,14 @@ def move_numbers(places: Sequence[tuple[Place, Place]]) -> None:
         target.row[:], target.histogram[:] = source.row, source.histogram
 
 
-def _at(place: Port, old: SiteInfo, port: str, own: str, *, stepped: bool) -> SiteInfo:
-    """The site as the next call of a port, with a row and an array of its own there."""
+def _at(place: Port, old: SiteInfo, port: str, held: Held, *, stepped: bool) -> SiteInfo:
+    """The site as the next call of a port, with a row and arrays of its own there."""
     call, row = place.calls, len(place.table.sites)
     place.calls += 1
     place.rows[call] = row
-    place.arrays[call] = f"{own.rpartition('/')[0]}/{encode_segment(array_name(port, call))}"
+    place.held[call] = replace(held, name=array_name(port, call), slots={}, owned=0)
     return replace(old, port=port, call=call, row=row, stepped=stepped)
 
 
-def _own_array(port: Port, site: SiteInfo) -> str:
-    return next(port.arrays[call] for call, row in port.rows.items() if row == site.row)
+def _held(port: Port, site: SiteInfo) -> Held:
+    return next(port.held[call] for call, row in port.rows.items() if row == site.row)

@@ -14,15 +14,17 @@ from torch import Tensor
 from ..capture import Capture
 from ..errors import said
 from ..info import SiteInfo
-from ..layout import IMAGES, ArraySpec, array_name, tensor_spec
+from ..layout import IMAGES, MANY_VARIANTS, SHARD_STEPS, ArraySpec, array_name, tensor_spec
 from ..storage.store import StoreWriter
-from .again import output_taker
+from ..stored import Stored
+from .again import Take, output_taker
 from .clock import Clock, StepLog
 from .copies import Copies
+from .gaps import Gaps
 from .intake import Intake
 from .moves import move, move_numbers
 from .provenance import Provenance
-from .sites import Source
+from .sites import Slot, Source
 from .timeline import add_timeline, commit_step, resize_steps, skip_steps
 from .writer import BackgroundWriter
 
@@ -30,7 +32,6 @@ __all__ = ["OnPressure", "Recorder"]
 
 OnPressure = Literal["wait", "degrade"]
 
-_MOST_GAPS = 100
 _UNKNOWN_STEPS = 64
 """Steps to make room for when nobody knows how many there will be."""
 
@@ -56,16 +57,15 @@ class Recorder:
         self._codec = capture.codec
         self._lock = threading.RLock()
         self._copies = Copies(writer)
+        self._gaps = Gaps()
         self._intake = Intake(
-            capture, clock, self._copies, wait=on_pressure == "wait", on_array=self._add_array, on_gap=self._gap
+            capture, clock, self._copies, wait=on_pressure == "wait", on_array=self._add_array, on_gap=self._gaps.add
         )
         self._capacity = 0
         self._committed = 0
         self._written = 0
         """Steps that the writer has committed."""
         self._images_written = 0
-        self._gaps: list[dict[str, Any]] = []
-        self._unlisted_gaps = 0
         self._outside: set[str] = set()
         self._moved: list[Callable[[str, bool], None]] = []
         clock.when_run_begins(self._run_begins)
@@ -90,6 +90,7 @@ class Recorder:
         dims: Sequence[str] | None = None,
         in_last_step: bool = False,
         from_start: bool = False,
+        within: tuple[str | int, ...] = (),
     ) -> None:
         """Take statistics of a tensor, and a copy when it is to be kept; nothing later can change what is recorded.
 
@@ -101,13 +102,21 @@ class Recorder:
             dims: Dimension names; by rank when None.
             in_last_step: Count it to the last step even after the loop, as the scheduler's and the user's tensors are.
             from_start: It is what the step began with: made before everything else of the step, though seen later.
+            within: Keys and indices that lead to it in what its source returned.
         """
         with self._lock:
             self._intake.take(
-                source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step, from_start=from_start
+                source,
+                tensor,
+                port=port,
+                keep=keep,
+                dims=dims,
+                in_last_step=in_last_step,
+                from_start=from_start,
+                within=within,
             )
 
-    def output_taker(self, source: Source, *, keep: bool) -> Callable[[Tensor], None]:
+    def output_taker(self, source: Source, *, keep: bool) -> Take:
         """A function that does `record` with the first output of a module, faster where it is as in the step before."""
         return output_taker(self._intake, source, keep=keep, lock=self._lock)
 
@@ -118,7 +127,7 @@ class Recorder:
         try:
             job = functools.partial(_add_and_write, spec, array.copy())
         except MemoryError as error:
-            self._gap(path, None, f"could not be copied: {said(error)}")
+            self._gaps.add(path, None, f"could not be copied: {said(error)}")
             return
         with self._lock:
             self._writer.submit(job, array.nbytes)
@@ -136,6 +145,11 @@ class Recorder:
         fixed = dict(attributes)
         self._writer.submit(lambda store: store.set_group(group, fixed))
 
+    def gap(self, site: str, reason: str) -> None:
+        """Say that something of a site cannot be recorded, see `Gaps.add`."""
+        with self._lock:
+            self._gaps.add(site, self.clock.step_now(), reason)
+
     def step_ended(self, log: StepLog) -> None:
         """Commit a step: its rows, then its coordinates, then one byte that says it is complete."""
         with self._lock:
@@ -149,8 +163,7 @@ class Recorder:
                 if table.stepped:
                     self._writer.submit(*table.flush(log.step))
             if (shed := self._intake.shed) and self._writer.error is None:
-                tensors = "1 tensor" if shed == 1 else f"{shed} tensors"
-                self._gap("", log.step, f"the writer fell behind: {tensors} kept as statistics only")
+                self._gaps.add("", log.step, "the writer fell behind: statistics only", shed)
             self._intake.next_step()
             if changed:  # before the commit: a complete step must not lack the sites that came up in it
                 self.publish()
@@ -167,7 +180,7 @@ class Recorder:
         with self._lock:
             if component in self._outside:
                 reason = "called before the loop too, so that what it did in its first step is outside of it"
-                self._gap(component, self.clock.last_step, reason)
+                self._gaps.add(component, self.clock.last_step, reason)
             else:
                 self._move(component, stepped=True)
 
@@ -204,8 +217,7 @@ class Recorder:
         """
         with self._lock:
             self.publish()
-            more = [{"reason": f"{self._unlisted_gaps} more"}] if self._unlisted_gaps else []
-            final, committed = dict(attributes) | {"gaps": [*self._gaps, *more]}, self._committed
+            final, committed = dict(attributes) | {"gaps": self._gaps.to_attributes()}, self._committed
             final["planned_steps"] = max(committed, self.clock.planned or 0)
             self._writer.pool.close()  # what comes from here on, from another thread, comes too late
 
@@ -230,7 +242,8 @@ class Recorder:
     def _write_failure(self, final: Mapping[str, Any], error: Exception, store: StoreWriter) -> None:
         """Say in the trace that the writer has failed, from where on, and why."""
         step = self._written if self._written < self._committed else None
-        gap = {"site": "", "step": step, "reason": f"nothing from here on could be written: {said(error)}"}
+        gap = {"site": "", "reason": f"nothing from here on could be written: {said(error)}", "count": 1}
+        gap |= {} if step is None else {"steps": [[step, self._committed - 1]]}
         end = {"status": "incomplete", "error": {"type": type(error).__name__, "message": str(error)}}
         words = {**final, **end, "error": final.get("error") or end["error"], "gaps": [*final["gaps"], gap]}
         try:
@@ -245,12 +258,6 @@ class Recorder:
         commit_step(log, store)
         self._written = log.step + 1
 
-    def _gap(self, site: str, step: int | None, reason: str) -> None:
-        if len(self._gaps) < _MOST_GAPS:
-            self._gaps.append({"site": site, "step": step, "reason": reason})
-        else:
-            self._unlisted_gaps += 1
-
     def _run_begins(self) -> None:
         self._outside = {table.component for table in self._intake.sites.tables if not table.stepped}
 
@@ -264,12 +271,13 @@ class Recorder:
         self._intake.seen.clear()
         numbers = [(one.source, one.target) for one in moved]
         self._writer.submit(lambda _: move_numbers(numbers))
-        for old, new in {one.old.array: one.new for one in reversed(moved) if one.old.array}.items():
-            dtype = self._intake.moved(old, new.array)
+        for old, (new, dtype) in {
+            one.old.array: (one.new, one.dtype) for one in reversed(moved) if one.old.array
+        }.items():
             if not new.array:
                 self._writer.submit(functools.partial(_withdraw, old, before))
                 continue
-            spec = self._array_spec(new, dtype)
+            spec = self._array_spec(new, new.arrays[0], dtype)
             self._writer.submit(functools.partial(_move_array, (old, before), spec, step))
         for listener in self._moved:
             listener(component, stepped)
@@ -278,23 +286,31 @@ class Recorder:
         fill = self._intake.results.fetch()
         self._writer.submit(lambda _: fill())
 
-    def _add_array(self, site: SiteInfo, dtype: str, before: str) -> None:
-        spec = self._array_spec(site, dtype)
+    def _add_array(self, site: SiteInfo, stored: Stored, dtype: str, number: int, before: Slot | None) -> None:
+        spec = self._array_spec(site, stored, dtype, number)
         self._writer.submit(lambda store: store.add_array(spec))
-        if before:  # until now its tensors were those of another module
+        if before is not None:  # until now its tensors were those of another module
             self._copies.send()
-            self._writer.submit(lambda store: store.copy_chunks(before, spec.path))
+            self._writer.submit(lambda store: store.copy_chunks(before.array, spec.path, before.borrowed))
 
-    def _array_spec(self, site: SiteInfo, dtype: str) -> ArraySpec:
-        attributes: dict[str, Any] = {"torch_dtype": site.torch_dtype, "module_class": site.module_class}
+    def _array_spec(self, site: SiteInfo, stored: Stored, dtype: str, number: int = 0) -> ArraySpec:
+        attributes: dict[str, Any] = {"torch_dtype": stored.torch_dtype, "module_class": site.module_class}
         attributes |= {"call": site.call, "branch": site.branch}
         if dtype == "float16":
             attributes["scale_factor"] = 1.0  # xarray then computes in float64; sums of float16 overflow
         if site.stepped:
             assert self.clock.last_step is not None
             self._reserve_steps(self.clock.last_step + 1)
-        steps, codec = self._capacity if site.stepped else None, self._codec
-        return tensor_spec(site.array, dtype, site.shape, site.dims, steps=steps, codec=codec, attributes=attributes)
+        return tensor_spec(
+            stored.array,
+            dtype,
+            stored.shape,
+            stored.dims,
+            steps=self._capacity if site.stepped else None,
+            codec=self._codec,
+            attributes=attributes,
+            shard_steps=1 if number > MANY_VARIANTS else SHARD_STEPS,
+        )
 
     def _reserve_steps(self, steps: int) -> None:
         """Make room for `steps` steps in every array of the loop."""

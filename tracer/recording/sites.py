@@ -9,13 +9,21 @@ import torch
 from torch import Size, Tensor
 
 from ..info import SiteInfo
-from ..layout import array_name, dimension_names, encode_segment, module_group
+from ..layout import array_name, dimension_names, module_group
+from ..stored import Stored
 from .buffers import Kind
 from .clock import Clock
+from .groups import Groups
 from .statistics import Dense
 from .tables import Table
 
-__all__ = ["Known", "Port", "Sites", "Source"]
+__all__ = ["Alike", "Held", "Known", "Port", "Sites", "Slot", "Source"]
+
+Alike = tuple[Size, str]
+"""What the tensors in one array have in common: their shape, and the type they are stored as."""
+
+_MOST_KNOWN = 64
+"""Kinds of tensors of one port that are remembered beside the latest: a growing cache is never like before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +41,7 @@ class Source:
 
     @property
     def group(self) -> str:
-        """Group of its arrays."""
+        """Group its arrays are meant for."""
         return module_group(self.name, has_children=not self.leaf)
 
 
@@ -51,9 +59,43 @@ class Known:
     """Measures it from its address."""
     array: str
     """The array its tensors are kept in, if they are and have it to themselves."""
+    mark: int
+    """What the table's `captured` says of a tensor that is kept."""
     stored_dtype: str
     buffers: Kind
     """What a copy needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The array for tensors of one kind of a site."""
+
+    number: int
+    """Its place among the arrays of the site."""
+    array: str
+    own: bool
+    """Whether it is the site's own, or that of another module whose very tensors these are."""
+    borrowed: list[int] = field(default_factory=list)
+    """The steps at which they were."""
+
+
+@dataclass(slots=True)
+class Held:
+    """The arrays of one site."""
+
+    group: str
+    name: str
+    names: Sequence[str] | None
+    """Dimension names as its tap has them; by rank where None."""
+    first: tuple[tuple[int, ...], tuple[str, ...]]
+    """Shape of the first tensor, and the names of its dimensions in an array."""
+    slots: dict[Alike, Slot] = field(default_factory=dict)
+    owned: int = 0
+    """How many arrays of its own there are."""
+
+    def names_of(self, rank: int) -> tuple[str, ...]:
+        """Dimension names of a tensor of a rank, before any clash is known."""
+        return tuple(self.names) if self.names and len(self.names) == rank else dimension_names(rank)
 
 
 @dataclass(slots=True)
@@ -63,12 +105,28 @@ class Port:
     table: Table
     rows: dict[int, int] = field(default_factory=dict)
     """Row of the table for each call within a step."""
-    arrays: dict[int, str] = field(default_factory=dict)
-    """Path of the array that each call's tensors have to themselves."""
+    held: dict[int, Held] = field(default_factory=dict)
+    """The arrays of each call's tensors."""
     calls: int = 0
     """How often it has fired within the current step."""
     known: dict[int, Known] = field(default_factory=dict)
     """What each call is expected to be like."""
+    others: dict[tuple[object, ...], Known] = field(default_factory=dict)
+    """What a call has been like in other steps, by its number, dtype, shape and strides."""
+
+    def like(self, tensor: Tensor) -> Known | None:
+        """What the next call was like in another step than the latest, where it was as this tensor is."""
+        return self.others.get((self.calls, tensor.dtype, tensor.shape, tensor.stride()))
+
+    def expect(self, call: int, known: Known) -> None:
+        """Remember what a call's tensor was like, and what it was like before."""
+        before = self.known.get(call)
+        self.known[call] = known
+        for kept in (before, known) if before is not None else ():
+            key = call, kept.dtype, kept.shape, kept.stride
+            if len(self.others) >= _MOST_KNOWN and key not in self.others:
+                self.others.clear()
+            self.others[key] = kept
 
 
 class Sites:
@@ -80,7 +138,7 @@ class Sites:
         self._ports: dict[tuple[str, str, bool], Port] = {}
         self.fired: list[Port] = []
         """Ports of the loop that have fired in this step, once each."""
-        self._dims: dict[str, dict[str, int]] = {}
+        self._groups = Groups()
         self._latest = -1
 
     @property
@@ -116,6 +174,7 @@ class Sites:
         """Drop the ports of a table; whoever still has one takes the long way from now on."""
         for _, port in self.ports_of(table):
             port.known.clear()
+            port.others.clear()
         self._ports = {key: port for key, port in self._ports.items() if port.table is not table}
         self.fired[:] = [port for port in self.fired if port.table is not table]
 
@@ -140,7 +199,16 @@ class Sites:
         self.fired.clear()
 
     def add(
-        self, place: Port, source: Source, port: str, call: int, *, tensor: Tensor, dims: Sequence[str] | None
+        self,
+        place: Port,
+        source: Source,
+        port: str,
+        call: int,
+        *,
+        tensor: Tensor,
+        dims: Sequence[str] | None,
+        within: tuple[str | int, ...] = (),
+        structure: object = None,
     ) -> int:
         """A new row for a call that has none yet."""
         table = place.table
@@ -152,9 +220,9 @@ class Sites:
             table.born = -1
         order = self._latest if source.order is None else source.order
         self._latest = max(self._latest, order)
-        group, name = source.group, array_name(port, call)
-        place.arrays[call] = f"{group}/{encode_segment(name)}"
-        shape, names = tuple(tensor.shape), tuple(dims or dimension_names(tensor.dim()))
+        name, shape = array_name(port, call), tuple(tensor.shape)
+        names = self._groups.dims(self._groups.home(source.group), name, dims or dimension_names(len(shape)), shape)
+        place.held[call] = Held(source.group, name, dims, (shape, names))
         table.add(
             SiteInfo(
                 name=source.name,
@@ -163,15 +231,49 @@ class Sites:
                 row=row,
                 order=order,
                 module_class=source.kind,
-                torch_dtype=str(tensor.dtype).removeprefix("torch."),
+                torch_dtype=dtype_name(tensor),
                 shape=shape,
-                dims=self._free_dims(group, name, names, shape),
+                dims=names,
                 branch=self._clock.branch if table.stepped else "",
                 array="",
                 stepped=table.stepped,
+                place=within,
+                strides=tensor.stride() if tensor.layout == torch.strided else (),
+                structure=structure,
             )
         )
         return row
+
+    def first_array(self, held: Held) -> str:
+        """Where the first array of a site's own lies."""
+        return self._groups.array(held.group, held.name, 0)
+
+    def own_slot(self, place: Port, call: int, tensor: Tensor, alike: Alike) -> Slot:
+        """A new array for tensors like this one; what was another module's until now stands where that stood."""
+        held, row, table = place.held[call], place.rows[call], place.table
+        before = held.slots.get(alike)
+        array = self._groups.array(held.group, held.name, held.owned)
+        held.owned += 1
+        stored = Stored(array, tuple(tensor.shape), self._dims(held, array, tensor), dtype_name(tensor))
+        number = table.add_array(row, stored) if before is None else before.number
+        if before is not None:
+            table.move_array(row, number, stored)
+        slot = held.slots[alike] = Slot(number, array, own=True)
+        return slot
+
+    def shared_slot(self, place: Port, call: int, tensor: Tensor, alike: Alike, array: str) -> Slot:
+        """Read tensors like this one from another module's array from now on."""
+        held = place.held[call]
+        stored = Stored(array, tuple(tensor.shape), held.names_of(tensor.dim()), dtype_name(tensor))
+        number = place.table.add_array(place.rows[call], stored)
+        slot = held.slots[alike] = Slot(number, array, own=False)
+        return slot
+
+    def _dims(self, held: Held, array: str, tensor: Tensor) -> tuple[str, ...]:
+        shape = tuple(tensor.shape)
+        if held.owned == 1 and shape == held.first[0]:
+            return held.first[1]
+        return self._groups.dims(array.rpartition("/")[0], held.name, held.names_of(len(shape)), shape)
 
     def _table(self, component: str, *, stepped: bool) -> Table:
         table = self._tables.get((component, stepped))
@@ -179,12 +281,7 @@ class Sites:
             table = self._tables[component, stepped] = Table(component, stepped, self._clock.scheduler_count)
         return table
 
-    def _free_dims(self, group: str, array: str, names: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:
-        """Dimension names that no other array of the group uses with another size; xarray insists on that."""
-        sizes = self._dims.setdefault(group, {})
-        free: list[str] = []
-        for name, size in zip(names, shape, strict=True):
-            chosen = name if sizes.get(name, size) == size and name not in free else f"{array}_{name}"
-            sizes[chosen] = size
-            free.append(chosen)
-        return tuple(free)
+
+def dtype_name(tensor: Tensor) -> str:
+    """The dtype as a trace has it."""
+    return str(tensor.dtype).removeprefix("torch.")

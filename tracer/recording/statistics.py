@@ -35,10 +35,8 @@ __all__ = [
 
 _KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """Dtypes the kernel reads, by the number it knows them by."""
-_REAL = frozenset(
-    dtype
-    for dtype in vars(torch).values()
-    if isinstance(dtype, torch.dtype) and not dtype.is_complex and not str(dtype).startswith("torch.q")
+_MEASURED = frozenset(
+    dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype) and not str(dtype).startswith("torch.q")
 )
 _is_transformed = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", lambda _: False)
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -88,7 +86,7 @@ class Place:
 
 
 def can_summarise(tensor: Tensor) -> bool:
-    """Whether the tensor has numbers in memory: sparse, nested, quantised, complex and meta tensors do not count.
+    """Whether the tensor has numbers in memory: sparse, nested, quantised and meta tensors do not count.
 
     Nor do tensors that are made of others, as those of torchao and of tensor parallelism are, nor those that stand for
     many within a transformation of `torch.func`.
@@ -97,11 +95,11 @@ def can_summarise(tensor: Tensor) -> bool:
         return False
     if _is_transformed(tensor):
         return False
-    return tensor.dtype in _REAL and tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
+    return tensor.dtype in _MEASURED and tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
 
 
 def summarise(tensor: Tensor) -> Statistics:
-    """Statistics of a tensor of any real dtype, shape and memory layout; the tensor is only read."""
+    """Statistics of a tensor of any dtype, shape and memory layout, of a complex one those of its magnitude."""
     place = Place(np.empty(len(MEASURED)), np.empty(HISTOGRAM_BINS, np.uint32))
     measure(tensor, place)
     low, high, mean, std, norm, extreme = place.row[:6].tolist()
@@ -154,7 +152,7 @@ def measure_on_device(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
     No operation here has a size that depends on data, as each of those would make the host wait.
     """
-    tensor = tensor.detach().resolve_neg()
+    tensor = magnitude(tensor.detach().resolve_neg())
     if tensor.device.type == "mps":  # no float64 there
         tensor = tensor.cpu()
     pieces = torch.split(tensor.reshape(-1), _PIECE)
@@ -181,6 +179,13 @@ def measure_on_device(tensor: Tensor) -> tuple[Tensor, Tensor]:
     moments = [low, high, mean, (squares / counts[4]).sqrt(), norm, torch.maximum(low.abs(), high.abs())]
     known = torch.stack(moments).where(some, torch.nan)
     return torch.cat([known, counts[:4], (zero + tensor.numel())[None]]), bins
+
+
+def magnitude(tensor: Tensor) -> Tensor:
+    """What is measured of a tensor: of complex numbers how large they are."""
+    if not tensor.is_complex():
+        return tensor
+    return tensor.to(torch.complex64).abs() if tensor.dtype is torch.complex32 else tensor.abs()
 
 
 def warm_up() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..info import SiteInfo
 from ..layout import HISTOGRAM_BINS, NOT_CAPTURED, SEQUENCE, SITE_BLOCK, STATISTICS, ArraySpec, table_group, table_specs
 from ..storage.store import StoreWriter
+from ..stored import Stored
 from .statistics import Place
 from .writer import Job
 
@@ -29,7 +30,7 @@ class _Block(NamedTuple):
 
     statistics: NDArray[np.float64]
     histogram: NDArray[np.uint32]
-    captured: NDArray[np.uint8]
+    captured: NDArray[np.uint16]
 
 
 class Rows:
@@ -51,7 +52,7 @@ class Rows:
         while len(self._blocks) * SITE_BLOCK < sites:
             statistics = np.full((SITE_BLOCK, len(STATISTICS)), np.nan)
             histogram = np.zeros((SITE_BLOCK, HISTOGRAM_BINS), np.uint32)
-            self._blocks.append(_Block(statistics, histogram, np.zeros(SITE_BLOCK, np.uint8)))
+            self._blocks.append(_Block(statistics, histogram, np.zeros(SITE_BLOCK, np.uint16)))
             self.places += map(Place, statistics, histogram)
 
     def alias(self, row: int, same: int) -> None:
@@ -133,6 +134,10 @@ class Table:
     """Whether a value that is not finite was in any row written. The writer knows; final once it is done."""
     rows: Rows = field(default_factory=Rows)
     """The current step's."""
+    _entries: list[dict[str, Any]] = field(default_factory=list)
+    """What is written of each site. Never changed once made, as the writer may be reading it."""
+    _labelled: int = 0
+    """Sites whose labels are written."""
     _spare: deque[Rows] = field(default_factory=lambda: deque(maxlen=_MOST_SPARE))
 
     @property
@@ -143,13 +148,37 @@ class Table:
     def add(self, site: SiteInfo) -> None:
         """Append a row."""
         self.sites.append(site)
+        self._entries.append(site.to_attributes())
         self.rows.make_room(len(self.sites))
         self.changed = True
 
     def replace(self, site: SiteInfo) -> None:
         """Change what is said of a row."""
-        self.sites[site.row] = site
+        self.sites[site.row], self._entries[site.row] = site, site.to_attributes()
         self.changed = True
+
+    def add_array(self, row: int, stored: Stored) -> int:
+        """Note a further array of a row's tensors, and return its number; the first is the row's `array`."""
+        site = self.sites[row]
+        if not site.array:
+            first = replace(site, array=stored.array, shape=stored.shape, dims=stored.dims)
+            self.replace(replace(first, torch_dtype=stored.torch_dtype))
+            return 0
+        self.sites[row] = replace(site, variants=(*site.variants, stored))
+        entry = self._entries[row]
+        self._entries[row] = entry | {"variants": [*entry["variants"], stored.to_attributes()]}
+        self.changed = True
+        return len(site.variants) + 1
+
+    def move_array(self, row: int, number: int, stored: Stored) -> None:
+        """Put an array in the place of another one of the row's."""
+        site = self.sites[row]
+        if not number:
+            self.replace(replace(site, array=stored.array, dims=stored.dims))
+        else:
+            variants = list(site.variants)
+            variants[number - 1] = stored
+            self.replace(replace(site, variants=tuple(variants)))
 
     def declare(self, steps: int) -> Job:
         """A job that brings the table's arrays, coordinates and list of sites up to date."""
@@ -157,15 +186,17 @@ class Table:
         group, count = self.group, len(self.sites)
         specs = table_specs(group, steps=steps if self.stepped else None, sites=count, attributes={})
         attributes = {"component": self.component, "stepped": self.stepped}
-        attributes |= {"sites": [site.to_attributes() for site in self.sites]}
-        labels = [site.key for site in self.sites]
+        attributes |= {"sites": self._entries.copy()}
+        labels = [site.key for site in self.sites] if count > self._labelled else []
+        self._labelled = count
 
         def job(store: StoreWriter) -> None:
             store.set_group(group, attributes)
             for spec in specs:
                 store.add_array(spec)
-            _write_labels(store, f"{group}/site", labels, chunk=SITE_BLOCK)
-            _write_labels(store, f"{group}/statistic", list(STATISTICS), chunk=len(STATISTICS))
+            if labels:
+                _write_labels(store, f"{group}/site", labels, chunk=SITE_BLOCK)
+                _write_labels(store, f"{group}/statistic", list(STATISTICS), chunk=len(STATISTICS))
 
         return job
 

@@ -71,6 +71,14 @@ class Archive:
             if name.startswith(f"{parent}/") and node.get("node_type") == "group"
         }
 
+    def groups_with(self, attribute: str) -> dict[str, Mapping[str, Any]]:
+        """Attributes of every group that has this one, by path."""
+        return {
+            name: attributes
+            for name, node in self._nodes.items()
+            if node.get("node_type") == "group" and attribute in (attributes := _mapping(node.get("attributes")))
+        }
+
     def group(self, path: str) -> Mapping[str, Any]:
         """Attributes of one group; empty where there is none."""
         return _mapping(self._nodes.get(path, {}).get("attributes"))
@@ -114,6 +122,13 @@ class Archive:
         """Shape of an array as its metadata have it; () of what is not there."""
         shape = self._nodes.get(array, {}).get("shape")
         return tuple(shape) if isinstance(shape, list) else ()
+
+    def dtype_of(self, array: str) -> np.dtype[Any]:
+        """Type of an array's elements as its metadata have it; float32 where that is nothing known."""
+        try:
+            return np.dtype(str(self._nodes[array]["data_type"]))
+        except (LookupError, TypeError):
+            return np.dtype(np.float32)
 
     def part(self, arrays: Iterable[str]) -> Archive:
         """The same store with a few arrays alone, small enough to be sent to another process."""

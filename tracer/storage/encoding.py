@@ -11,7 +11,7 @@ import numpy as np
 from numcodecs.blosc import Blosc
 from numpy.typing import NDArray
 
-from ..layout import ArraySpec, Codec, item_size
+from ..layout import FLOATING, ArraySpec, Codec, fill_number, item_size
 
 __all__ = ["blosc_options", "encode"]
 
@@ -25,7 +25,7 @@ def encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes | memoryview:
     data = np.asarray(chunk, spec.dtype, order="C")  # ascontiguousarray would make a scalar one-dimensional
     full = data
     if data.shape != spec.chunk:  # a chunk at the array's edge is stored whole, the rest as not captured
-        full = np.full(spec.chunk, float(spec.fill), spec.dtype)
+        full = np.full(spec.chunk, fill_number(spec.fill), spec.dtype)
         full[tuple(slice(0, size) for size in data.shape)] = data
     if spec.codec == "raw":
         return full.ravel().view(np.uint8).data
@@ -37,7 +37,7 @@ def encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes | memoryview:
 @functools.cache
 def blosc_options(codec: Codec, dtype: str) -> tuple[Codec, int, int]:
     """Compressor, bytes of an element, and how blosc shuffles them, as `layout.codec_chain` says."""
-    return codec, item_size(dtype), Blosc.BITSHUFFLE if dtype.startswith("float") else Blosc.SHUFFLE
+    return codec, item_size(dtype), Blosc.BITSHUFFLE if dtype.startswith(FLOATING) else Blosc.SHUFFLE
 
 
 @functools.cache

@@ -6,7 +6,7 @@ a step of an array is one `set`. Metadata and chunks are those of `StoreWriter`,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,10 @@ class LibraryWriter(StoreWriter):
         index = (*index, *(0,) * (len(spec.shape) - len(index)))
         self._put(f"{path}/{chunk_name(index)}", encode(spec, chunk))
 
-    def copy_chunks(self, source: str, target: str) -> None:
-        """Write what an array of the loop holds so far to another one of the same chunks."""
+    def copy_chunks(self, source: str, target: str, wanted: Sequence[int]) -> None:
+        """Write the wanted steps of an array of the loop to another one of the same chunks."""
         spec = self.spec(source)
-        for step in range(spec.shape[0]):
+        for step in wanted:
             name = chunk_name((step, *(0,) * (len(spec.shape) - 1)))
             data = self._waiting.get(f"{source}/{name}") or self._store.get(f"{source}/{name}")
             if data is not None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layout import item_size
+from ..layout import fill_number, item_size
 from .integrity import frame_header
 from .shards import written_chunks
 
@@ -28,7 +28,7 @@ def is_plain(metadata: Mapping[str, Any]) -> bool:
     try:
         _, inner, outer, codecs = _form(metadata)
         encoding = metadata["chunk_key_encoding"]
-        known = metadata["data_type"].startswith(("float", "int", "uint")) and outer[1:] == inner[1:]
+        known = metadata["data_type"].startswith(("float", "complex", "int", "uint")) and outer[1:] == inner[1:]
         known = known and len(inner) == len(metadata["shape"]) and all(size > 0 for size in outer)
         known = known and encoding == {"name": "default", "configuration": {"separator": "."}}
         little = codecs[0]["configuration"]["endian"] == "little"
@@ -59,7 +59,8 @@ def read_plain(folder: Path, metadata: Mapping[str, Any], place: tuple[int, ...]
         raise IndexError(f"{place} is outside of {shape}")
     dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
     fill = metadata["fill_value"]
-    result = np.full(shape[len(place) :], float(fill) if isinstance(fill, str) else fill, dtype.newbyteorder("="))
+    number = fill_number(fill) if isinstance(fill, str | list) else fill
+    result = np.full(shape[len(place) :], number, dtype.newbyteorder("="))
     nbytes = math.prod(inner) * item_size(metadata["data_type"])
     packed = len(codecs) == 2
     grid = [

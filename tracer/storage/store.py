@@ -7,6 +7,7 @@ one consolidated document at the root makes a change of many arrays visible at o
 
 from __future__ import annotations
 
+import bisect
 import errno
 import functools
 import json
@@ -56,8 +57,14 @@ class StoreWriter:
         self._lanes: dict[str, _Lane] = {}
         self._scratch = np.empty(0, np.uint8)
         self._pace = Pace()
-        self._published: dict[str, dict[str, Any]] = {}
-        self._told: dict[str, dict[str, Any]] = {}
+        self._published: dict[str, bytes] = {}
+        """The document of every node as it was written last."""
+        self._consolidated: dict[str, bytes] = {}
+        """The same as entries of the root's document."""
+        self._order: list[tuple[str, ...]] = []
+        """The paths of these nodes, each group before what is in it."""
+        self._changed: set[str] = set()
+        self._told = b""
         """The nodes in the root's document as it is on disk."""
         self._reserved: int | None = 0
         """Bytes kept back on disk; None where nothing is."""
@@ -78,29 +85,37 @@ class StoreWriter:
         """Create a group with the groups above it, or change its attributes; "" is the root. See `publish`."""
         self._make_parents(path)
         self._groups.setdefault(path, {}).update(attributes)
+        self._changed.add(path)
 
     def add_array(self, spec: ArraySpec) -> None:
         """Create an array, or change its shape or attributes; visible after `publish`."""
         self._make_parents(spec.path.rpartition("/")[0])
         self._arrays[spec.path] = spec
+        self._changed.add(spec.path)
 
     def resize(self, path: str, shape: tuple[int, ...]) -> None:
         """Change an array's shape; chunks already written stay where they are."""
         self._arrays[path] = replace(self._arrays[path], shape=shape)
+        self._changed.add(path)
 
     def publish(self) -> None:
         """Write the metadata of all nodes that changed, and the consolidated document last."""
-        nodes = {path: _group_document(attributes) for path, attributes in self._groups.items() if path}
-        nodes |= {path: spec.metadata() for path, spec in self._arrays.items()}
-        for path, document in nodes.items():
-            if self._published.get(path) != document:
-                self._put(f"{path}/zarr.json", _json(document))
-        self._published = nodes
-        ordered = dict(sorted(nodes.items(), key=lambda node: node[0].split("/")))
-        root = _root_document(self._groups[""], ordered)
+        for path in sorted(self._changed - {""}):
+            spec = self._arrays.get(path)
+            document = _json(_group_document(self._groups[path]) if spec is None else spec.metadata())
+            known = self._published.get(path)
+            if known != document:
+                self._put(f"{path}/zarr.json", document)
+                self._published[path] = document
+                self._consolidated[path] = b"%b:%b" % (_json(path), document)
+            if known is None:
+                bisect.insort(self._order, tuple(path.split("/")))
+        self._changed.clear()
+        told = b",".join(map(self._consolidated.__getitem__, map("/".join, self._order)))
+        root = _root_document(self._groups[""], told)
         self._keep_back(len(root))
         self._put("zarr.json", root)
-        self._told = ordered
+        self._told = told
 
     def write_last_words(self, attributes: Mapping[str, Any]) -> None:
         """Change attributes of the root and nothing else, in the room that was kept back for it.
@@ -167,12 +182,14 @@ class StoreWriter:
             for shard in batch.shards:
                 self._open.keep_or_close(shard)
 
-    def copy_chunks(self, source: str, target: str) -> None:
-        """Append what an array of the loop holds so far to another one of the same chunks, byte by byte."""
-        steps = self._arrays[source].chunks_per_shard[0]
+    def copy_chunks(self, source: str, target: str, wanted: Sequence[int]) -> None:
+        """Append the wanted steps of an array of the loop to another one of the same chunks, byte by byte."""
+        steps, chosen = self._arrays[source].chunks_per_shard[0], set(wanted)
         for (path, place), shard in list(self._shards.items()):
             if path == source:
                 for slot, data in shard.chunks():
+                    if place[0] * steps + slot not in chosen:
+                        continue
                     other, at = self._shard(target, self._arrays[target], (place[0] * steps + slot,))
                     other.append(at, data, durable=self._durable)
                     self._open.keep_or_close(other)
@@ -181,7 +198,10 @@ class StoreWriter:
     def withdraw(self, path: str, step: int | None) -> bytes | None:
         """Take an array back that holds one chunk at most, that of a step or the only one; returned as it is stored."""
         spec = self._arrays.pop(path)
-        self._published.pop(path, None)
+        self._changed.discard(path)
+        if self._published.pop(path, None) is not None:
+            del self._consolidated[path]
+            self._order.remove(tuple(path.split("/")))
         self._lanes.pop(path, None)
         data = self._take(f"{path}/{chunk_name((0,) * len(spec.shape))}") if step is None else None
         for key in [key for key in self._shards if key[0] == path]:
@@ -328,7 +348,10 @@ class StoreWriter:
     def _make_parents(self, path: str) -> None:
         segments = path.split("/") if path else []
         for depth in range(1, len(segments) + 1):
-            self._groups.setdefault("/".join(segments[:depth]), {})
+            group = "/".join(segments[:depth])
+            if group not in self._groups:
+                self._groups[group] = {}
+                self._changed.add(group)
 
 
 class _Batch:
@@ -359,12 +382,13 @@ def _group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def _root_document(attributes: Mapping[str, Any], nodes: Mapping[str, Any]) -> bytes:
-    root = _group_document(attributes)
-    return _json(root | {"consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": nodes}})
+def _root_document(attributes: Mapping[str, Any], nodes: bytes) -> bytes:
+    """The document of the root, with those of all other nodes as they are."""
+    head = _json(_group_document(attributes)).removesuffix(b"}")
+    return head + b',"consolidated_metadata":{"kind":"inline","must_understand":false,"metadata":{%b}}}' % nodes
 
 
-def _json(document: Mapping[str, Any]) -> bytes:
+def _json(document: Mapping[str, Any] | str) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 

@@ -196,6 +196,8 @@ class _Listener:
             situation=(self._emit.clock.planned, *self.frames.shapes()),
             parts=functools.partial(self._parts, frame.calls, call),
         )
+        if heads != [] and not keep and not call.reason:
+            self._emit.gap(name, "attention of another scale, grid or length than described: statistics only")
         frame.calls += 1
         self.usages.called(name, (step is not None, number), step, call, first=first)
         self._emit(known.source, _select(call.query, call, heads), port="query", keep=keep, dims=_DIMS["query"])

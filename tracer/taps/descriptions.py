@@ -108,7 +108,7 @@ class Descriptions:
 
     def _tell(self, emit: Emit) -> None:
         entries = [self._entries[key] for key in sorted(self._entries)]
-        emit.describe({"attention": entries}, group=self.source.group)
+        emit.describe({"attention": entries, "module": self.source.name}, group=self.source.group)
 
 
 def _facts(call: AttentionCall, heads: list[int] | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..recording.target import Target
-from .modules import tensors_in
+from .containers import tensors_in
 
 __all__ = ["Encoder", "Pass", "encoders_of"]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..recording.attention_calls import AttentionCall, Scores, join_scores
 from ..recording.covers import parameters
+from ..recording.scripted import is_scripted
 from ..recording.sequence import Received
 from .protocol import Emit, Undo
 
@@ -116,7 +117,9 @@ class Frames:
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = self._names.get(type(module))
         if names is None:
-            names = self._names[type(module)] = list(parameters(module))
+            names = list(parameters(module))
+            if not is_scripted(module):  # these share one class
+                self._names[type(module)] = names
         self._frames().append(Frame(name, module, dict(zip(names, args, strict=False)) | kwargs))
 
     def _frames(self) -> list[Frame]:

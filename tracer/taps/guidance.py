@@ -15,7 +15,7 @@ from ..attention.roles import CONDITIONAL, UNCONDITIONAL, roles_of
 from ..recording.batches import DenoiserCall, named, without_doubles
 from ..recording.guidance_fit import conditional_part
 from ..recording.provenance import Origin, Placement, Provenance
-from .modules import tensors_in
+from .containers import tensors_in
 from .protocol import Emit
 
 __all__ = ["Guidance"]

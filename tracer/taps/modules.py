@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..recording.again import Take
 from ..recording.calls import After, Before, watch
+from ..recording.scripted import is_scripted
 from ..recording.sites import Source
 from ..recording.target import Target
+from .containers import MOST_TENSORS, label, placed_tensors, structure_of
 from .protocol import Emit, Undo
 
-__all__ = ["ModulesTap", "tensors_in"]
-
-_DEEPEST = 4
+__all__ = ["ModulesTap"]
 
 
 class ModulesTap:
@@ -37,6 +36,8 @@ class _Watchers:
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._sources: dict[str, Source] = {}
+        self._told: set[str] = set()
+        """Modules whose first output that is no bare tensor has been described."""
 
     def attach(self, name: str, module: nn.Module) -> Undo:
         """Watch one module."""
@@ -44,6 +45,8 @@ class _Watchers:
         keep = selection.capture.outputs and name in selection.modules
         inputs = selection.capture.inputs and name in selection.modules
         after = self._after(name, module, keep=keep)
+        if is_scripted(module) and next(module.children(), None) is not None:
+            self._emit.gap(name, "TorchScript: what the modules within it do cannot be seen from Python")
         if _calls_nothing(module) and not inputs:
             return watch(module, after=after)
         stack, before = self._emit.stack, self._before(name, module, inputs=inputs)
@@ -66,8 +69,9 @@ class _Watchers:
                 self._source(name, module)
             if inputs:
                 arguments = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
-                for index, (path, tensor) in enumerate(tensors_in(arguments)):
-                    emit(sources[name], tensor, port=f"input_{path}" if index else "input")
+                for index, (place, tensor) in enumerate(placed_tensors(arguments)[0][:MOST_TENSORS]):
+                    port = f"input_{label(place)}" if index else "input"
+                    emit(sources[name], tensor, port=port, within=place)
 
         return emit.guard(before)
 
@@ -83,12 +87,12 @@ class _Watchers:
             try:
                 if is_on_stack:
                     pop(name)
-                if type(output) is not Tensor:
-                    self._record(name, module, output, keep=keep)
-                    return
                 if take is None:
                     take = emit.output_taker(self._source(name, module), keep=keep)
-                take(output)
+                if type(output) is Tensor:
+                    take(output)
+                else:
+                    self._record(name, take, output)
             except Exception as error:  # noqa: BLE001 — a tap's errors never reach the run
                 emit.fail(error)
 
@@ -101,39 +105,19 @@ class _Watchers:
             source = self._sources[name] = Source(name, type(module).__name__, len(self._sources), leaf)
         return source
 
-    def _record(self, name: str, module: nn.Module, output: Any, *, keep: bool) -> None:
-        for index, (path, tensor) in enumerate(tensors_in(output)):
+    def _record(self, name: str, take: Take, output: Any) -> None:
+        found, complete = placed_tensors(output)
+        if not complete:
+            self._emit.gap(name, f"an output that holds very much: no more than {MOST_TENSORS} tensors of it")
+        if found:
+            structure = None if name in self._told else structure_of(output)
+            self._told.add(name)
+            take(found[0][1], found[0][0], structure)
+        for place, tensor in found[1:MOST_TENSORS]:
             # further outputs (skip connections, caches) are stored where they were made
-            port = f"output_{path}" if index else "output"
-            self._emit(self._source(name, module), tensor, port=port, keep=keep and not index)
+            self._emit(self._sources[name], tensor, port=f"output_{label(place)}", keep=False, within=place)
 
 
 def _calls_nothing(module: nn.Module) -> bool:
     """Whether a module is one of torch's own without children, so that nothing is recorded while it runs."""
     return type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is None
-
-
-def tensors_in(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of an output, with where they sit in it: tuples, mappings, dataclasses, nested; never rebuilt."""
-    if isinstance(value, Tensor):
-        yield path, value
-        return
-    if depth >= _DEEPEST:
-        return
-    try:
-        items = _entries(value)
-    except Exception:  # noqa: BLE001 — whatever a model returns may refuse to be looked at; it holds no tensor for us then
-        return
-    for key, entry in items:
-        yield from tensors_in(entry, f"{path}_{key}" if path else key, depth + 1)
-
-
-def _entries(value: Any) -> list[tuple[str, Any]]:
-    """What lies in an output, by name; nothing where it is no container."""
-    if isinstance(value, Mapping):
-        return [(str(key), entry) for key, entry in value.items()]
-    if isinstance(value, list | tuple):
-        return [(str(index), entry) for index, entry in enumerate(value)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
-    return []

@@ -12,13 +12,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..layout import PROMPTS, array_name
+from ..recording.covers import chain
 from ..recording.patches import replace_attribute
 from ..recording.provenance import Origin
 from ..recording.sites import Source
 from ..recording.target import Target
+from .containers import tensors_in
 from .cut_texts import cut_texts, texts_in
 from .encoders import Encoder, Pass, encoders_of
-from .modules import tensors_in
 from .protocol import Emit, Undo
 from .steps import call_arguments, call_owner
 
@@ -36,17 +37,54 @@ class PromptsTap:
 
     def attach(self, target: Target, emit: Emit) -> Undo:
         """Hook the modules of every encoder that a text passes, and what embeddings are sent through afterwards."""
-        encoders = encoders_of(target)
-        watched = [_Texts(emit, encoder) for encoder in encoders]
+        listener = _Listener(emit)
         with ExitStack() as undo:
-            for texts in watched:
-                _watch(emit, texts, undo)
-            for module in _further(target, encoders):
-                undo.callback(emit.watch(module, after=functools.partial(_derive, emit)))
-            if target.pipeline is not None and watched:
-                wrap = functools.partial(_wrap_call, emit, target.pipeline, watched)
+            undo.callback(emit.follow(listener.attach))
+            if target.pipeline is not None and listener.texts:
+                wrap = functools.partial(_wrap_call, emit, target.pipeline, listener.texts)
                 undo.callback(replace_attribute(call_owner(target.pipeline), "__call__", wrap))
             return undo.pop_all().close
+
+
+class _Listener:
+    """Knows which modules see texts, also after an encoder, or its embedding, was replaced during the run."""
+
+    def __init__(self, emit: Emit) -> None:
+        self.texts: dict[str, _Texts] = {}
+        """What each encoder was given, by the encoder's name."""
+        self._emit = emit
+        self._target: Target | None = None
+        self._roles: dict[int, list[dict[str, Callable[..., None]]]] = {}
+        """What is done at the calls of a module, by its identity."""
+
+    def attach(self, _: str, module: nn.Module) -> Undo | None:
+        """Watch a module that a text passes, or what embeddings are sent through afterwards."""
+        if self._target is not self._emit.roster.target:
+            self._target = self._emit.roster.target
+            self._roles.clear()
+            self._look(self._target)
+        with ExitStack() as undo:
+            for role in self._roles.get(id(module), ()):
+                undo.callback(self._emit.watch(module, **role))
+            return undo.pop_all().close if id(module) in self._roles else None
+
+    def _look(self, target: Target) -> None:
+        encoders = encoders_of(target)
+        for encoder in encoders:
+            texts = self.texts.setdefault(encoder.name, _Texts(self._emit, encoder))
+            texts.encoder, through = encoder, texts.through
+            self._give(encoder.around().values(), before=through.enters, after=through.leaves, raised=through.fails)
+            if embeddings := encoder.embeddings():
+                self._give(embeddings.values(), after=through.embeds)
+            else:  # it makes vectors of token ids in a way of its own
+                self._give([encoder.module], before=functools.partial(through.embeds, output=None))
+            self._give(encoder.beside().values(), after=texts.beside)
+        self._give(_further(target, encoders), after=functools.partial(_derive, self._emit))
+
+    def _give(self, modules: Iterable[nn.Module], **role: Callable[..., None]) -> None:
+        """Give each module a role, once."""
+        for identity in {id(module) for module in modules}:
+            self._roles.setdefault(identity, []).append(role)
 
 
 class _Texts:
@@ -112,25 +150,10 @@ class _Texts:
             self._emit.describe({"calls": list(self._calls)}, group=self._path.replace(".", "/"))
 
 
-def _watch(emit: Emit, texts: _Texts, undo: ExitStack) -> None:
-    through = texts.through
-    for module in _each(texts.encoder.around()):
-        undo.callback(emit.watch(module, before=through.enters, after=through.leaves, raised=through.fails))
-    for module in _each(texts.encoder.embeddings()):
-        undo.callback(emit.watch(module, after=through.embeds))
-    for module in _each(texts.encoder.beside()):
-        undo.callback(emit.watch(module, after=texts.beside))
-
-
-def _each(modules: Mapping[str, nn.Module]) -> list[nn.Module]:
-    """Every module once."""
-    return list({id(module): module for module in modules.values()}.values())
-
-
 def _further(target: Target, encoders: Iterable[Encoder]) -> list[nn.Module]:
     """Components that may change embeddings before a denoiser sees them, such as connectors and projections."""
     known = {encoder.name for encoder in encoders} | set(target.denoisers())
-    return [module for name, module in target.components.items() if name not in known and name not in _PICTURES]
+    return [chain(root)[-1] for name, root in target.components.items() if name not in known and name not in _PICTURES]
 
 
 def _derive(emit: Emit, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
@@ -160,23 +183,26 @@ def _mask(ids: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tens
     )
 
 
-def _wrap_call(emit: Emit, traced: object, watched: list[_Texts], original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_call(
+    emit: Emit, traced: object, watched: Mapping[str, _Texts], original: Callable[..., Any]
+) -> Callable[..., Any]:
     signature = inspect.signature(original)
 
     @functools.wraps(original)
     def call(pipeline: Any, *args: Any, **kwargs: Any) -> Any:
         if pipeline is not traced:
             return original(pipeline, *args, **kwargs)
-        since = [texts.count for texts in watched]
+        since = {name: texts.count for name, texts in watched.items()}
         try:
             return original(pipeline, *args, **kwargs)
         finally:
             compare(since, args, kwargs)
 
     @emit.guard
-    def compare(since: list[int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def compare(since: Mapping[str, int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = texts_in(call_arguments(signature, traced, args, kwargs))
-        for texts, first in zip(watched, since, strict=True):
+        for name, texts in watched.items():
+            first = since.get(name, 0)
             if texts.count > first and given:
                 texts.compare(given, first)
 

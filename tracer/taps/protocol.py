@@ -117,6 +117,7 @@ class Emit:
         dims: Sequence[str] | None = None,
         in_last_step: bool = False,
         from_start: bool = False,
+        within: tuple[str | int, ...] = (),
     ) -> None:
         """Record a tensor at the current step: statistics always, the tensor itself when `keep`.
 
@@ -128,11 +129,23 @@ class Emit:
             dims: Dimension names, by rank when None.
             in_last_step: Count it to the last step even when the loop is over.
             from_start: It is what the step began with: made before everything else of the step, though seen later.
+            within: Keys and indices that lead to it in what its source returned.
         """
         source = Source(source, leaf=False) if isinstance(source, str) else source  # "a.b" may come after "a"
         self._recorder.record(
-            source, tensor, port=port, keep=keep, dims=dims, in_last_step=in_last_step, from_start=from_start
+            source,
+            tensor,
+            port=port,
+            keep=keep,
+            dims=dims,
+            in_last_step=in_last_step,
+            from_start=from_start,
+            within=within,
         )
+
+    def gap(self, site: str, reason: str) -> None:
+        """Say that something of a site cannot be recorded now; `reason` in the same words for all of a kind."""
+        self._recorder.gap(site, reason)
 
     def array(self, path: str, array: NDArray[Any], dims: Sequence[str]) -> None:
         """Store an array outside of the steps, without statistics; objects are stored as text."""

@@ -140,7 +140,7 @@ class Pane(PairCanvas, can_focus=True):
         distance = divergence.distance
         if distance.max_abs == 0:
             return [(" equal in every element", "good")]
-        where = np.unravel_index(distance.where, divergence.pair.a.shape) if divergence.pair.a.shape else ()
+        where = np.unravel_index(distance.where, divergence.shape) if divergence.shape else ()
         place = ", ".join(str(int(index)) for index in where)
         shown = "∞" if math.isinf(distance.max_abs) else number(distance.max_abs)
         relative = "∞" if math.isinf(distance.relative_l2) else number(distance.relative_l2)

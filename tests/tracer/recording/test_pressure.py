@@ -252,7 +252,7 @@ def check_last_words(trace: Trace, reason: str, *, steps: int) -> None:
     *_, gap = trace.info.gaps
     assert reason in gap["reason"]
     assert trace.n_steps < steps
-    assert gap["step"] == trace.n_steps
+    assert gap["steps"][0][0] == trace.n_steps
     if trace.n_steps:
         assert np.isfinite(trace.statistics("model").sel(statistic="mean")).all()
 
@@ -302,11 +302,11 @@ def test_gaps_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     with warned, Tracer(model, tmp_path / "run.zarr", store=Tight) as tracer:
         for number in range(60):
             with pytest.raises(TargetError):
-                tracer.record(f"odd{number}", torch.ones(1, dtype=torch.complex64))
+                tracer.record(f"odd{number}", torch.ones(1).to_sparse())
         denoise(model, steps=STEPS)
     gaps = tracer.trace.info.gaps
     assert "No space left on device" in gaps[0]["reason"]
-    assert gaps[1:] == ({"reason": "60 more"},)
+    assert [gap["reason"] for gap in gaps[1:]] == ["60 more"]
 
 
 def test_a_really_full_disk(small_disk: Path) -> None:
@@ -466,13 +466,12 @@ def test_a_slow_disk_is_not_waited_for_on_request(tmp_path: Path, capsys: pytest
             assert table.captured[step, site.row] == HAS_STATISTICS
             assert not site.array or np.isnan(trace.tensor(site, step)).all()
     assert sum(shed)
-    gaps = {gap["step"]: gap["reason"] for gap in trace.info.gaps}
-    assert gaps.keys() == {step for step, count in enumerate(shed) if count}
+    (gap,) = trace.info.gaps
+    missing = [step for first, last in gap["steps"] for step in range(first, last + 1)]
+    assert missing == [step for step, count in enumerate(shed) if count]
+    assert gap["count"] == sum(shed)
     main(["info", str(tmp_path / "run.zarr")])
-    shown = capsys.readouterr().out
-    for step, reason in gaps.items():
-        assert f" {shed[step]} tensor" in reason
-        assert reason in shown
+    assert gap["reason"] in capsys.readouterr().out
 
 
 def test_without_pressure_nothing_is_shed(tmp_path: Path) -> None:

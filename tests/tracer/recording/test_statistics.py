@@ -178,13 +178,12 @@ def test_gradients_and_the_tensor_are_untouched() -> None:
     "tensor",
     [
         torch.eye(3).to_sparse(),
-        torch.zeros(2, dtype=torch.complex64),
         torch.zeros(2, device="meta"),
         TwoTensor(torch.zeros(2), torch.ones(2)),  # type: ignore[no-untyped-call]
     ],
 )
 def test_tensors_without_readable_numbers_are_told_apart(tensor: Tensor) -> None:
-    """Sparse, complex and meta tensors, and those made of others, are recognised before anything reads."""
+    """Sparse and meta tensors, and those made of others, are recognised before anything reads."""
     assert not can_summarise(tensor)
 
 

@@ -202,7 +202,7 @@ def test_a_folder_that_was_swapped_receives_nothing(tmp_path: Path, how: str) ->
         assert contents(path) == before
     moved = open_trace(tmp_path / "moved.zarr")
     assert moved.info.status == "incomplete"
-    assert len(moved) == 3
+    assert moved.n_steps == 3
 
 
 def test_a_link_within_a_trace_is_not_written_through(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def trace(lab: Lab) -> Trace:
 
 def test_both_branches_are_in_the_trace(trace: Trace) -> None:
     """The UNet's output has both halves, and guidance is made of them: u + w (c − u)."""
-    assert trace.info.guidance == {"unet": {"batch": ["unconditional", "conditional"]}}
+    assert trace.info.guidance == {"unet": {"batch": ["unconditional", "conditional"], "evidence": "embeddings"}}
     without, conditioned = (trace[f"records.{name}"]["output"].values for name in ("unconditional", "conditional"))
     seen = trace["unet.conv_out"]  # both in one batch
     np.testing.assert_allclose(seen["max"], np.maximum(without, conditioned).max((1, 2, 3, 4)), rtol=1e-6)

@@ -325,3 +325,21 @@ def test_families(name: str, tmp_path: Path) -> None:
 def _text(kwargs: dict[str, Any]) -> Tensor:
     given: Tensor = kwargs["encoder_hidden_states"]
     return given.clone()
+
+
+def test_a_call_that_joins_later_is_not_the_branch_of_another(tmp_path: Path) -> None:
+    """A third call from the second step on, of the prompt again, is numbered; the first stays the conditional one."""
+    loop = Loop()
+    unet, scheduler = loop.pipe.unet, loop.pipe.scheduler
+    with torch.no_grad(), Tracer(loop.parts, tmp_path / "run.zarr", capture="attention") as tracer:
+        c, u = loop.encode(PROMPT), loop.encode("")
+        latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        scheduler.set_timesteps(3)
+        for step, t in enumerate(scheduler.timesteps):
+            texts = (c, u, c) if step else (c, u)
+            out = [unet(latents, t, encoder_hidden_states=text).sample for text in texts]
+            latents = scheduler.step(out[1] + 3 * (out[0] - out[1]), t, latents).prev_sample
+    trace = tracer.trace
+    assert trace.info.guidance["unet"]["calls"] == [C, U, "call 2"]
+    branches = {site.call: site.branch for site in trace.modules["unet"].sites if site.port == "output"}
+    assert (branches[0], branches[1]) == (C, U) and branches[2] != C

@@ -15,8 +15,9 @@ UNCONDITIONAL: Final = "unconditional"
 def roles_of(texts: Sequence[str], call: Mapping[str, Any]) -> list[str]:
     """The guidance branch of each text that one encoder received, "" where the arguments do not settle it.
 
-    A text may be an argument as it is, one that was cut, or one within a template, as language models have it. A better
-    match wins; where prompt and negative prompt match alike, neither does. Without arguments (a loop of one's own) an
+    A text may be an argument as it is, one that was cut, or one within a template, as language models have it; of a
+    template around prompts alone it is enough that negative ones are there as they are. A better match wins; where
+    prompt and negative prompt match alike, neither does. Without arguments (a loop of one's own) an
     empty text among others is the unconditional one, and the only other text is the conditional one.
 
     Args:
@@ -32,7 +33,10 @@ def roles_of(texts: Sequence[str], call: Mapping[str, Any]) -> list[str]:
         return [
             (CONDITIONAL if len(others) == 1 else "") if text else (UNCONDITIONAL if others else "") for text in seen
         ]
-    framed = _framed(seen, given, negative)
+    framed = _framed(seen, given, negative) or {
+        **dict.fromkeys(_holding(seen, given, others=negative), CONDITIONAL),
+        **dict.fromkeys(_holding(seen, negative, others=given), UNCONDITIONAL),
+    }
     return [_role(_best(text, given), _best(text, negative)) or framed.get(text, "") for text in seen]
 
 
@@ -57,6 +61,15 @@ def _framed(texts: Sequence[str], given: set[str], negative: set[str]) -> dict[s
         if is_prompt != is_negative:
             found[text] = CONDITIONAL if is_prompt else UNCONDITIONAL
     return found
+
+
+def _holding(texts: Sequence[str], entries: set[str], *, others: set[str]) -> list[str]:
+    """Texts that hold one of the entries, where the other entries are all there as texts of their own."""
+    if not others or not others <= set(texts):
+        return []
+    return [
+        text for text in texts if text not in others and any(entry and f" {entry} " in f" {text} " for entry in entries)
+    ]
 
 
 def texts_given(call: Mapping[str, Any], argument: str) -> set[str]:

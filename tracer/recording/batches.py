@@ -10,7 +10,7 @@ from typing import Any
 from ..attention.roles import CONDITIONAL, UNCONDITIONAL
 from .provenance import Placement
 
-__all__ = ["DenoiserCall", "named"]
+__all__ = ["DenoiserCall", "named", "without_doubles"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,16 @@ class DenoiserCall:
             each = len(self.roles) // self.parts
             own = set(self.roles[part * each : (part + 1) * each])
         return own.pop() if len(own) == 1 else ""
+
+    def with_texts(self, texts: Sequence[tuple[Placement, ...]], length: int) -> DenoiserCall:
+        """With the texts of one more argument; a denoiser puts several one behind the other."""
+        if not self.texts:
+            return replace(self, texts=tuple(texts), length=length)
+        if len(texts) != len(self.texts) or not self.length or not length:
+            return self
+        moved = [tuple(replace(own, start=own.start + self.length) for own in entry) for entry in texts]
+        joined = tuple((*before, *after) for before, after in zip(self.texts, moved, strict=True))
+        return replace(self, texts=joined, length=self.length + length)
 
     def described(self, step: int) -> dict[str, Any]:
         """The form in which it is stored: see `docs/format.md`."""
@@ -81,6 +91,24 @@ def named(calls: Sequence[DenoiserCall], twins: Sequence[int] = (), chosen: int 
             else replace(call, labels=(role,), evidence=evidence)
         )
     return found
+
+
+def without_doubles(calls: Sequence[DenoiserCall], before: Sequence[tuple[str, ...]]) -> list[DenoiserCall]:
+    """Number calls that were not made in the steps before, where one that was has their branch already.
+
+    A prediction that is perturbed from some step on is given the text of another, and is not that branch.
+
+    Args:
+        calls: Those of one denoiser, named.
+        before: Labels by the number of the call, as they held so far.
+    """
+    taken = {label for labels in before if len(labels) == 1 for label in labels}
+    return [
+        replace(call, labels=(f"call {call.number}",), evidence="")
+        if call.number >= len(before) and len(call.labels) == 1 and call.labels[0] in taken and not call.context
+        else call
+        for call in calls
+    ]
 
 
 def _of_parts(call: DenoiserCall, chosen: int | None) -> DenoiserCall:

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from torch import nn
+from torch.overrides import _get_current_function_mode_stack, has_torch_function
 
 from .attention_calls import (
     AttentionCall,
@@ -30,7 +31,7 @@ from .attention_calls import (
     scaled_dot_product,
     scores,
 )
-from .patches import Undo, lies_below, replace_attribute, stand_ins
+from .patches import Undo, as_it_was, lies_below, replace_attribute, stand_ins
 
 __all__ = ["open_doors"]
 
@@ -53,7 +54,9 @@ def open_doors(modules: Iterable[nn.Module], listener: Callable[[AttentionCall |
     keeper = _Doorkeeper(listener)
     with ExitStack() as undo:
         undo.callback(_forget_copies, keeper)  # last of all: what was imported meanwhile may hold a replacement
-        for owner, name, reader in _doors(modules):
+        doors = list(_doors(modules))
+        keeper.kernel_names = [(owner, name) for owner, name, reader in doors if reader is scaled_dot_product]
+        for owner, name, reader in doors:
             undo.callback(replace_attribute(owner, name, functools.partial(keeper.replacement, name, reader)))
         undo.callback(keeper.close)
         return undo.pop_all().close
@@ -65,6 +68,8 @@ class _Doorkeeper:
     def __init__(self, listener: Callable[[AttentionCall | Scores], None]) -> None:
         self.replacements: dict[int, tuple[Any, Any]] = {}
         """Each replacement and the function it stands for, by the replacement's identity."""
+        self.kernel_names: list[tuple[Any, Any]] = []
+        """Where torch's own kernel was found: the dict of a module, and the name in it."""
         self._listener = listener
         self._local = threading.local()
         self._open = True
@@ -76,18 +81,24 @@ class _Doorkeeper:
     def replacement(self, name: Any, reader: Reader, original: Any) -> Callable[..., Any]:
         """What stands in for a door."""
         names, called = _parameters(original), str(getattr(name, "value", name))
-        foreign = _foreign(original)
+        known, function = _foreign(original), lies_below(original.__wrapped__)
+        is_kernel = reader is scaled_dot_product
 
         @functools.wraps(original)
         def door(*args: Any, **kwargs: Any) -> Any:
-            before = self._told
-            result = original(*args, **kwargs)
+            before, foreign = self._told, known
+            if is_kernel and has_torch_function((*args, *kwargs.values())):
+                foreign = foreign or _interceptor(args)
+                with as_it_was(self.kernel_names, function):  # which they compare with what they are given
+                    result = original(*args, **kwargs)
+            else:
+                result = original(*args, **kwargs)
             if self._open and self._told == before:
                 given = dict(zip(names, args, strict=False)) | kwargs
                 self._tell(lambda: reader(called, result, **given), foreign)
             return result
 
-        self.replacements[id(door)] = (door, lies_below(original.__wrapped__))
+        self.replacements[id(door)] = (door, function)
         return door
 
     def _tell(self, read: Callable[[], AttentionCall | Scores | None], foreign: str) -> None:
@@ -119,6 +130,14 @@ def _foreign(function: Callable[..., Any]) -> str:
     """The name of a function that is of none of the known libraries, else ""."""
     module = str(getattr(function, "__module__", None) or "torch")  # a builtin's
     return "" if module.split(".", 1)[0] in _LIBRARIES else f"{module}.{getattr(function, '__qualname__', '')}"
+
+
+def _interceptor(arguments: tuple[Any, ...]) -> str:
+    """What is given calls of torch in place of torch, and may return something else; "" where it is torch's own."""
+    modes = [type(mode) for mode in _get_current_function_mode_stack()]  # type: ignore[no-untyped-call]
+    kinds = [type(argument) for argument in arguments if has_torch_function((argument,)) and not modes]
+    found = (kind for kind in (*modes, *kinds) if kind.__module__.split(".", 1)[0] != "torch")
+    return next((f"{kind.__module__}.{kind.__qualname__}" for kind in found), "")
 
 
 def _doors(modules: Iterable[nn.Module]) -> Iterator[tuple[type | dict[Any, Any], Any, Reader]]:

@@ -32,10 +32,9 @@ class GuidanceNotes:
         self._runs.append({"step": step, "call": plain})
         self._describe({"runs": list(self._runs)})
 
-    def labels(self, name: str, number: int) -> tuple[str, ...] | None:
-        """The branches that share a call of a denoiser, as said last; none without guidance, None where unsaid."""
-        known = self._labels.get(name, [])
-        return known[number] if number < len(known) else None
+    def labels(self, name: str) -> Sequence[tuple[str, ...]]:
+        """The branches that share each call of a denoiser, by the number of the call, as said last."""
+        return self._labels.get(name, ())
 
     def calls(self, name: str, step: int, calls: Sequence[DenoiserCall]) -> None:
         """Say what the calls of a denoiser are from a step on."""
@@ -56,7 +55,8 @@ class GuidanceNotes:
 
     def unknown(self, name: str, number: int, step: int) -> None:
         """Take back what was said of a call from a step on."""
-        own = _unproven(number, self.labels(name, number) or ())
+        labels = self.labels(name)
+        own = _unproven(number, labels[number] if number < len(labels) else ())
         self._append(name, [DenoiserCall(number, 1, labels=own).described(step)])
 
     def _append(self, name: str, fresh: Sequence[dict[str, Any]]) -> None:

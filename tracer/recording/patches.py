@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Undo", "lies_below", "replace_attribute", "stand_ins"]
+__all__ = ["Undo", "as_it_was", "lies_below", "replace_attribute", "stand_ins"]
 
 Undo = Callable[[], None]
 """Undoes what the call that returned it did; called once."""
@@ -21,10 +22,12 @@ def replace_attribute(owner: type | dict[Any, Any], name: Any, wrap: Callable[[A
     """
     place = (id(owner), name)
     with _LOCK:
-        layer = _Layer(_get(owner, name))
-        layer.replacement = wrap(layer.call())
-        _set(owner, name, layer.replacement)
         layers = _LAYERS.setdefault(place, [])
+        is_aside = place in _ASIDE and bool(layers)
+        layer = _Layer(layers[-1].replacement if is_aside else _get(owner, name))
+        layer.replacement = wrap(layer.call())
+        if not is_aside:
+            _set(owner, name, layer.replacement)
         layers.append(layer)
         _BELOW[id(layer.replacement)] = layer
 
@@ -43,6 +46,31 @@ def replace_attribute(owner: type | dict[Any, Any], name: Any, wrap: Callable[[A
     return undo
 
 
+@contextmanager
+def as_it_was(places: list[tuple[dict[Any, Any], Any]], function: Any) -> Iterator[None]:
+    """Have a function itself under its names for a while, for those that compare what they are given with it.
+
+    Several threads may do so at a time; the last one puts the replacements back.
+    """
+    with _LOCK:
+        known = {id(function), *_stand_ins(function)}
+        held = [(owner, name) for owner, name in places if id(owner.get(name)) in known]
+        for owner, name in held:
+            _ASIDE[id(owner), name] = _ASIDE.get((id(owner), name), 0) + 1
+            owner[name] = function
+    try:
+        yield
+    finally:
+        with _LOCK:
+            for owner, name in held:
+                place = id(owner), name
+                _ASIDE[place] -= 1
+                if not _ASIDE[place]:
+                    del _ASIDE[place]
+                    if place in _LAYERS and owner.get(name) is function:
+                        owner[name] = _LAYERS[place][-1].replacement
+
+
 def lies_below(function: Any) -> Any:
     """What a replacement stands for, through the layers of every tracer; anything else is returned as it is."""
     while (layer := _BELOW.get(id(function))) is not None and layer.replacement is function:
@@ -52,7 +80,11 @@ def lies_below(function: Any) -> Any:
 
 def stand_ins(function: Any) -> set[int]:
     """The identities of a function and of everything that replaces it at present."""
-    return {id(function), *(key for key, layer in list(_BELOW.items()) if lies_below(layer.below) is function)}
+    return {id(function), *_stand_ins(function)}
+
+
+def _stand_ins(function: Any) -> Iterator[int]:
+    return (key for key, layer in list(_BELOW.items()) if lies_below(layer.below) is function)
 
 
 class _Layer:
@@ -85,6 +117,8 @@ def _set(owner: type | dict[Any, Any], name: Any, value: Any) -> None:
 
 _LAYERS: dict[tuple[int, Any], list[_Layer]] = {}
 """The layers of each attribute, the lowest first; by the owner's identity, which the undo functions keep alive."""
+_ASIDE: dict[tuple[int, Any], int] = {}
+"""Attributes whose layers are set aside at present, and by how many."""
 _BELOW: dict[int, _Layer] = {}
 """The layer of each replacement, by the replacement's identity."""
 _LOCK = threading.Lock()

@@ -32,6 +32,8 @@ _TEXT_FIRST = re.compile(
     r"UNet2DCondition|Kandinsky3UNet"
 )
 """Denoisers by the order in which their joint sequences hold text and image, as their sources have it."""
+_REGISTERS_FIRST = re.compile(r"AuraFlow")
+"""Denoisers that put tokens of their own, which they have learnt, before those of the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class _Sequence:
 
     def _joint(self, length: int) -> list[Part] | None:
         """Text and image in one sequence, in the order of the denoiser's class."""
+        if _REGISTERS_FIRST.match(self._root.kind):
+            return self._after_registers(length)
         for text in sorted(self._texts, reverse=True):
             image = self._image(length - text) if text < length else None
             if image is None:
@@ -136,6 +140,13 @@ class _Sequence:
             if _TEXT_FIRST.match(self._root.kind):
                 return [Part("text", (text,)), *image]
         return None
+
+    def _after_registers(self, length: int) -> list[Part] | None:
+        """What is left when text and image, in patches as the denoiser's configuration has them, are taken away."""
+        image, texts = _in_patches(self._root), sorted(self._texts)
+        if image is None or len(texts) != 1 or (registers := length - texts[0] - image.tokens) < 1:
+            return None
+        return [Part("other", (registers,)), Part("text", (texts[0],)), image]
 
     def _image(self, length: int) -> list[Part] | None:
         """The grid of the nearest enclosing module whose picture has as many pixels or patches."""
@@ -158,12 +169,18 @@ def _context(arguments: Mapping[str, Any]) -> int | None:
 
 def _text_lengths(root: Received) -> set[int]:
     """Numbers of text tokens: of each prompt embedding given to a denoiser, and of all one after the other."""
-    found = [
-        value.shape[1]
-        for name, value in root.arguments.items()
-        if _TEXT.fullmatch(name) and isinstance(value, Tensor) and value.dim() == 3
-    ]
+    given = [value for name, value in root.arguments.items() if _TEXT.fullmatch(name) and isinstance(value, Tensor)]
+    found = [text.shape[-2] for text in given if text.dim() == 3 or (text.dim() == 4 and text.shape[1] == 1)]
     return {*found, sum(found)} - {0}
+
+
+def _in_patches(root: Received) -> Part | None:
+    """The picture that a denoiser was given, in patches of its configuration."""
+    latents = root.arguments.get("hidden_states")
+    if not (isinstance(latents, Tensor) and latents.dim() == 4 and len(root.patch) == 2):
+        return None
+    (height, width), (down, right) = latents.shape[2:], root.patch
+    return Part("image", (height // down, width // right)) if not height % down and not width % right else None
 
 
 def _grids(module: Received, length: int, batch: int) -> Iterator[list[Part]]:

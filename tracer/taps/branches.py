@@ -12,7 +12,7 @@ from ..recording.batches import DenoiserCall, named
 from ..recording.guidance_fit import conditional_part
 from .given_texts import Seen
 
-__all__ = ["are_doubtful", "by_result", "by_texts"]
+__all__ = ["are_doubtful", "by_result", "by_texts", "is_doubled"]
 
 
 def by_texts(listed: Sequence[Seen], entries: int) -> list[DenoiserCall]:
@@ -42,6 +42,13 @@ def by_result(listed: Sequence[Seen], entries: int, latents: Tensor, guided: Ten
 def are_doubtful(calls: Sequence[DenoiserCall]) -> bool:
     """Whether there are branches of which it is not known which is which."""
     return any(len(calls) + call.parts > 2 and _is_unproven(call) for call in calls)
+
+
+def is_doubled(seen: Seen, earlier: Sequence[Seen]) -> bool:
+    """Whether a call of this step has the same texts and perhaps the same latents: one would be a perturbed one."""
+    own = set(seen.call.roles)
+    others = [other.first for other in earlier if set(other.call.roles) == own]
+    return any(first is None or (seen.first is not None and _same(first, seen.first)) for first in others)
 
 
 def _calls(listed: Sequence[Seen], entries: int) -> list[DenoiserCall]:

@@ -129,10 +129,11 @@ class GivenTexts:
         roles = call.roles if call.roles and all(call.roles) else tuple(own)
         given = all(placement.origins[-1].call < 0 for placements in found for placement in placements)
         evidence = call.evidence or ("" if not any(roles) else "arguments" if given else "embeddings")
-        if call.texts or not any(placement.tokens for placements in found for placement in placements):
-            return replace(call, roles=roles, evidence=evidence)
+        call = replace(call, roles=roles, evidence=evidence)
+        if not any(placement.tokens for placements in found for placement in placements):
+            return call
         length = rows[0].shape[-2] if len({row.shape[-2] for row in rows}) == 1 else 0
-        return replace(call, roles=roles, evidence=evidence, texts=tuple(found), length=length)
+        return call.with_texts(found, length)
 
     def _learn_roles(self) -> None:
         """Tell prompts from negative ones, for each encoder."""

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from ..attention.roles import CONDITIONAL, UNCONDITIONAL
+from ..recording.batches import without_doubles
 from ..recording.guidance_notes import GuidanceNotes
-from .branches import are_doubtful, by_result, by_texts
+from .branches import are_doubtful, by_result, by_texts, is_doubled
 from .containers import tensors_in
 from .given_texts import Given, GivenTexts, Seen
 from .protocol import Emit
@@ -170,15 +171,17 @@ class Guidance:
             self._settled.add(name)
         for seen in listed:
             seen.output = seen.first = None
-        self._notes.calls(name, self._step, found)
+        self._notes.calls(name, self._step, without_doubles(found, self._notes.labels(name)))
 
     def _own_branch(self, name: str, seen: Seen) -> str:
         """The branch of a call that is made before it is known how many follow."""
         number = seen.call.number
-        labels = self._notes.labels(name, number)
-        if name in self._settled and labels is not None:
-            return labels[0] if len(labels) == 1 else ""
+        labels = self._notes.labels(name)
+        if name in self._settled and number < len(labels):
+            return labels[number][0] if len(labels[number]) == 1 else ""
         own = set(seen.call.roles)
         if len(own) != 1 or not (number or self._texts.branches() - own):
+            return ""
+        if is_doubled(seen, self._seen[name][:number]):
             return ""
         return own.pop()

@@ -29,6 +29,8 @@ FRAME = "describe the picture: {} . answer"
             [C, U],
         ),
         ([FRAME.format("red ring"), FRAME.format("")], {"prompt": "red ring"}, [C, U]),
+        (["you draw: red ring", "blurry"], {"prompt": "red ring", "negative_prompt": "blurry"}, [C, U]),
+        (["you draw: red ring", "soft"], {"prompt": "red ring", "negative_prompt": "blurry"}, ["", ""]),
         ([FRAME.format("a picture"), FRAME.format("")], {"prompt": "picture"}, ["", ""]),
         ([FRAME.format("red ring"), FRAME.format("red")], {"prompt": "red ring", "negative_prompt": "red"}, [C, U]),
     ],

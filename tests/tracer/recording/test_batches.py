@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from diffusion_xray.tracer.recording.batches import DenoiserCall, named
+from diffusion_xray.tracer.recording.provenance import Origin, Placement
 
 U, C = "unconditional", "conditional"
 
@@ -71,3 +72,13 @@ def test_one_text_in_several_calls() -> None:
     calls = [call(1, [C]), call(1, [C], 1)]
     assert [found.labels for found in named(calls, twins=[0, 1])] == [("call 0",), ("call 1",)]
     assert [found.labels for found in named(calls, twins=[0])] == [(C,), (C,)]
+
+
+def test_texts_of_several_arguments_follow_one_another() -> None:
+    """A denoiser that is given two sequences joins them in their order; of a length that differs nothing is said."""
+    first, second = (Placement((Origin(name, 0, 0),), 0, 0, size, tokens=True) for name, size in (("a", 5), ("b", 7)))
+    call = DenoiserCall(0, 1).with_texts([(first,)], 5)
+    joined = call.with_texts([(second,)], 7)
+    assert [(own.origins[0].source, own.start) for own in joined.texts[0]] == [("a", 0), ("b", 5)]
+    assert joined.length == 12
+    assert call.with_texts([(second,)], 0) == call

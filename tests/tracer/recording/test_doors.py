@@ -14,10 +14,12 @@ from diffusers.models import attention_dispatch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from transformers.modeling_utils import AttentionInterface
 
 from diffusion_xray.tracer.recording.attention_calls import AttentionCall, Scores, join_scores
 from diffusion_xray.tracer.recording.doors import open_doors
+from diffusion_xray.tracer.recording.patches import as_it_was
 
 Told = AttentionCall | Scores
 
@@ -255,3 +257,40 @@ def test_slices_of_scores_are_joined() -> None:
     assert torch.equal(call.key, key.view(2, 3, 5, 8))
     assert call.shares is not None and torch.equal(call.shares, shares.view(2, 3, 5, 5))
     assert (call.scale, call.mask) == (0.5, None)
+
+
+class Identity(TorchFunctionMode):
+    """Gives the value back in place of attention, as guidance by perturbed attention does."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Known by its public name."""
+        return args[2] if func is F.scaled_dot_product_attention else func(*args, **kwargs or {})
+
+
+def test_who_intercepts_the_kernel_knows_it(module: ModuleType) -> None:
+    """A mode of torch that compares functions with the kernel finds it, under all its names, and is named."""
+    kernel = vars(module)["sdpa"] = F.scaled_dot_product_attention
+    query, key, value = tensors(1, 2, 3, 4)
+    with listening() as told, listening() as again, Identity():
+        assert torch.equal(module.sdpa(query, key, value), value)
+        assert torch.equal(F.scaled_dot_product_attention(query, key, value), value)
+    assert [call.foreign.rpartition(".")[2] for call in (*told, *again)] == ["Identity"] * 4
+    assert module.sdpa is kernel is F.scaled_dot_product_attention
+
+
+def test_names_set_aside_come_back_as_they_should(module: ModuleType) -> None:
+    """Who begins or ends to listen while the kernel's names are set aside hears, or leaves, what is right."""
+    kernel = vars(module)["sdpa"] = F.scaled_dot_product_attention
+    heard: list[list[Told]] = [[], []]
+    undo = open_doors((), heard[0].append)
+    names: list[tuple[dict[Any, Any], Any]] = [(vars(nn.functional), "scaled_dot_product_attention")]
+    with as_it_was(names, kernel):
+        assert F.scaled_dot_product_attention is kernel
+        late = open_doors((), heard[1].append)
+        with as_it_was(names, kernel):
+            undo()
+        assert F.scaled_dot_product_attention is kernel
+    F.scaled_dot_product_attention(*tensors(1, 2, 3, 4))
+    late()
+    assert [len(calls) for calls in heard] == [0, 1]
+    assert module.sdpa is kernel is F.scaled_dot_product_attention

@@ -129,6 +129,24 @@ def test_joint_sequences_have_text_and_image_in_their_order() -> None:
     assert unprompted[0] == [("other", (11,))]
 
 
+def test_learnt_tokens_before_the_text_are_no_text() -> None:
+    """What is left of AuraFlow's sequence beside text and image stands first; with nothing left nothing is said."""
+    attention = received("Attention", hidden_states=(1, 6, 8), encoder_hidden_states=(1, 13, 8))
+    root = received("AuraFlowTransformer2DModel", (2, 2), hidden_states=(1, 4, 4, 6), encoder_hidden_states=(1, 5, 8))
+    known = [("other", (8,)), ("text", (5,)), ("image", (2, 3))]
+    assert told(root, attention, queries=19, keys=19, batch=1) == (known, known)
+    assert told(root, attention, queries=11, keys=11, batch=1)[0] == [("other", (11,))]
+
+
+def test_text_may_have_a_dimension_more() -> None:
+    """Allegro gives its one text per prompt in a dimension of its own."""
+    root = received(
+        "AllegroTransformer3DModel", (1, 2, 2), hidden_states=(2, 4, 2, 4, 4), encoder_hidden_states=(2, 1, 5, 8)
+    )
+    attention = received("Attention", hidden_states=(2, 8, 8), encoder_hidden_states=(2, 5, 8))
+    assert told(root, attention, queries=8, keys=5) == ([("image", (2, 2, 2))], [("text", (5,))])
+
+
 def test_reference_pictures_are_parts_of_their_own() -> None:
     """Packed latents of several pictures are told apart; positions that are no grid are none."""
     single = received("FluxAttention", hidden_states=(1, 17, 8))

@@ -11,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TEXTUAL_ANIMATIONS"] = "none"
 os.environ["TEXTUAL_COLOR_SYSTEM"] = "truecolor"
 os.environ.pop("NO_COLOR", None)
+os.environ.pop("COLUMNS", None)  # pytest-xdist hands on the width of the terminal it was started in
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: threads of its own would only wait for theirs
     os.environ["OMP_NUM_THREADS"] = "1"
 

@@ -33,6 +33,24 @@ def test_a_record_answers_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (3, "an int is no tensor"),
+        (object(), "an object is no tensor"),
+        ([1.0], "a list is no tensor"),
+        (np.array(["a"]), "a ndarray of <U1 is no tensor; give one, or an array of numbers"),
+    ],
+    ids=str,
+)
+def test_what_is_no_tensor_is_named(tmp_path: Path, value: object, words: str) -> None:
+    """The error says what was given."""
+    with Tracer(nn.Linear(1, 1), tmp_path / "run.zarr") as tracer:
+        tracer.record("x", torch.ones(1))
+        with pytest.raises(TargetError, match=words):
+            tracer.record("y", value)
+
+
+@pytest.mark.parametrize(
     ("tensor", "start"),
     [
         (torch.tensor(2.5), "x scalar float32 [2.5, 2.5] 2.5 ± 0"),

@@ -32,6 +32,13 @@ def test_a_record_answers_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in f"{good}{bad}"
 
 
+def test_a_deviation_that_overflows_is_infinite(tmp_path: Path) -> None:
+    """The line is made also where squares are beyond float64."""
+    with Tracer(nn.Linear(1, 1), tmp_path / "run.zarr") as tracer:
+        line = tracer.record("x", torch.tensor([1e300, -1e300], dtype=torch.float64))
+    assert str(line).startswith("x 2 float64 [-1.0e+300, 1.0e+300] 0 ± ∞")
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [

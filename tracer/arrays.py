@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from .errors import SiteNotFoundError, near_matches
 from .faults import Fault, find_faults
 from .histogram import Histogram
 from .info import ModuleInfo, SiteInfo, TraceInfo
-from .layout import IMAGES, LATENTS, STATISTICS_GROUP
+from .layout import IMAGES, LATENTS, STATISTICS_GROUP, array_name
 from .prompts import Prompt, read_prompts
 from .statistics_table import StatisticsTable
 from .storage.archive import Archive
@@ -253,6 +254,14 @@ class TraceArrays:
     def images(self) -> NDArray[Any] | None:
         """What the pipeline returned, shape (image, y, x, rgb) or (image, frame, y, x, rgb); None when no pictures."""
         return self._archive.load_if_there(f"{IMAGES}/images")
+
+    def images_of(self, step: int) -> NDArray[Any] | None:
+        """`images` of the call of the pipeline that made a step; of the first where calls and pictures do not pair."""
+        starts = [run.get("step", 0) for run in self.info.runs]
+        call = max(bisect.bisect_right(starts, step) - 1, 0)
+        if f"{IMAGES}/{array_name('images', len(starts) - 1)}" not in self._archive:
+            call = 0  # one of the calls returned none
+        return self._archive.load_if_there(f"{IMAGES}/{array_name('images', call)}")
 
     def _missing(self, site: SiteInfo) -> NDArray[Any]:
         """What stands for a tensor that was not captured: its first shape, NaN or 0."""

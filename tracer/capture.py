@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -66,9 +66,8 @@ class Capture:
     codec: Codec = "lz4"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "modules", _as_tuple(self.modules))
-        object.__setattr__(self, "classes", _as_tuple(self.classes))
-        object.__setattr__(self, "attention", _as_tuple(self.attention))
+        for name in ("modules", "classes", "attention"):
+            object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
         self._check_attention()
         if not isinstance(self.every, int) or self.every < 1:
             raise CaptureError(f"every={self.every!r}: give a whole number of steps from 1 up")
@@ -76,7 +75,8 @@ class Capture:
             raise CaptureError(f"dtype={self.dtype!r}: tensors are stored as {' or '.join(get_args(_StoredDtype))}")
         if self.codec not in get_args(Codec):
             raise CaptureError(f"codec={self.codec!r}: choose from {', '.join(get_args(Codec))}")
-        if self.steps is not None and any(not isinstance(step, int) or step < 0 for step in self.steps):
+        steps = () if self.steps is None else self.steps
+        if not isinstance(steps, Iterable) or any(not isinstance(step, int) or step < 0 for step in steps):
             raise CaptureError(f"steps={self.steps!r}: give step indices from 0 up, such as range(0, 50, 5)")
 
     def wants_step(self, step: int | None) -> bool:
@@ -164,8 +164,11 @@ def matches(pattern: str) -> Callable[[str], bool]:
     return lambda path: compiled.fullmatch(path) is not None
 
 
-def _as_tuple(patterns: str | Sequence[str]) -> tuple[str, ...]:
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+def _as_tuple(name: str, patterns: str | Iterable[str]) -> tuple[str, ...]:
+    given = (patterns,) if isinstance(patterns, str) or not isinstance(patterns, Iterable) else tuple(patterns)
+    if any(not isinstance(pattern, str) for pattern in given):
+        raise CaptureError(f"{name}={patterns!r}: give a glob such as 'unet.**', or several")
+    return given
 
 
 def is_attention(module: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from .faults import born_text
 from .info import LatentsChange, SchedulerInfo
+from .process import is_gone
 from .prompts import Prompt
 from .trace import Trace
 
@@ -35,6 +36,7 @@ def describe(trace: Trace) -> dict[str, Any]:
     return {
         "path": str(trace.path),
         **info,
+        "status": _status(trace),
         "steps": trace.n_steps,
         "modules": len(trace.modules),
         "modules_with_tensors": sum(module.stored for module in trace.modules.values()),
@@ -53,7 +55,7 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
     info, known = trace.info, describe(trace)
     lines = [
         ("trace", f"{trace.path}  {_megabytes(known['bytes'])}format {info.format_version}"),
-        ("status", info.status + (f", {info.seconds:.1f} s" if info.seconds is not None else "")),
+        ("status", known["status"] + (f", {info.seconds:.1f} s" if info.seconds is not None else "")),
         ("pipeline", info.pipeline or "modules"),
         *((f"  {name}", _covered(kind, info.covers.get(name, ()))) for name, kind in info.components.items()),
         *((name, _scheduler(scheduler)) for name, scheduler in info.schedulers.items()),
@@ -181,12 +183,19 @@ def _memory(memory: Mapping[str, int]) -> str:
     return f"at most {peak:.1f} MB on the way to the disk, budget {budget:.1f} MB"
 
 
+def _status(trace: Trace) -> str:
+    """How the run stands; "interrupted" where the process that wrote it is known to have ended without a word."""
+    gone = trace.info.status == "recording" and is_gone(trace.info.process)
+    return "interrupted" if gone else trace.info.status
+
+
 def _error(error: Any) -> str:
     if not error:
         return ""
     where = f" in {error['module']}" if error.get("module") else ""
     step = f" at step {error['step']}" if error.get("step") is not None else ""
-    return f"{error.get('type')}: {error.get('message')}{where}{step}"
+    kind, message = error.get("type"), error.get("message")
+    return f"{kind}: {message}{where}{step}" if message else f"{kind}{where}{step}"
 
 
 def _fault(fault: dict[str, Any] | None) -> str:

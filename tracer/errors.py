@@ -107,4 +107,12 @@ def near_matches(name: str, known: Iterable[str], *, most: int = 5) -> str:
 
 def said(error: BaseException) -> str:
     """What an error says, or its class where it says nothing."""
-    return str(error) or type(error).__name__
+    return words_of(error) or type(error).__name__
+
+
+def words_of(error: BaseException) -> str:
+    """The message of any error, also one whose own ``__str__`` raises: "" then."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 — a method of the user's
+        return ""

@@ -92,11 +92,21 @@ class Histogram:
         largest = max(abs(lower[0]), abs(upper[-1]))
         return float(np.log2(DTYPE_LIMITS[dtype][0] / largest)) if largest > 0 else float("inf")
 
-    def linear(self, bins: int, low: float, high: float) -> NDArray[np.float64]:
-        """Counts in `bins` equal intervals from `low` to `high`, each float bin spread evenly over its width."""
+    def linear(self, bins: int, low: float, high: float, *, all_within: bool = False) -> NDArray[np.float64]:
+        """Counts in `bins` equal intervals from `low` to `high`, each float bin spread evenly over its width.
+
+        Args:
+            bins: How many.
+            low: Where the first begins.
+            high: Where the last ends.
+            all_within: No value is outside, though the float bins of the extrema reach beyond them.
+        """
         counts, lower, upper = self.finite()
         if not counts.size or not high > low:
             return np.zeros(bins)
+        if all_within:  # the extrema may be the very edges of their bins: keep some width within the range
+            least = (high - low) / bins / 1024
+            lower, upper = lower.clip(low, high - least), upper.clip(low + least, high)
         edges = np.linspace(low, high, bins + 1)
         # the cumulative count is piecewise linear between the float bins' edges
         knots = np.column_stack([lower, upper]).ravel()

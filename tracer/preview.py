@@ -27,7 +27,7 @@ def write_previews(trace: Trace, store: StoreWriter) -> dict[str, Any]:
     last = trace.n_steps - 1
     if last < 0 or trace.step_array("next_latents", last) is None:
         return {}
-    arrange = functools.partial(_as_images, aspect=_aspect(trace.images))
+    arrange = functools.partial(_as_images, aspect=_aspect(trace.images_of(last)))
     fitted = _fit(trace, last, arrange)
     if isinstance(fitted, str):
         return {"preview": {"method": "none", "r2": None, "reason": fitted}}
@@ -58,7 +58,7 @@ def _fit(trace: Trace, last: int, arrange: functools.partial[Pixels | None]) -> 
         return f"latents of shape {final.shape} are no picture"
     if has_spread(finished):
         frames = final.shape[1 if _frames_first(final.shape) else 2] if final.ndim == 5 else 1
-        pictures, frame, reason = _target(trace.images, frames)
+        pictures, frame, reason = _target(trace.images_of(last), frames)
         chosen = finished if frame is None else arrange(final, frame=frame)
         return fit_preview(finished if chosen is None else chosen, pictures, reason)
     what = "all alike" if np.isfinite(finished).all() else "not finite"

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, get_args
 from torch import Tensor
 
 from .capture import Capture, Level, Selection
-from .errors import CaptureError, DxrayError, StoreError, TargetError, TracerStateError, TracerWarning
+from .errors import CaptureError, DxrayError, StoreError, TargetError, TracerStateError, TracerWarning, words_of
 from .info import printable
 from .layout import RECORDS
 from .preview import write_previews
@@ -315,7 +315,7 @@ class Tracer:
         if error is not None:
             end["error"] = {
                 "type": type(error).__name__,
-                "message": str(error)[:2000],
+                "message": words_of(error)[:2000],
                 "module": raised_by,
                 "step": self._clock.last_step,
             }
@@ -339,9 +339,15 @@ def _tensor(call: str, value: object) -> Tensor:
     tensor = as_tensor(value)
     if tensor is None:
         raise TargetError(
-            f"{call}: a {type(value).__name__} is no tensor; give one, or an array by numpy, __array__ or DLPack"
+            f"{call}: {_kind(value)} is no tensor; give one, or an array of numbers by numpy, __array__ or DLPack"
         )
     return tensor
+
+
+def _kind(value: object) -> str:
+    kind, dtype = type(value).__name__, getattr(value, "dtype", None)
+    article = "an" if kind[0].lower() in "aeio" else "a"
+    return f"{article} {kind}" + ("" if dtype is None else f" of {dtype}")
 
 
 def _warn(message: str) -> None:

@@ -14,6 +14,8 @@ def number(value: float) -> str:
     """A number in at most eight characters."""
     if math.isnan(value):
         return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
     if value == int(value) and abs(value) < 100_000:
         return str(int(value))
     return f"{value:.3g}" if 0.001 <= abs(value) < 100_000 else f"{value:.1e}"

@@ -69,7 +69,9 @@ class Attention:
         try:
             self._answer(asked, options)
         except SiteNotFoundError as error:
-            raise SiteNotFoundError(f"{error}{asked.elsewhere()}") from error
+            hint = asked.elsewhere()
+            stop = "" if not hint or str(error).endswith((".", "?")) else "."
+            raise SiteNotFoundError(f"{error}{stop}{hint}") from error
         return 0
 
     def _answer(self, asked: AttentionRequest, options: argparse.Namespace) -> None:

@@ -150,9 +150,9 @@ class AttentionRequest:
 
         word = self._one_word()
         found = self._trace.word_map(word, step=self._steps(None), occurrence=self._occurrence, **self._choice)
-        heat, picture = flat(found.mean("step")), picture_of(self._trace, int(self._choice["image"]))
+        heat, picture = flat(found.mean("step")), self._picture(found)
         title = word + ("" if self._occurrence is None else f" ({self._occurrence})")
-        caption = self._caption(len(found.attrs["layers"]))
+        caption = self._caption(len(found.attrs["layers"]), len(_steps_with(found)))
         size = picture.shape[:2] if picture is not None else heat.shape
         high = float(np.nanmax(heat, initial=0))
         small = heat_over(heat, picture if has_colours() else None, high=high, size=(size[0], size[1]))
@@ -164,7 +164,6 @@ class AttentionRequest:
         """A table of maps."""
         from .plates import share, strip, table
 
-        picture = picture_of(self._trace, int(self._choice["image"]))
         above = None
         if self._grid == "heads":
             if not self._asked:
@@ -185,7 +184,8 @@ class AttentionRequest:
             seen = previews_of(self._trace, steps, int(self._choice["image"]))
             above = ("predicted x0", seen) if seen else None
             title = " ".join(word.text for word in listed if not word.special)
-        caption = self._caption(layers) + "; each row from 0 to the share at its end"
+        picture = self._picture(found)
+        caption = self._caption(layers, len(_steps_with(found))) + "; each row from 0 to the share at its end"
         heats = flat(found.mean("step") if self._grid == "heads" else found)
         doubt = str(found.attrs.get("doubt", ""))
         drawn = table(
@@ -217,9 +217,18 @@ class AttentionRequest:
             return list(range(count))
         return [int(step) for step in np.linspace(0, count - 1, most).round()]
 
-    def _caption(self, layers: int) -> str:
+    def _picture(self, maps: xarray.DataArray) -> NDArray[np.uint8] | None:
+        """What the call of the pipeline returned that the last of some maps are of."""
+        last = max(_steps_with(maps), default=self._trace.n_steps - 1)
+        return picture_of(self._trace, int(self._choice["image"]), last)
+
+    def _caption(self, layers: int, steps: int) -> str:
         if self._step is None:
-            when = f"mean over {self._trace.n_steps} steps" if self._grid != "words" else f"{self._trace.n_steps} steps"
+            when = (
+                f"mean over {steps} step{'s' * (steps != 1)}"
+                if self._grid != "words"
+                else f"{self._trace.n_steps} steps"
+            )
         else:
             timestep = self._trace.timestep[self._step]
             when = f"step {self._step} of {self._trace.n_steps}"
@@ -228,6 +237,12 @@ class AttentionRequest:
         heads = "" if self._grid == "heads" else f", {heads}"
         which = "" if self._choice["branch"] == "conditional" else f", {self._choice['branch']} branch"
         return f"{when}, {layers} layer{'s' * (layers != 1)}{heads}{which}"
+
+
+def _steps_with(maps: xarray.DataArray) -> list[int]:
+    """The steps that have a map: another call of the pipeline may not have had the word."""
+    there = maps.notnull().any([dim for dim in maps.dims if dim != "step"])
+    return [int(step) for step in maps["step"].values[there.values]]
 
 
 def _on_its_own(doubt: str) -> str:

@@ -23,11 +23,11 @@ def flat(found: xarray.DataArray) -> NDArray[np.float32]:
     return np.asarray(found.values, np.float32)
 
 
-def picture_of(trace: Trace, image: int) -> NDArray[np.uint8] | None:
-    """The picture the run returned as uint8 (y, x, 3), else the preview of the last step, else none."""
-    pictures = trace.images
+def picture_of(trace: Trace, image: int, step: int) -> NDArray[np.uint8] | None:
+    """The picture that the call which made a step returned as uint8 (y, x, 3), else the step's preview, else none."""
+    pictures = trace.images_of(step)
     if pictures is None or image >= len(pictures):
-        pictures = trace.step_array("preview", trace.n_steps - 1) if trace.n_steps else None
+        pictures = trace.step_array("preview", step) if trace.n_steps else None
     if pictures is None or image >= len(pictures):
         return None
     picture = pictures[image]

@@ -178,6 +178,9 @@ def test_steps_to_keep(options: dict[str, Any], kept: list[int]) -> None:
         ({"steps": [-1]}, r"steps=\[-1\]"),
         ({"steps": [0.5]}, "steps="),
         ({"steps": range(-2, 3)}, "steps=range"),
+        ({"steps": 3}, "steps=3: give step indices"),
+        ({"modules": 3}, "modules=3: give a glob"),
+        ({"classes": ["Linear", None]}, "classes=.*: give a glob"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from diffusion_xray.tracer import Tracer
 from diffusion_xray.tracer.cli import main
 
 from ..attending import CROSS
@@ -321,3 +323,16 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert capsys.readouterr().out.startswith("dxray 0.")
+
+
+def test_every_shape_is_listed_and_counts_are_exact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A tensor of changing shape is listed with each shape, and a large count of zeros to the last digit."""
+    model = torch.nn.Identity()
+    with Tracer(model, tmp_path / "run.zarr", capture="all") as tracer:
+        for step, rows in enumerate((1, 123)):
+            tracer.step(step)
+            model(torch.zeros(rows, 1003))
+    assert main(["ls", str(tmp_path / "run.zarr")]) == 0
+    assert "1×1003, 123×1003" in capsys.readouterr().out
+    assert main(["stats", str(tmp_path / "run.zarr")]) == 0
+    assert " 124372 " in capsys.readouterr().out

@@ -67,6 +67,14 @@ def test_linear_histograms_keep_the_count() -> None:
     assert np.abs(counts - exact).sum() < 0.1 * 10_000
 
 
+def test_no_value_is_lost_at_the_edge_of_the_range() -> None:
+    """Between the extrema every value counts, also where an extreme is the very edge of its bin."""
+    for values in ([0.0, 1.0], [0.0, 1.0, 2.0, 3.0, 4.0], [-4.0, -1.0, 0.5], [1.0, 1.0 + 2**-20]):
+        counts = histogram(values).linear(12, min(values), max(values), all_within=True)
+        assert counts.sum() == pytest.approx(len(values))
+    assert histogram([0.0, 1.0]).linear(12, 0, 1, all_within=True)[[0, -1]].tolist() == pytest.approx([1, 1])
+
+
 def test_values_that_are_not_finite_are_counted() -> None:
     """NaN and infinities have bins of their own and stay out of percentiles."""
     found = histogram([float("nan"), float("inf"), float("-inf"), 5.0])

@@ -148,6 +148,19 @@ def test_images_make_previews(tmp_path: Path) -> None:
     assert latents.shape == (2, 4, 8, 8)
 
 
+def test_the_last_latents_go_with_the_pictures_of_their_own_call(tmp_path: Path) -> None:
+    """Of two calls in one block the picture of the second is what the last latents were decoded to."""
+    pipeline = Toy(lambda z: enlarged(colours(np.moveaxis(z, 1, -1)), 8))
+    with Tracer(pipeline, tmp_path / "run.zarr", capture="statistics") as tracer:
+        first = pipeline(noise(1, 4, 8, 8)).images
+        second = pipeline(noise(1, 4, 8, 8).flip(2)).images
+    trace = tracer.trace
+    assert trace.info.preview["r2"] > 0.99
+    for step, images in ((2, first), (3, second)):
+        found = trace.images_of(step)
+        assert found is not None and np.array_equal(found, images)
+
+
 def test_video_shows_its_middle_frame(tmp_path: Path) -> None:
     """Latents of a video are shown by their middle frame, fitted to the middle frame of the pictures."""
     trace = traced(tmp_path / "run.zarr", noise(1, 4, 3, 6, 8), lambda z: enlarged(colours(np.moveaxis(z, 1, -1)), 4))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from diffusion_xray.tracer import Tracer, open_trace
+from diffusion_xray.tracer.description import describe, describe_in_lines
 from diffusion_xray.tracer.process import describe_process, is_gone, lives_elsewhere
 
 
@@ -21,6 +22,22 @@ def test_a_dead_process_is_gone() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         pid = child.pid
     assert is_gone(describe_process() | {"pid": pid})
+
+
+def test_info_says_that_the_writer_died(tmp_path: Path) -> None:
+    """A trace whose process was killed is interrupted, for people and for programs."""
+    code = """if True:
+        import os, torch
+        from diffusion_xray.tracer import Tracer
+        model = torch.nn.Linear(2, 2)
+        tracer = Tracer(model, "run.zarr").__enter__()
+        tracer.step(0), model(torch.ones(1, 2)), tracer.step(1), model(torch.ones(1, 2))
+        os._exit(0)
+    """
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    trace = open_trace(tmp_path / "run.zarr")
+    assert trace.info.status == "recording"
+    assert describe(trace)["status"] == dict(describe_in_lines(trace))["status"] == "interrupted"
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell when a process was started")

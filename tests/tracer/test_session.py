@@ -254,6 +254,22 @@ def test_more_steps_than_planned_find_room(tmp_path: Path) -> None:
     assert np.array_equal(output[:, 0, 0], layer(torch.arange(150.0)[:, None]).detach()[:, 0])
 
 
+class MuteError(Exception):
+    """An error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise RuntimeError
+
+
+def test_an_error_that_cannot_be_told_still_reaches_the_caller(tmp_path: Path) -> None:
+    """An exception whose own message raises is the one that comes out, and the trace has its class."""
+    with pytest.raises(MuteError), Tracer(nn.Linear(1, 1), tmp_path / "run.zarr"):
+        raise MuteError
+    info = open_trace(tmp_path / "run.zarr").info
+    assert (info.status, info.error["type"], info.error["message"]) == ("failed", "MuteError", "")
+
+
 def test_an_error_in_the_run_is_told_and_undone(tmp_path: Path) -> None:
     """The exception reaches the user, hooks are gone, and the trace says what raised where and reads up to there."""
 

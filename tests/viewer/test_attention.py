@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffusion_xray.pipelines.shapes.load import load_pipeline
-from diffusion_xray.tracer import Tracer, open_trace
+from diffusion_xray.tracer import Trace, Tracer, open_trace
 from diffusion_xray.tracer.cli import main
+from diffusion_xray.viewer import attention_request
+from diffusion_xray.viewer.run_pictures import picture_of
 
 from ..attending import CROSS, PROMPT, Call, made_trace
 
@@ -146,8 +148,8 @@ def test_the_negative_prompt(dxray: Dxray) -> None:
         (["--word", "circle", "--step", "-4"], "its complete steps are 0 to 2"),
         (["--word", "circle", "--branch", "unconditional"], "has 'circle': add --branch conditional"),
         (["--word", "circle", "--head", "9"], "no head 9"),
-        (["--word", "circle", "--branch", "other"], "no guidance branch"),
-        (["--word", "circle", "--image", "4"], "no image 4"),
+        (["--word", "circle", "--branch", "other"], "the trace has unconditional, conditional. The prompt of"),
+        (["--word", "circle", "--image", "4"], "no image 4 in the branch 'conditional', counted from 0. Add"),
         (["--word", "a", "--occurrence", "5"], "stands 2 times"),
         (["--grid", "heads"], "add --word"),
         (["--grid", "heads", "--word", "red", "--word", "blue"], "one word, not red, blue; --grid words"),
@@ -192,6 +194,29 @@ def test_words_of_other_prompts(
             pipe(["a yellow ring on black", long], num_inference_steps=1)
     assert main(["attention", str(path), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_word_of_one_call_is_counted_and_drawn_with_that_call(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caption counts the steps that have the word, and the picture below is what their call returned."""
+    drawn: list[int] = []
+    pipe = load_pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    with Tracer(pipe, tmp_path / "two.zarr", capture="attention") as tracer:
+        pipe("a red circle on white", num_inference_steps=2)
+        star = pipe("a green star on black", num_inference_steps=1).images[0]
+
+    def noting(trace: Trace, image: int, step: int) -> NDArray[np.uint8] | None:
+        drawn.append(step)
+        return picture_of(trace, image, step)
+
+    monkeypatch.setattr(attention_request, "picture_of", noting)
+    assert main(["attention", str(tmp_path / "two.zarr"), "--word", "star"]) == 0
+    assert "star: mean over 1 step, 4 layers" in capsys.readouterr().out
+    picture = picture_of(tracer.trace, 0, 2)
+    assert drawn == [2]
+    assert picture is not None and np.array_equal(picture, np.asarray(star))
 
 
 def test_a_trace_without_attention(traces: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

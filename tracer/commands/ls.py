@@ -39,7 +39,7 @@ class Ls:
             (
                 site.key,
                 site.module_class,
-                "×".join(map(str, site.shape)) or "scalar",
+                ", ".join(dict.fromkeys(map(_shape, (site.shape, *(variant.shape for variant in site.variants))))),
                 site.torch_dtype,
                 site.branch or "–",
                 "loop" if site.stepped else "once",
@@ -49,3 +49,7 @@ class Ls:
         ]
         print_table(("site", "class", "shape", "dtype", "branch", "when", "stored"), rows)
         return 0
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "scalar"

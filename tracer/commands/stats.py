@@ -25,6 +25,7 @@ __all__ = ["Stats"]
 
 _EXTREMES: Final = ("min", "max", "abs_max")
 _SHOWN: Final = ("min", "max", "mean", "std", "abs_max", "nans", "infs", "zeros")
+_COUNTS: Final = ("nans", "infs", "zeros")
 _LEAST_WANTED: Final = ("zeros", "std over steps", "abs_max", "mean", "min")
 """Columns that go first where the terminal has no room for all."""
 _SPARK_WIDTH: Final = 12
@@ -146,6 +147,8 @@ def _cell(row: Row, name: str, *, with_step: bool) -> str:
         return printable(row["site"])
     if name == "std over steps":
         return sparkline(row["std_over_steps"])
+    if name in _COUNTS and math.isfinite(row[name]):
+        return str(int(row[name]))
     at = row.get(f"{name}_step")
     return number(row[name]) + (f" @{at}" if with_step and at is not None else "")
 

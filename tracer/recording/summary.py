@@ -24,7 +24,7 @@ class Summary:
 
     def __str__(self) -> str:
         seen = self.statistics
-        counts = Histogram(seen.histogram).linear(_SPARK_WIDTH, seen.min, seen.max)
+        counts = Histogram(seen.histogram).linear(_SPARK_WIDTH, seen.min, seen.max, all_within=True)
         size = "×".join(map(str, self.shape)) or "scalar"
         flags = [f"{count} {label}" for label, count in self._faults() if count]
         return (

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..capture import Selection
+from ..errors import words_of
 from ..plugins import TAPS, find
 from ..recording.calls import innermost_call
 from ..recording.recorder import Recorder
@@ -110,7 +111,7 @@ class Attachment:
 
     def _failed(self, tap: str, error: Exception) -> None:
         where = f" in {self.stack.innermost}" if self.stack.innermost else ""
-        self.failures.append({"tap": tap, "error": f"{type(error).__name__}: {error}{where}"})
+        self.failures.append({"tap": tap, "error": f"{type(error).__name__}: {words_of(error)}{where}"})
 
     def _detach(self, name: str, undo: Undo) -> None:
         try:

@@ -22,7 +22,8 @@ def _widget() -> Widget:
 
 
 def _how(scene: Scene) -> str:
-    return scene.site.torch_dtype if scene.site else ""
+    dtype = scene.site.torch_dtype if scene.site else ""
+    return f"|{dtype}|" if dtype.startswith("complex") else dtype
 
 
 VALUES = View(

@@ -32,6 +32,31 @@ def test_a_record_answers_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in f"{good}{bad}"
 
 
+def test_a_deviation_that_overflows_is_infinite(tmp_path: Path) -> None:
+    """The line is made also where squares are beyond float64."""
+    with Tracer(nn.Linear(1, 1), tmp_path / "run.zarr") as tracer:
+        line = tracer.record("x", torch.tensor([1e300, -1e300], dtype=torch.float64))
+    assert str(line).startswith("x 2 float64 [-1.0e+300, 1.0e+300] 0 ± ∞")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (3, "an int is no tensor"),
+        (object(), "an object is no tensor"),
+        ([1.0], "a list is no tensor"),
+        (np.array(["a"]), "a ndarray of <U1 is no tensor; give one, or an array of numbers"),
+    ],
+    ids=str,
+)
+def test_what_is_no_tensor_is_named(tmp_path: Path, value: object, words: str) -> None:
+    """The error says what was given."""
+    with Tracer(nn.Linear(1, 1), tmp_path / "run.zarr") as tracer:
+        tracer.record("x", torch.ones(1))
+        with pytest.raises(TargetError, match=words):
+            tracer.record("y", value)
+
+
 @pytest.mark.parametrize(
     ("tensor", "start"),
     [

@@ -77,7 +77,7 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         *(("gap", _gap(gap)) for gap in info.gaps),
         *(("tap failed", f"{entry.get('tap')}: {entry.get('error')}") for entry in info.tap_failures),
         ("error", _error(info.error)),
-        ("first fault", _fault(known["first_fault"])),
+        ("first fault", _fault(known["first_fault"], modules=known["modules"])),
         ("  born", _born(known["first_fault"])),
         ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
     ]
@@ -198,10 +198,10 @@ def _error(error: Any) -> str:
     return f"{kind}: {message}{where}{step}" if message else f"{kind}{where}{step}"
 
 
-def _fault(fault: dict[str, Any] | None) -> str:
-    if fault is None:
-        return "none, every value is finite"
-    return _place(fault)
+def _fault(fault: dict[str, Any] | None, *, modules: int) -> str:
+    if fault is not None:
+        return _place(fault)
+    return "none, every value is finite" if modules else "unknown, no value was recorded"
 
 
 def _born(fault: dict[str, Any] | None) -> str:

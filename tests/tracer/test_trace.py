@@ -28,6 +28,7 @@ from diffusion_xray.tracer import (
     open_trace,
 )
 from diffusion_xray.tracer.cli import main
+from diffusion_xray.tracer.description import describe_in_lines
 from diffusion_xray.tracer.layout import MEASURED, STATISTICS
 
 from .networks import Denoiser
@@ -337,6 +338,7 @@ def test_an_empty_trace(tmp_path: Path) -> None:
     assert trace.timestep.size == trace.sigma.size == 0
     for command in ("info", "ls", "stats"):
         assert main([command, str(tmp_path / "run.zarr")]) == 0
+    assert dict(describe_in_lines(trace))["first fault"] == "unknown, no value was recorded"
 
 
 def test_reprs(copy: Path) -> None:

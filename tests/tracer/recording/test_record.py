@@ -47,7 +47,7 @@ def test_a_deviation_that_overflows_is_infinite(tmp_path: Path) -> None:
         ([1.0], "a list is no tensor"),
         (np.array(["a"]), "a ndarray of <U1 is no tensor; give one, or an array of numbers"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_tensor_is_named(tmp_path: Path, value: object, words: str) -> None:
     """The error says what was given."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -12,6 +14,9 @@ from textual_serve.server import Server
 from .serve import is_local
 
 __all__ = ["PageServer"]
+
+_WAIT: Final = 0.05
+_MOST_WAITS: Final = 60
 
 _POLICY: Final = (
     # Nothing from elsewhere: textual-serve's page asks another company for a font, which would tell it of the visit.
@@ -63,7 +68,19 @@ class PageServer(Server):
     async def _make_app(self) -> web.Application:
         app = await super()._make_app()
         app.middlewares.append(_guard(self.port, remote=self._remote))
+        app.on_cleanup.append(_children_end)
         return app
+
+
+async def _children_end(_: web.Application) -> None:
+    """Let the processes of pages that were just closed end before the event loop does, for a while.
+
+    A thread of asyncio waits for each, and would complain of a loop that is gone.
+    """
+    for _ in range(_MOST_WAITS):
+        if not any("waitpid" in thread.name for thread in threading.enumerate()):
+            return
+        await asyncio.sleep(_WAIT)
 
 
 def _guard(port: int, *, remote: bool) -> Middleware:

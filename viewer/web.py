@@ -72,7 +72,7 @@ class PageServer(Server):
         return app
 
 
-async def _children_end(_: web.Application) -> None:
+async def _children_end(app: web.Application) -> None:  # noqa: ARG001 — what is called at the end is given it
     """Let the processes of pages that were just closed end before the event loop does, for a while.
 
     A thread of asyncio waits for each, and would complain of a loop that is gone.

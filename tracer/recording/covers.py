@@ -6,9 +6,11 @@ wrapper keeps its place in the names, as nobody knows what else it does.
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -89,10 +91,14 @@ def parameters(module: nn.Module) -> dict[str, inspect.Parameter]:
         if is_scripted(module):
             kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
             return {name: inspect.Parameter(name, kind) for name in script_parameters(module)}
-        found = list(inspect.signature(type(module).forward).parameters.items())
+        return dict(_parameters(type(module).forward))
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return {}
-    return dict(found[1:])
+
+
+@functools.lru_cache(maxsize=1024)  # a network has hundreds of modules, of a few classes
+def _parameters(forward: Callable[..., Any]) -> tuple[tuple[str, inspect.Parameter], ...]:
+    return tuple(inspect.signature(forward).parameters.items())[1:]
 
 
 def _beneath(module: nn.Module) -> nn.Module:
@@ -103,10 +109,13 @@ def _beneath(module: nn.Module) -> nn.Module:
 
 
 def _covered(module: nn.Module) -> nn.Module | None:
-    kind, children = type(module), dict(module.named_children())
+    kind = type(module)
     packages = (child for package, child in _COVER_PACKAGES.items() if f"{kind.__module__}.".startswith(f"{package}."))
     child = _COVERS.get((kind.__module__, kind.__qualname__)) or next(packages, None)
-    return children[child] if child is not None and list(children) == [child] else None
+    if child is None:
+        return None
+    children = dict(module.named_children())
+    return children[child] if list(children) == [child] else None
 
 
 def _only_child(module: nn.Module) -> nn.Module | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import sys
@@ -38,7 +39,7 @@ def describe_origin(target: Target, title: str, capture: Mapping[str, Any]) -> d
         "schedulers": {name: type(part).__name__ for name, part in target.schedulers.items()},
         "scheduler_settings": {name: settings_of(part) for name, part in target.schedulers.items()},
         "capture": dict(capture),
-        "versions": _versions(),
+        "versions": dict(_versions()),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "process": describe_process(),
         "planned_steps": 0,
@@ -52,7 +53,8 @@ def caller() -> str:
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
-def _versions() -> dict[str, str]:
+@functools.cache  # to read what is written of a large package takes milliseconds, and what is imported stays as it is
+def _versions() -> Mapping[str, str]:
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

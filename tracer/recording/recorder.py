@@ -24,6 +24,7 @@ from .gaps import Gaps
 from .intake import Intake
 from .moves import move, move_numbers
 from .provenance import Provenance
+from .publication import Publication
 from .sites import Slot, Source
 from .timeline import add_timeline, commit_step, resize_steps, skip_steps
 from .writer import BackgroundWriter
@@ -54,6 +55,7 @@ class Recorder:
         self.clock = clock
         self.provenance = Provenance()
         self._writer = writer
+        self._publication = Publication(writer)
         self._codec = capture.codec
         self._lock = threading.RLock()
         self._copies = Copies(writer)
@@ -160,14 +162,13 @@ class Recorder:
             for table in self._intake.sites.tables:
                 if table.changed:
                     self._writer.submit(table.declare(self._capacity))
-                if table.stepped:
-                    self._writer.submit(*table.flush(log.step))
+                if table.stepped or changed:
+                    self._writer.submit(*table.flush(log.step if table.stepped else None))
             if (shed := self._intake.shed) and self._writer.error is None:
                 self._gaps.add("", log.step, "the writer fell behind: statistics only", shed)
             self._intake.next_step()
-            if changed:  # before the commit: a complete step must not lack the sites that came up in it
-                self.publish()
-            self._writer.submit(functools.partial(self._commit, self._committed, replace(log)))
+            commit = functools.partial(self._commit, self._committed, replace(log))
+            self._writer.submit(functools.partial(self._publication.commit, commit, changed=changed))
             self._committed = log.step + 1
             self._writer.send()
 
@@ -200,7 +201,7 @@ class Recorder:
                     self._writer.submit(table.declare(self._capacity))
                 if not table.stepped:
                     self._writer.submit(*table.flush(None))
-            self._writer.submit(StoreWriter.publish)
+            self._writer.submit(self._publication.publish)
             self._writer.send()
 
     def close(
@@ -228,7 +229,7 @@ class Recorder:
                 self._write_failure(final, error, store)
                 return
             resize_steps(committed, store)
-            store.publish()
+            self._publication.publish(store)
             try:
                 final.update(finish(store))
             except Exception as failure:  # noqa: BLE001 — an extra; what was recorded must still be closed
@@ -321,7 +322,7 @@ class Recorder:
         self.describe({"planned_steps": planned})
         self._writer.submit(functools.partial(add_timeline if first else resize_steps, self._capacity))
         if not first:
-            self._writer.submit(StoreWriter.publish)
+            self._writer.submit(self._publication.publish)
 
 
 def _withdraw(path: str, step: int | None, store: StoreWriter) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from ..errors import StoreError
@@ -37,6 +38,8 @@ class BackgroundWriter:
         self.feed: Callable[[], None] | None = None
         """Submits what its owner has gathered so far; called before anything is sent."""
         self._batch: list[_Entry] = []
+        self._later: tuple[Job, float] | None = None
+        """A job, and when it is to be run."""
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[list[_Entry] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="dxray-writer", daemon=True)
@@ -63,6 +66,15 @@ class BackgroundWriter:
             full = len(self._batch) >= _BATCH
         if full or self.pool.line:  # one who waits has sent what was there before, and not this
             self._hand_over()
+
+    def postpone(self, job: Job, seconds: float) -> None:
+        """Run a job so many seconds from now, or drop it for a later one; called by jobs. It is not run after the last.
+
+        Args:
+            job: As in `submit`.
+            seconds: More than 0.
+        """
+        self._later = job, time.monotonic() + seconds
 
     def send(self) -> None:
         """Hand what is queued to the thread, here and by whoever feeds it."""
@@ -101,7 +113,7 @@ class BackgroundWriter:
 
     def _work(self) -> None:
         try:
-            while (batch := self._queue.get()) is not None:
+            while (batch := self._next()) is not None:
                 for job, nbytes, buffers in batch:
                     try:
                         if self.error is None:
@@ -112,6 +124,17 @@ class BackgroundWriter:
             self.error = self.error or StoreError(f"the thread that writes was ended by {error!r}")
         finally:
             self.pool.close()  # from here on nothing comes back by itself
+
+    def _next(self) -> Sequence[_Entry] | None:
+        """What is to be done next; None at the end."""
+        if self._later is None:
+            return self._queue.get()
+        job, due = self._later
+        try:
+            return self._queue.get(timeout=max(0.0, due - time.monotonic()))
+        except queue.Empty:
+            self._later = None
+            return [(job, 0, ())]
 
     def _give_back(self, nbytes: int, buffers: Sequence[Buffer]) -> None:
         self.pool.give(buffers)

@@ -69,6 +69,8 @@ class TraceArrays:
             self._forget("modules", "_sites", "_users", "attentions")
             pulse = self._archive.pulse()
         self._pulse = pulse
+        if (known := self.__dict__.get("attentions")) is not None and known.may_change:
+            self._forget("attentions")
         self._forget("_committed")
         return True
 

@@ -74,37 +74,42 @@ def check_attention(trace: Trace) -> Iterator[AttentionCheck]:
             value, attended = (
                 site_of(trace.modules[name], port, call.call, stepped=call.stepped) for port in ("value", "attended")
             )
-            if not call.reason and value and attended and len(value.shape) == len(attended.shape) == 4:
-                steps = _captured(trace, call, value, attended)
-                if steps:
-                    yield _check(trace, call, value, attended, steps)
+            if value and attended and len(value.shape) == len(attended.shape) == 4:
+                forms = [form for form in trace.attentions.forms(call) if not form.reason]
+                steps = {form: _captured(trace, form, value, attended) for form in forms}
+                if any(steps.values()):
+                    yield _check(trace, value, attended, {form: own for form, own in steps.items() if own})
 
 
 def _captured(trace: Trace, call: AttentionInfo, value: SiteInfo, attended: SiteInfo) -> dict[int, bool]:
     """The steps at which all of the tensors were stored (0 for what has none), and whether there was a mask."""
     assert call.query and call.key
     table = trace.table(call.module.split(".", 1)[0], stepped=call.stepped).captured
-    stored = (table[:, [site.row for site in (call.query, call.key, value, attended)]] == HAS_TENSOR).all(axis=1)
+    stored = (table[:, [site.row for site in (call.query, call.key, value, attended)]] >= HAS_TENSOR).all(axis=1)
     masked = table[:, call.mask.row] if call.mask else np.zeros(len(table), np.uint8)
     stored &= masked != HAS_STATISTICS  # there was one, which is lost
-    return {int(step): bool(masked[step]) for step in np.flatnonzero(stored)}
+    of_form = (int(step) for step in np.flatnonzero(stored) if call.steps is None or int(step) in call.steps)
+    return {step: bool(masked[step]) for step in of_form}
 
 
 def _check(
-    trace: Trace, call: AttentionInfo, value: SiteInfo, attended: SiteInfo, steps: Mapping[int, bool]
+    trace: Trace, value: SiteInfo, attended: SiteInfo, forms: Mapping[AttentionInfo, Mapping[int, bool]]
 ) -> AttentionCheck:
-    dtype = _coarsest(trace, call, value, attended)
+    """Compare a call in all its forms, each at its steps."""
+    call = next(iter(forms))
     found = {
-        step: _compare(_Kernel(trace, call, value, attended, step, masked, dtype)) for step, masked in steps.items()
+        step: _compare(_Kernel(trace, form, value, attended, step, masked, _coarsest(trace, form, value, attended)))
+        for form, steps in forms.items()
+        for step, masked in steps.items()
     }
-    worst = max(steps, key=lambda step: _badness(found[step]))
+    worst = max(found, key=lambda step: _badness(found[step]))
     error, tolerance = found[worst]
     return AttentionCheck(
         module=call.module,
         call=call.call,
         door=call.door,
         dtype=attended.torch_dtype,
-        steps=len(steps),
+        steps=len(found),
         error=error,
         step=worst if call.stepped else None,
         tolerance=tolerance,
@@ -143,9 +148,9 @@ class _Kernel:
         assert call.query and call.key
         self.call, self.dtype = call, dtype
         self.query, self.key, self.value, self.returned = (
-            trace.tensor(site, step) for site in (call.query, call.key, value, attended)
+            trace.tensor(trace.site(site.key), step) for site in (call.query, call.key, value, attended)
         )
-        self.mask = trace.tensor(call.mask, step) if call.mask and masked else None
+        self.mask = trace.tensor(trace.site(call.mask.key), step) if call.mask and masked else None
 
     def recomputed(self, entry: int) -> NDArray[np.float32]:
         """All heads of an entry of the batch, shape (head, query, value_dim)."""

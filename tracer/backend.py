@@ -58,11 +58,11 @@ class AttentionBackend(BackendEntrypoint):
         trace = open_trace(os.fspath(filename_or_obj) if isinstance(filename_or_obj, os.PathLike) else filename_or_obj)
         groups = {node.path: _clipped(node.to_dataset(inherit=False), trace.n_steps) for node in trace.tree.subtree}
         for calls in trace.attention_modules.values():
-            for call in calls:
-                if not call.reason:
-                    path = f"/{call.group}"
-                    if path in groups:
-                        groups[path] = _with_attention(groups[path], trace, call)
+            for form in (form for call in calls for form in trace.attentions.forms(call)):
+                path = f"/{form.group}"
+                is_there = form.steps is None or min(form.steps, default=trace.n_steps) < trace.n_steps
+                if is_there and not form.reason and path in groups:
+                    groups[path] = _with_attention(groups[path], trace, form)
         dropped = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return {path: dataset.drop_vars(dropped, errors="ignore") for path, dataset in groups.items()}
 
@@ -77,8 +77,8 @@ def _clipped(dataset: xarray.Dataset, steps: int) -> xarray.Dataset:
 
 def _with_attention(dataset: xarray.Dataset, trace: Trace, call: AttentionInfo) -> xarray.Dataset:
     """A group with the map of one call, in dimensions of its own: so no size and no chunk clashes with another's."""
-    name = array_name("attention", call.call)
-    array = trace.attention(call.module, call.call)
+    name = array_name("attention", call.call) + (f"_form{call.form}" if call.form else "")
+    array = trace.attention(call.module, call.call, step=None if call.steps is None else min(call.steps))
     chunks = {_own(name, dim): size for dim, size in array.encoding["preferred_chunks"].items()}
 
     def renamed(variable: xarray.Variable) -> xarray.Variable:

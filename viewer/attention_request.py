@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_xray.tracer.attention.info import AttentionInfo
+from diffusion_xray.tracer.attention.use import steps_text
 from diffusion_xray.tracer.attention.word_map import Choice, layers_of, where_else
 from diffusion_xray.tracer.attention.words import Word, find_phrase, unique
 from diffusion_xray.tracer.commands.protocol import print_table
@@ -89,13 +90,14 @@ class AttentionRequest:
         asked: tuple[str | None, ...] = self._asked or (None,)
         mass = xarray.concat([self._trace.word_mass(word, step=steps, **self._choice) for word in asked], "word")
         words = [] if self._asked else self._words()
-        uses = {layer.name: layer.call.use for layer in layers_of(self._trace.attentions, Choice(**self._choice))}
+        attentions = self._trace.attentions
+        calls = {layer.name: layer.call for layer in layers_of(attentions, Choice(**self._choice), steps[0])}
         rows = [
             {
                 "step": int(step),
                 "layer": str(layer),
                 "mass": {str(word): float(mass.values[at, row, n]) for n, word in enumerate(mass["word"].values)},
-                "use": uses[str(layer)].at(int(step)),
+                "use": attentions.at(calls[str(layer)], int(step)).use.at(int(step)),
             }
             for at, step in enumerate(mass["step"].values)
             for row, layer in enumerate(mass["layer"].values)
@@ -136,13 +138,25 @@ class AttentionRequest:
             print(printable(f"{encoder} did not read all of the prompt; cut off: {rest!r}\n"))
         print_table(
             ("module", "attention", "heads", "queries", "keys", ""),
-            [(*_row(call), self._remark(call)) for calls in modules.values() for call in calls],
+            [
+                (*_row(form), self._remark(form))
+                for calls in modules.values()
+                for call in calls
+                for form in self._forms(call)
+            ],
         )
 
+    def _forms(self, call: AttentionInfo) -> Sequence[AttentionInfo]:
+        """What a call was like along the steps: each form that has a map, if any, of the complete steps."""
+        steps = self._trace.n_steps
+        forms = [form for form in self._trace.attentions.forms(call) if min(form.steps or (0,)) < max(steps, 1)]
+        return [form for form in forms if not form.reason] or [call]
+
     def _remark(self, call: AttentionInfo) -> str:
-        """A word on a module whose maps are not those of the run."""
+        """Which steps it is of where not all are alike, and a word on maps that are not those of the run."""
+        when = f"steps {steps_text(step for step in call.steps if step < self._trace.n_steps)}" if call.steps else ""
         doubt = "" if call.reason else self._trace.attentions.doubt([call])
-        return doubt.split(":", 1)[0]
+        return "; ".join(filter(None, (when, doubt.split(":", 1)[0])))
 
     def map(self) -> Drawing:
         """One map."""

@@ -113,7 +113,9 @@ def assert_proven(trace: Trace) -> int:
     """Every call with a map is proven by its result; returns how many."""
     checks = list(check_attention(trace))
     assert [check for check in checks if not check.passed] == []
-    described = sum(entry["softmax"] is True for calls in entries(trace).values() for entry in calls)
+    described = sum(
+        bool(entry["softmax"]) and "step" not in entry for calls in entries(trace).values() for entry in calls
+    )
     assert len(checks) == described
     return described
 
@@ -499,7 +501,7 @@ def test_fused_attention_says_that_it_has_no_map(tmp_path: Path) -> None:
 
 
 def test_another_picture_with_as_many_tokens_is_not_mistaken(tmp_path: Path) -> None:
-    """Where a second call has another grid of the same length, it keeps statistics instead of a wrong description."""
+    """Where a second call has another grid of the same length, its steps have a description of their own."""
     family = FAMILIES["flux"]()
     name = "transformer.transformer_blocks.0.attn"
     with Tracer(family.pipeline, tmp_path / "run.zarr", capture=Capture(attention=name)) as tracer:
@@ -507,7 +509,12 @@ def test_another_picture_with_as_many_tokens_is_not_mistaken(tmp_path: Path) -> 
             run(Family("flux", family.pipeline, family.call | {"height": height, "width": width}))
     trace = tracer.trace
     assert parts(entries(trace)[name][0], "query") == [("text", 0, [12]), ("image", 12, [4, 8])]
-    assert trace.table("transformer").captured[:, trace.site(name, "query").row].tolist() == [2] * 3 + [1] * 3 + [2] * 3
+    assert [entry.get("step") for entry in entries(trace)[name]] == [None, 3, 6]
+    assert trace.table("transformer").captured[:, trace.site(name, "query").row].tolist() == [2] * 9
+    call = trace.attentions.find(name)
+    grids = [trace.attentions.at(call, step).query_parts[1].shape for step in range(9)]
+    assert grids == [(4, 8)] * 3 + [(8, 4)] * 3 + [(4, 8)] * 3
+    assert not trace.info.gaps
 
 
 class Sometimes(nn.Module):
@@ -522,7 +529,7 @@ class Sometimes(nn.Module):
 
 @pytest.mark.parametrize("heads", [None, [1, 2, 3]])
 def test_calls_may_differ_from_step_to_step(heads: list[int] | None, tmp_path: Path) -> None:
-    """A mask that is not always there is stored where it was; a call with another scale has statistics, and a gap."""
+    """A mask that is not always there is stored where it was; a call with another scale is described anew."""
     capture = Capture(attention="model", attention_output=True, attention_heads=heads)
     with Tracer(Sometimes(), tmp_path / "run.zarr", capture=capture) as tracer:
         for step in range(5):
@@ -530,11 +537,11 @@ def test_calls_may_differ_from_step_to_step(heads: list[int] | None, tmp_path: P
             tracer._target.components["model"](torch.randn(2, 4, 7, 8), step)
     trace = tracer.trace
     captured = trace.table("model").captured
-    assert captured[:, trace.site("model", "query").row].tolist() == [2, 2, 2, 2, 1]
+    assert captured[:, trace.site("model", "query").row].tolist() == [2] * 5
     assert captured[:, trace.site("model", "mask").row].tolist() == [0, 2, 0, 2, 0]
     assert trace.site("model", "key").shape[1] == (2 if heads is None else 3)
-    assert [check.steps for check in check_attention(trace)] == [4]
-    assert [(gap["site"], gap["count"], gap["steps"]) for gap in trace.info.gaps] == [("model", 1, [[4, 4]])]
+    assert [check.steps for check in check_attention(trace)] == [5]
+    assert not trace.info.gaps
     assert_proven(trace)
 
 
@@ -547,7 +554,7 @@ class Doubling(nn.Module):
         return F.scaled_dot_product_attention(x, x, x)
 
 
-def test_a_batch_that_changes_is_stored_and_read_as_missing_in_the_map(tmp_path: Path) -> None:
+def test_a_batch_that_changes_has_a_map_of_its_own(tmp_path: Path) -> None:
     """Queries and keys of another batch are kept, and the map of the first one is never filled from them."""
     model = Doubling()
     with Tracer(model, tmp_path / "run.zarr", capture=Capture(attention="model")) as tracer:
@@ -560,6 +567,7 @@ def test_a_batch_that_changes_is_stored_and_read_as_missing_in_the_map(tmp_path:
     shares = trace.attention("model")
     assert shares.shape == (4, 1, 2, 5, 5)
     assert np.isfinite(shares[:3].values).all() and np.isnan(shares[3].values).all()
+    assert trace.attention("model", step=3).shape == (4, 2, 2, 5, 5)
 
 
 def test_compiled_modules_are_seen_through(tmp_path: Path) -> None:

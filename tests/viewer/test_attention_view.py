@@ -14,7 +14,7 @@ import textual
 from numpy.typing import NDArray
 from textual.pilot import Pilot
 
-from diffusion_xray.tracer import Trace, open_trace
+from diffusion_xray.tracer import Trace, Tracer, open_trace
 from diffusion_xray.tracer.errors import SiteNotFoundError
 from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.command import View as Command
@@ -23,6 +23,7 @@ from diffusion_xray.viewer.opening import Opening, find_opening
 from diffusion_xray.viewer.reader import Reader
 from diffusion_xray.viewer.screens.main import MainScreen
 from diffusion_xray.viewer.views.attention import ATTENTION
+from diffusion_xray.viewer.views.attention_code import code_of
 from diffusion_xray.viewer.views.attention_opening import with_attention
 from diffusion_xray.viewer.views.attention_read import read_attention
 from diffusion_xray.viewer.views.attention_seen import Offer, Seen
@@ -35,6 +36,7 @@ from diffusion_xray.viewer.widgets.canvas import Canvas
 from diffusion_xray.viewer.widgets.layer_tree import LayerTree
 
 from ..attending import CROSS, SELF, Call, made_trace
+from ..families import FAMILIES, Family, run
 
 Make = Callable[..., Browser]
 SIZE = (120, 40)
@@ -149,6 +151,31 @@ def test_a_map_is_that_of_the_trace(embedded: Path) -> None:
         expected = trace.word_map(["circle", *added], step=1, **choice).sum("word")
         np.testing.assert_allclose(found.map, expected.values, rtol=1e-4)
     assert len(found.layers) == 4 and found.scope == "unet.**"
+
+
+def test_pictures_of_two_sizes(tmp_path: Path) -> None:
+    """Where a run changes the size of its pictures each step shows its own grid, and the code that is taken gives it."""
+    family = FAMILIES["sd"]()
+    path = tmp_path / "run.zarr"
+    with Tracer(family.pipeline, path, capture="attention") as tracer:
+        for size in (32, 48):
+            run(Family("sd", family.pipeline, family.call | {"height": size, "width": size}))
+    trace = tracer.trace
+    layer = next(name for name, calls in trace.attention_modules.items() if calls[0].kind == "cross")
+    steps = trace.n_steps
+    grids = set()
+    for step in (0, steps - 1):
+        found = read(path, layer, step)
+        assert not found.absent
+        grids.add(found.grid)
+        made: dict[str, Any] = {"trace": trace}
+        exec(code_of(found), made)  # noqa: S102 — as the user would run it
+        np.testing.assert_allclose(made["plane"], found.map, rtol=1e-5)
+        known = ~np.isnan(found.over_steps)
+        assert known.all()
+        mass = trace.word_mass(found.names[found.chosen[0]], layers=layer).values[:, 0, 0]
+        np.testing.assert_allclose(found.over_steps, mass, rtol=1e-4)
+    assert len(grids) == 2
 
 
 def test_shares_are_those_of_the_trace(embedded: Path) -> None:

@@ -3,81 +3,26 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..batches import Batch, batch_at, batches_of, branches_at
 from ..errors import SiteNotFoundError, near_matches
-from ..info import ModuleInfo, SiteInfo, TraceInfo, printable
-from ..layout import HAS_TENSOR, array_name, module_group
+from ..info import ModuleInfo, TraceInfo
+from ..layout import HAS_TENSOR, module_group
 from ..prompts import Prompt
 from ..storage.archive import Archive
+from .calls import AttentionInfo, site_of
+from .forms import Captured, Forms
 from .inputs import Inputs
 from .roles import CONDITIONAL, UNCONDITIONAL
 from .texts import Text, proven_texts, texts_of
-from .tokens import Kind, Part, kind_of, parts_from_attributes
-from .use import Use, doubt_of, read_use
+from .tokens import Part
+from .use import doubt_of
 
 __all__ = ["AttentionInfo", "Attentions", "entry_of", "site_of"]
-
-
-Captured = Callable[[SiteInfo], NDArray[np.uint8]]
-"""What was captured of a site at each step, as the table of its component has it."""
-
-_LONGEST = 1 << 24
-"""A sequence that is longer is a lie, and its coordinates would fill the memory."""
-
-_WHEN = ("step", "once")
-"""What is added to a port that was seen both in the loop and outside of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionInfo:
-    """One attention call of a module."""
-
-    module: str
-    call: int
-    """0 for the first within a step."""
-    kind: Kind | Literal["none"]
-    """ "none" where it has no map: see `reason`."""
-    reason: str = ""
-    """Why there is no map to read; "" where there is one."""
-    door: str = ""
-    """The function that computed it."""
-    scale: float = 1.0
-    causal: bool = False
-    heads: tuple[int, ...] = ()
-    """Numbers of the heads that were kept."""
-    group: str = ""
-    """Of the store, which describes it."""
-    query_parts: tuple[Part, ...] = ()
-    key_parts: tuple[Part, ...] = ()
-    query: SiteInfo | None = None
-    key: SiteInfo | None = None
-    mask: SiteInfo | None = None
-    denoiser_call: int = 0
-    """In which call of its denoiser within the step it was made."""
-    multiplied_in: str = ""
-    """What float32 was rounded to before it was multiplied, "tfloat32" or "bfloat16"; "" where it was not."""
-    use: Use = field(default_factory=Use)
-    """Whether its maps are those that the run used."""
-
-    @property
-    def stepped(self) -> bool:
-        """Whether it is of the denoising loop."""
-        return self.query is not None and self.query.stepped
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Of its map at one step: batch, heads, queries, keys."""
-        assert self.query is not None and self.key is not None
-        batch, heads, queries, _ = self.query.shape
-        return batch, heads, queries, self.key.shape[2]
 
 
 class Attentions:
@@ -97,15 +42,31 @@ class Attentions:
         self._info = info
         self.prompts = tuple(prompts)
         self._batches: dict[str, tuple[Batch, ...] | None] = {}
+        self._forms: dict[tuple[str, int, bool], Forms] = {}
 
     @functools.cached_property
     def by_module(self) -> Mapping[str, tuple[AttentionInfo, ...]]:
-        """The calls of every module that attends, in call order."""
+        """The calls of every module that attends, in call order, each in its first form."""
         found = {name: self._calls_of(module) for name, module in self._modules.items()}
         return {name: calls for name, calls in found.items() if calls}
 
-    def find(self, module: str, call: int = 0) -> AttentionInfo:
-        """A call that has a map.
+    def forms(self, call: AttentionInfo) -> tuple[AttentionInfo, ...]:
+        """All that a call was like along the steps."""
+        return self._forms_of(call).all
+
+    @property
+    def may_change(self) -> bool:
+        """Whether a further step may tell of a call what is not known here."""
+        return any(forms.may_differ for forms in self._forms.values())
+
+    def at(self, call: AttentionInfo, step: int | None) -> AttentionInfo:
+        """A call as it was at a step; as it is without one."""
+        if step is None or call.steps is None or step in call.steps:
+            return call
+        return self._forms_of(call).at(step)
+
+    def find(self, module: str, call: int = 0, step: int | None = None) -> AttentionInfo:
+        """A call that has a map, at a step; the first of its forms that has one by default.
 
         Raises:
             SiteNotFoundError: There is no such module or call, or it has no map; the message says why.
@@ -113,7 +74,8 @@ class Attentions:
         path = self._archive.path
         if module not in self._modules:
             raise SiteNotFoundError(f"no module {module!r} in {path}.{near_matches(module, self._modules)}")
-        calls = {found.call: found for found in self.by_module.get(module, ())}  # in the loop wins
+        known = sorted(self.by_module.get(module, ()), key=lambda found: not found.reason)
+        calls = {found.call: found for found in known}  # one that has a map wins, then the one in the loop
         if not calls:
             raise SiteNotFoundError(
                 f"no attention of {module!r} was recorded in {path}; if it attends, trace with "
@@ -121,19 +83,21 @@ class Attentions:
             )
         if call not in calls:
             raise SiteNotFoundError(f"{module!r} has no attention call {call} in {path}; it has {_listed(calls)}")
-        if calls[call].reason:
-            raise SiteNotFoundError(f"{module!r} has no attention map in {path}: {calls[call].reason}")
-        return calls[call]
+        found = self.at(calls[call], step)
+        if found.reason:
+            when = "" if step is None or found.steps is None else f" at step {step}"
+            raise SiteNotFoundError(f"{module!r} has no attention map{when} in {path}: {found.reason}")
+        return found
 
     def inputs(self, call: AttentionInfo) -> Inputs:
-        """Where to read what the kernel was given.
+        """Where to read what the kernel was given, at the steps that have this form.
 
         Raises:
             TraceFormatError: An array has another shape than its site.
         """
         assert call.query is not None and call.key is not None
         masked = None if call.mask is None else self._captured(call.mask)
-        return Inputs(self._archive, call.query, call.key, call.mask, masked)
+        return Inputs(self._archive, (call.query, call.key, call.mask), masked, call.steps)
 
     def doubt(self, calls: Sequence[AttentionInfo], steps: Sequence[int] | None = None) -> str:
         """What is to be said beside maps of these calls: that they are not, or not proven to be, those the run used.
@@ -147,14 +111,17 @@ class Attentions:
         """
         if all(call.use.by_kernel for call in calls):
             return ""
+        uses = [call.use for call in calls]
         if not calls[0].stepped:
-            return doubt_of([call.use for call in calls], [0])
+            return doubt_of(uses, [0])
         assert calls[0].query is not None
         kept = np.flatnonzero(self._captured(calls[0].query) >= HAS_TENSOR).tolist()
-        return doubt_of([call.use for call in calls], kept if steps is None else [s for s in kept if s in set(steps)])
+        shown = kept if steps is None else [step for step in kept if step in set(steps)]
+        return doubt_of(uses, shown, [call.steps for call in calls])
 
     def branches(self, call: AttentionInfo, step: int | None = None) -> tuple[str, ...]:
         """Guidance branch of each entry of the batch, "" where there are none, at a step; of the first by default."""
+        call = self.at(call, step)
         assert call.query is not None
         size, own = call.shape[0], call.query.branch
         batches = self._batches_of(call)
@@ -169,9 +136,10 @@ class Attentions:
         return tuple(str(branch) for branch in listed for _ in range(size // len(listed)))
 
     def first_steps(self, calls: Sequence[AttentionInfo]) -> tuple[int, ...]:
-        """Steps from which on entries of these calls may be other branches or texts than before."""
+        """Steps from which on entries of these calls may be other branches or texts than before, or of another form."""
         listed = [batch.step for call in calls for batch in self._batches_of(call) or ()]
-        return tuple(sorted({0, *listed}))
+        formed = [step for call in calls for step in self._forms_of(call).changes]
+        return tuple(sorted({0, *listed, *formed}))
 
     def are_alike(self, call: AttentionInfo, step: int, other: int) -> bool:
         """Whether the entries of a call are the same branches and texts at two steps."""
@@ -180,6 +148,10 @@ class Attentions:
         return one == two or (
             self.branches(call, one) == self.branches(call, two) and self.texts(call, one) == self.texts(call, two)
         )
+
+    def _forms_of(self, call: AttentionInfo) -> Forms:
+        _ = self.by_module  # which finds them
+        return self._forms[call.module, call.call, call.stepped]
 
     def _batches_of(self, call: AttentionInfo) -> tuple[Batch, ...] | None:
         """What its denoiser was given, where the trace tells."""
@@ -197,10 +169,12 @@ class Attentions:
 
     def texts(self, call: AttentionInfo, step: int | None = None) -> tuple[Text, ...]:
         """The texts behind the keys, at a step; at the first by default."""
+        call = self.at(call, step)
         return self._texts(call, call.key_parts, step)
 
     def query_texts(self, call: AttentionInfo, step: int | None = None) -> tuple[Text, ...]:
         """The texts behind the queries."""
+        call = self.at(call, step)
         return self._texts(call, call.query_parts, step)
 
     def _texts(self, call: AttentionInfo, parts: Sequence[Part], step: int | None) -> tuple[Text, ...]:
@@ -255,77 +229,18 @@ class Attentions:
         )
         listed = self._archive.group(group).get("attention")
         entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-        calls: dict[tuple[int, bool], AttentionInfo] = {}
+        described: dict[tuple[int, bool | None], list[dict[str, Any]]] = {}
         for at, entry in enumerate(entries):
-            number = entry.get("call", at)
+            number, stepped = entry.get("call", at), entry.get("stepped")
             if type(number) is int and number >= 0:
-                read = _read_call(module, number, entry, group)
-                calls[number, read.stepped] = read
+                key = number, stepped if isinstance(stepped, bool) else None
+                described.setdefault(key, []).append(entry)
+        calls: dict[tuple[int, bool], AttentionInfo] = {}
+        for (number, _), own in described.items():
+            forms = Forms(module, number, own, group, self._captured)
+            first = calls[number, forms.stepped] = forms.first
+            self._forms[module.name, number, first.stepped] = forms
         return tuple(calls[key] for key in sorted(calls))
-
-
-def _read_call(module: ModuleInfo, number: int, entry: Mapping[str, Any], group: str) -> AttentionInfo:
-    """Read an entry of a group's attributes, none of which is believed before it fits the arrays."""
-    if entry.get("softmax", True) is not True:
-        reason = printable(entry.get("reason") or "it has none, its weights are no softmax")
-        return AttentionInfo(module.name, number, "none", reason)
-    stepped = entry.get("stepped")
-    query = site_of(module, "query", number, stepped=stepped if isinstance(stepped, bool) else None)
-    key = None if query is None else site_of(module, "key", number, stepped=query.stepped)
-    if query is None or key is None:
-        reason = f"its queries and keys were not kept; trace with Capture(attention={module.name!r})"
-        return AttentionInfo(module.name, number, "none", reason)
-    mask = site_of(module, "mask", number, stepped=query.stepped)
-    denoiser_call = entry.get("denoiser_call", 0)
-    scale, heads = entry.get("scale"), entry.get("heads")
-    if not _fit(query, key, mask):
-        return AttentionInfo(module.name, number, "none", f"queries {query.shape} and keys {key.shape} do not fit")
-    if not isinstance(scale, int | float) or isinstance(scale, bool) or not math.isfinite(scale):
-        return AttentionInfo(module.name, number, "none", f"its scale is {printable(repr(scale))}, not a number")
-    kept = isinstance(heads, list) and len(heads) == query.shape[1] and all(type(head) is int for head in heads)
-    query_parts = parts_from_attributes(entry.get("query_parts"), query.shape[2])
-    key_parts = parts_from_attributes(entry.get("key_parts"), key.shape[2])
-    return AttentionInfo(
-        module=module.name,
-        call=number,
-        kind=kind_of(query_parts, key_parts),
-        door=str(entry.get("door", "")),
-        scale=float(scale),
-        causal=entry.get("causal") is True,
-        heads=tuple(heads) if kept and heads else tuple(range(query.shape[1])),
-        group=group,
-        query_parts=query_parts,
-        key_parts=key_parts,
-        query=query,
-        key=key,
-        mask=mask,
-        denoiser_call=denoiser_call if type(denoiser_call) is int and denoiser_call >= 0 else 0,
-        multiplied_in=str(entry.get("multiplied_in", "")),
-        use=read_use(entry),
-    )
-
-
-def site_of(module: ModuleInfo, port: str, call: int, *, stepped: bool | None) -> SiteInfo | None:
-    """Where a stored tensor of a call is; of what was seen inside and outside of the loop, that inside."""
-    name = array_name(port, call)
-    names = {name, *(array_name(f"{port}_{when}", call) for when in _WHEN), *(f"{name}_{when}" for when in _WHEN)}
-    found = [
-        site for site in module.sites if site.array_name in names and site.array and stepped in (None, site.stepped)
-    ]
-    return max(found, key=lambda site: site.stepped, default=None)
-
-
-def _fit(query: SiteInfo, key: SiteInfo, mask: SiteInfo | None) -> bool:
-    if query.stepped != key.stepped or len(query.shape) != 4 or len(key.shape) != 4:
-        return False
-    if not all(0 < size <= _LONGEST for size in (*query.shape, *key.shape)):
-        return False
-    full = (*query.shape[:3], key.shape[2])
-    grouped = query.shape[0] == key.shape[0] and not query.shape[1] % key.shape[1] and query.shape[3] == key.shape[3]
-    return grouped and (
-        mask is None
-        or (len(mask.shape) == 4 and all(own in (1, size) for own, size in zip(mask.shape, full, strict=True)))
-    )
 
 
 def _listed(calls: Mapping[int, AttentionInfo]) -> str:

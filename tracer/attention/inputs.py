@@ -24,10 +24,9 @@ class Inputs:
 
     Args:
         archive: The store.
-        query: Where its queries are.
-        key: Where its keys are.
-        mask: Where its mask is, if it has one.
+        sites: Where its queries, its keys and its mask are, if it has one.
         masked: What was captured of its mask at each step; None where there is no mask.
+        steps: Those that lie there; None for all.
 
     Raises:
         TraceFormatError: An array has another shape than its site.
@@ -36,23 +35,23 @@ class Inputs:
     def __init__(
         self,
         archive: Archive,
-        query: SiteInfo,
-        key: SiteInfo,
-        mask: SiteInfo | None,
-        masked: NDArray[np.uint8] | None,
+        sites: tuple[SiteInfo, SiteInfo, SiteInfo | None],
+        masked: NDArray[Any] | None,
+        steps: frozenset[int] | None = None,
     ) -> None:
-        self._query, self._key, self._mask, self._masked = query, key, mask, masked
-        sites = [site for site in (query, key, mask) if site]
-        for site in sites:
+        self._query, self._key, self._mask = sites
+        self._masked, self._steps = masked, steps
+        there = [site for site in sites if site]
+        for site in there:
             if archive.shape_of(site.array)[site.stepped :] != site.shape:
                 raise TraceFormatError(
                     f"{printable(site.array)} in {archive.path} has not the shape {site.shape} of its site"
                 )
-        self._archive = archive.part(site.array for site in sites)
+        self._archive = archive.part(site.array for site in there)
         self._latest: tuple[tuple[Any, ...], Given | None] = (), None
 
     def of(self, step: int, entry: int, heads: Sequence[int]) -> Given | None:
-        """What heads of one entry of the batch were given at a step (any outside of the loop); None if not captured.
+        """What heads of one entry of the batch were given at a step (any outside of the loop); None if not there.
 
         The latest answer is kept, for going through a map in blocks.
 
@@ -67,6 +66,8 @@ class Inputs:
         return given
 
     def _read(self, step: int, entry: int, heads: Sequence[int]) -> Given | None:
+        if self._steps is not None and step not in self._steps:
+            return None
         group = self._query.shape[1] // self._key.shape[1]
         query = self._heads(self._query, step, entry, heads)
         key = self._heads(self._key, step, entry, [head // group for head in heads])
@@ -77,7 +78,7 @@ class Inputs:
             return query, key, None
         sizes = self._mask.shape
         mask = self._heads(self._mask, step, min(entry, sizes[0] - 1), heads if sizes[1] > 1 else [0])
-        return None if mask is None or there != HAS_TENSOR else (query, key, mask)
+        return None if mask is None or there < HAS_TENSOR else (query, key, mask)
 
     def _heads(self, site: SiteInfo, step: int, entry: int, heads: Sequence[int]) -> NDArray[Any] | None:
         """Heads of one entry, shape (head, position, dim); neighbours are read at once."""

@@ -16,7 +16,7 @@ from .inputs import Inputs
 from .maps import probabilities
 from .texts import CONDITIONAL, Text
 from .tokens import Part, part_labels, places
-from .use import said
+from .use import said, steps_text
 from .words import token_label, unique, words_of
 
 __all__ = ["AttentionArray", "attention_array"]
@@ -94,6 +94,8 @@ def attention_array(
         "scale": call.scale,
     }
     described |= {"causal": int(call.causal)} | said(attentions.doubt([call]))
+    if call.steps is not None and len(attentions.forms(call)) > 1:
+        described["steps"] = steps_text(step for step in call.steps if step < steps)
     array = xarray.DataArray(variable, coordinates, name="attention", attrs=described)
     array.encoding["preferred_chunks"] = dict(zip(dims, _chunks(source.shape), strict=True))
     return array
@@ -102,8 +104,12 @@ def attention_array(
 def _throughout(
     attentions: Attentions, call: AttentionInfo, steps: int
 ) -> tuple[tuple[str, ...], Sequence[Text], Sequence[Text]]:
-    """Branches and texts that hold at all steps; of several calls of a pipeline each may have its own."""
-    firsts = [step for step in attentions.first_steps([call]) if step < max(steps, 1)]
+    """Branches and texts that hold at all of its steps; of several calls of a pipeline each may have its own."""
+    firsts = [
+        step
+        for step in attentions.first_steps([call])
+        if step < max(steps, 1) and (call.steps is None or step in call.steps)
+    ]
     branches = {attentions.branches(call, step) for step in firsts}
     queries = {attentions.query_texts(call, step) for step in firsts}
     keys = {attentions.texts(call, step) for step in firsts}

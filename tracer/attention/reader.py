@@ -40,22 +40,26 @@ class AttentionReader(TraceArrays):
         """The attention calls of every module that has any, in call order."""
         return self.attentions.by_module
 
-    def attention(self, module: str, call: int = 0) -> xarray.DataArray:
+    def attention(self, module: str, call: int = 0, *, step: int | None = None) -> xarray.DataArray:
         """The attention map of a module, lazily: softmax(Q Kᵀ · scale + mask) of what the kernel received.
 
         Dimensions (step, batch, head, query, key), without `step` outside of the loop; float32. Indexing computes what
         is asked for, in blocks; `docs/attention.md` has the coordinates.
 
+        Where the shapes, the scale or the positions change along the steps, as they do in a cascade or with another
+        prompt, an array has the steps that are alike, and NaN at the others; its attribute `steps` lists its own.
+
         Args:
             module: Path of the module that attends, "unet.mid_block.attentions.0.transformer_blocks.0.attn2".
             call: Which of its attention calls within a step.
+            step: One of the steps that are wanted, where not all are alike; the first that has a map by default.
 
         Raises:
             SiteNotFoundError: There is no such map; the message says why and what would have recorded it.
         """
         from .lazy import attention_array
 
-        found = self.attentions.find(module, call)
+        found = self.attentions.find(module, call, None if step is None else self._steps_of(step)[0])
         return attention_array(self.attentions, found, timestep=self.timestep, sigma=self.sigma)
 
     def words(self, *, branch: str = CONDITIONAL, image: int = 0, step: int | None = None) -> tuple[Word, ...]:

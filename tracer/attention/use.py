@@ -58,15 +58,21 @@ def read_use(entry: Mapping[str, Any]) -> Use:
     )
 
 
-def doubt_of(uses: Sequence[Use], steps: Iterable[int]) -> str:
+def doubt_of(uses: Sequence[Use], steps: Iterable[int], own: Sequence[frozenset[int] | None] | None = None) -> str:
     """What is to be said beside a map of these calls at these steps; "" where all of them were used.
 
     Args:
         uses: Of one call, or of those that a map is the mean of.
         steps: Those shown that have a map; 0 outside of the loop.
+        own: The steps that each of them is of; None for all.
     """
     steps = list(steps)
-    verdicts = [(use, step, use.at(step)) for use in uses for step in steps]
+    verdicts = [
+        (use, step, use.at(step))
+        for use, has in zip(uses, own or [None] * len(uses), strict=True)
+        for step in steps
+        if has is None or step in has
+    ]
     parts = []
     edited = [(use, step) for use, step, verdict in verdicts if verdict == "edited"]
     if edited:

@@ -117,7 +117,7 @@ def where_else(attentions: Attentions, word: str, choice: Choice) -> tuple[Choic
     """Another image or branch of the batch, or else another step, whose text has a word; None where none has."""
     calls = [call for listed in attentions.by_module.values() for call in listed if call.stepped and _sees_text(call)]
     for step in attentions.first_steps(calls):
-        for call in calls[:1]:
+        for call in (attentions.at(call, step) for call in calls[:1]):
             branches = attentions.branches(call, step)
             for entry, branch in sorted(enumerate(branches), key=lambda pair: pair[1] not in (choice.branch, "")):
                 image = branches[:entry].count(branch)
@@ -169,6 +169,7 @@ def layers_of(attentions: Attentions, choice: Choice, step: int | None = None) -
         readers = (name for name, calls in known.items() if any(map(_sees_text, calls)))
         near = near_matches(plain, known) or f" One that does is {next(readers, next(iter(known)))}."
         raise SiteNotFoundError(f"layers={choice.layers!r} matches no module that attends.{near}")
+    named = {name: tuple(attentions.at(call, step) for call in calls) for name, calls in named.items()}
     shown = [
         call for calls in named.values() for call in calls if not call.reason and call.stepped and _sees_text(call)
     ]

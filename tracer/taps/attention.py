@@ -184,20 +184,22 @@ class _Listener:
                 self.usages.cannot_tell(frame.name, (stepped, number), reason)
 
     def _record(self, name: str, frame: Frame, call: AttentionCall) -> int:
-        """Emit a call's tensors and, the first time, its description; returns its number within the step."""
+        """Emit a call's tensors, and its description where it is a new one; returns its number within the step."""
         known, step, heads = self._of(name), self._emit.clock.step_now(), self._heads(call)
         number = known.number(step)
         first = not known.knows((step is not None, number))
-        keep = heads != [] and known.fits(
+        described = heads != [] and known.describe(
             self._emit,
             (step is not None, number),
             call,
+            step=step,
             heads=heads,
-            situation=(self._emit.clock.planned, *self.frames.shapes()),
+            situation=(self._emit.clock.planned, call.query.shape, call.key.shape, *self.frames.shapes()),
             parts=functools.partial(self._parts, frame.calls, call),
         )
-        if heads != [] and not keep and not call.reason:
-            self._emit.gap(name, "attention of another scale, grid or length than described: statistics only")
+        if heads != [] and not described:
+            self._emit.gap(name, "attention that changes more often than can be described: statistics only")
+        keep = described and not call.reason
         frame.calls += 1
         self.usages.called(name, (step is not None, number), step, call, first=first)
         self._emit(known.source, _select(call.query, call, heads), port="query", keep=keep, dims=_DIMS["query"])

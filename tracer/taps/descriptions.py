@@ -17,18 +17,22 @@ __all__ = ["Descriptions"]
 _Place = tuple[bool, int]
 """Whether a call was in the loop, and its number within the step."""
 _MakeParts = Callable[[], tuple[list[Part], list[Part]]]
+_PARTS = ("query_parts", "key_parts")
+_MOST = 1024
+"""Descriptions of one place: of a cache that grows each step is another."""
 
 
 @dataclass(slots=True)
 class Descriptions:
-    """Numbers and describes the calls of one module. A description is made once and holds for all steps."""
+    """Numbers and describes the calls of one module. A description holds until another is made for the same place."""
 
     source: Source
-    _entries: dict[_Place, dict[str, Any]] = field(default_factory=dict)
+    _entries: dict[_Place, list[dict[str, Any]]] = field(default_factory=dict)
+    """Of each place the descriptions, the one that holds last."""
     _counts: dict[bool, tuple[int | None, int]] = field(default_factory=dict)
     """Step, and number of the calls in it so far."""
-    _situations: dict[_Place, tuple[Hashable, bool]] = field(default_factory=dict)
-    """What the parts were last compared in, and whether they were those described."""
+    _situations: dict[_Place, Hashable] = field(default_factory=dict)
+    """What the parts were last looked at in."""
 
     def number(self, step: int | None) -> int:
         """The number of a call that is made at this step, counted as the recorder counts tensors."""
@@ -37,38 +41,47 @@ class Descriptions:
         self._counts[step is not None] = (step, count + 1)
         return count
 
-    def fits(
+    def describe(
         self,
         emit: Emit,
         place: _Place,
         call: AttentionCall,
         *,
+        step: int | None,
         heads: list[int] | None,
         situation: Hashable,
         parts: _MakeParts,
     ) -> bool:
-        """Describe a call that is the first at its place; whether the description holds for it.
+        """Describe a call, unless what was said of its place before holds for it too.
 
         Args:
             emit: Writes the description.
             place: Whether it is in the loop, and its number.
             call: What the kernel was given.
+            step: When; None outside of the loop.
             heads: Those that are kept, None for all.
             situation: What the parts depend on; they are looked at again where it changes.
             parts: Tells the parts of queries and keys.
+
+        Returns:
+            Whether it is described now; not where there are too many descriptions of its place.
         """
-        entry = self._entries.get(place)
-        if entry is None or "door" not in entry:
-            placed = {} if call.reason else _placed(*parts()) | _arithmetic()
-            self._situations[place] = (situation, True)
-            self._describe(emit, place, _facts(call, heads) | placed)
-            return not call.reason
-        if call.reason or any(entry.get(key) != value for key, value in _facts(call, heads).items() if key != "door"):
+        known = self._entries.get(place, [])
+        latest = known[-1] if known and "door" in known[-1] else {}
+        entry = _facts(call, heads)
+        if not call.reason:
+            if "query_parts" in latest and self._situations[place] == situation:
+                entry |= {port: latest[port] for port in _PARTS}
+            else:
+                entry |= _placed(*parts())
+                self._situations[place] = situation
+        if latest and all(latest.get(key) == value for key, value in entry.items() if key != "door"):
+            return True
+        if len(known) >= _MOST:
             return False
-        if self._situations[place][0] != situation:
-            same = all(entry[key] == value for key, value in _placed(*parts()).items())
-            self._situations[place] = (situation, same)
-        return self._situations[place][1]
+        entry |= {} if call.reason else _arithmetic()
+        self._add(emit, place, entry | ({"step": step} if latest and step is not None else {}))
+        return True
 
     def move(self, emit: Emit, step: int | None) -> None:
         """All calls on one side of the loop belong to the other: into this step, or out of the loop."""
@@ -78,7 +91,7 @@ class Descriptions:
             return  # calls on both sides: they would be numbered anew
         for number in numbers:
             place, other = (into_loop, number), (not into_loop, number)
-            self._entries[place] = self._entries.pop(other) | {"stepped": into_loop}
+            self._entries[place] = [entry | {"stepped": into_loop} for entry in self._entries.pop(other)]
             if other in self._situations:
                 self._situations[place] = self._situations.pop(other)
         self._counts = {into_loop: (step, len(numbers))}
@@ -87,27 +100,31 @@ class Descriptions:
     def without_map(self, emit: Emit, *, in_loop: bool, reason: str) -> None:
         """Say that the module has no map, unless calls of it are known."""
         if not self._entries:
-            self._describe(emit, (in_loop, 0), {"softmax": False, "reason": reason})
+            self._add(emit, (in_loop, 0), {"softmax": False, "reason": reason})
 
     def knows(self, place: _Place) -> bool:
         """Whether a call at this place was described."""
-        return "door" in self._entries.get(place, {})
+        return any("door" in entry for entry in self._entries.get(place, ()))
 
     def used(self, emit: Emit, place: _Place, facts: Mapping[str, Any]) -> None:
-        """Say whether the shares of a call were used as they were handed out."""
-        entry = self._entries.get(place, {})
-        if entry.get("softmax"):
-            self._describe(emit, place, entry | {"used": facts})
+        """Say whether the shares of a call were used as they were handed out, whatever shape it had."""
+        known = self._entries.get(place, [])
+        if known and known[-1].get("softmax"):
+            self._entries[place] = [entry | {"used": facts} if entry.get("softmax") else entry for entry in known]
+            self._tell(emit)
 
-    def _describe(self, emit: Emit, place: _Place, entry: dict[str, Any]) -> None:
+    def _add(self, emit: Emit, place: _Place, entry: dict[str, Any]) -> None:
         in_loop, number = place
         if in_loop and emit.clock.denoiser_call:
             entry = {"denoiser_call": emit.clock.denoiser_call, **entry}
-        self._entries[place] = {"call": number, "stepped": in_loop, **entry}
+        known = self._entries.setdefault(place, [])
+        if known and "door" not in known[-1]:
+            known.pop()  # that it had no map was said of the module, which it is no longer true of
+        known.append({"call": number, "stepped": in_loop, **entry})
         self._tell(emit)
 
     def _tell(self, emit: Emit) -> None:
-        entries = [self._entries[key] for key in sorted(self._entries)]
+        entries = [entry for key in sorted(self._entries) for entry in self._entries[key]]
         emit.describe({"attention": entries, "module": self.source.name}, group=self.source.group)
 
 
@@ -134,4 +151,4 @@ def _placed(query: list[Part], key: list[Part]) -> dict[str, Any]:
             for part, start in zip(parts, starts, strict=True)
         ]
 
-    return {"query_parts": place(query), "key_parts": place(key)}
+    return dict(zip(_PARTS, (place(query), place(key)), strict=True))

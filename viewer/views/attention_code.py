@@ -25,7 +25,7 @@ def code_of(seen: Seen) -> str:
 def _one(seen: Seen, source: Source) -> list[str]:
     grid = _grid(seen, source)
     lines = [
-        f"attention = trace.attention({_call(source)}).isel({_place(seen, source)})",
+        f"attention = trace.attention({_call(seen, source)}).isel({_place(seen, source)})",
         f"shares = attention.isel({_picked(seen, source)}).values{_summed(seen)}{_said(seen)}",
         f"planes = shares.reshape(-1, *{grid}){_frame(seen, grid)}",
     ]
@@ -39,11 +39,12 @@ def _several(seen: Seen, sources: Sequence[Source]) -> list[str]:
     for source, grid in zip(sources, grids, strict=True):
         where = f"{_place(seen, source)}, {_picked(seen, source)}"
         lines.append(f"    (({source.call.module!r}, {source.call.call}), dict({where}), {grid}),")
+    step = f", step={seen.step}" if any(source.call.steps is not None for source in sources) else ""
     lines += [
         "]",
         "planes = {}",
         "for call, where, grid in calls:",
-        f"    shares = trace.attention(*call).isel(where).values{_summed(seen)}",
+        f"    shares = trace.attention(*call{step}).isel(where).values{_summed(seen)}",
         f"    planes[call] = shares.reshape(-1, *grid){_frame(seen, grids[0] if grids else ())}",
     ]
     if seen.wish.spread:
@@ -66,7 +67,7 @@ def _tokens(seen: Seen, source: Source) -> list[str]:
         list(positions[:1] if special else positions)
         for positions, special in zip(source.queries.positions, source.queries.special, strict=True)
     ]
-    lines = [f"attention = trace.attention({_call(source)}).isel({_place(seen, source)}){_said(seen)}"]
+    lines = [f"attention = trace.attention({_call(seen, source)}).isel({_place(seen, source)}){_said(seen)}"]
     if seen.wish.reverse:
         key = keys[source.keys.names.index(name)]
         return [
@@ -81,8 +82,11 @@ def _tokens(seen: Seen, source: Source) -> list[str]:
     ]
 
 
-def _call(source: Source) -> str:
-    return f"{source.call.module!r}, {source.call.call}" if source.call.call else repr(source.call.module)
+def _call(seen: Seen, source: Source) -> str:
+    """Module and call; and the step, where not all of them are alike."""
+    call = f", {source.call.call}" if source.call.call else ""
+    step = f", step={seen.step}" if source.call.steps is not None else ""
+    return f"{source.call.module!r}{call}{step}"
 
 
 def _place(seen: Seen, source: Source) -> str:

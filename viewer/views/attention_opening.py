@@ -32,7 +32,8 @@ def with_attention(trace: Trace, opening: Opening, *, token: str = "", head: int
     """
     wish = Wish()
     attentions = trace.attentions
-    calls = [call for call in attentions.by_module.get(opening.layer, ()) if not call.reason]
+    listed = attentions.by_module.get(opening.layer, ())
+    calls = [call for call in (attentions.at(call, opening.step) for call in listed) if not call.reason]
     if head is not None:
         wish = replace(wish, heads="single", head=_place_of(head, opening.layer, calls, trace))
     if token:

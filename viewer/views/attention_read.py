@@ -36,6 +36,7 @@ def read_attention(reader: Reader, request: Request) -> Seen | Offer | Missing |
         calls, scope = instead.calls, f"{site.name}.**"
     elif wish.wide:
         scope = f"{site.name.split('.', 1)[0]}.**"
+    calls = tuple(attentions.at(call, request.step) for call in calls)
     shown = [call for call in calls if not call.reason]
     if not shown:
         why = calls[0].reason.split("; trace with")[0]

@@ -228,11 +228,12 @@ class Reading:
         """The layers that can be shown together."""
         scope = self._scope or f"{self._call.module.split('.', 1)[0]}.**"
         fits = matches(scope)
-        calls = [call for name, listed in self._attentions.by_module.items() if fits(name) for call in listed]
+        named = self._attentions.by_module.items()
+        calls = [self._attentions.at(call, self._step) for name, listed in named if fits(name) for call in listed]
         found = []
         for call in alike(calls, self._kind, stepped=self._call.stepped):
             entry = same_entry(self._attentions, self._call, self._entry, call, self._step)
-            if call is self._call:
+            if call == self._call:
                 found.append(own)
             elif entry is not None:
                 found.append(Source.of(self._attentions, self._hurry, call, entry, self._kind, step=self._step))
@@ -249,12 +250,16 @@ class Reading:
         count = max(min(self._steps, self._steps * _COSTLY // cost), min(_FEWEST, self._steps))
         sampled = {int(step) for step in np.linspace(0, self._steps - 1, count).round()} | {self._step}
         of_text = {step for step in sampled if self._attentions.are_alike(self._call, step, self._step)}
+        sources = {own.call.form: own}
         for step in sorted(of_text, key=lambda step: abs(step - self._step)):
             known: list[Floats] = []
-            for unit in own.units(("words", 0), heads):
+            source = self._source_at(step, sources)
+            if source is None:
+                continue
+            for unit in source.units(("words", 0), heads):
                 if self._hurry.over:
                     return over, tuple(broken), True
-                masses = own.masses(self._hurry, step, unit)
+                masses = source.masses(self._hurry, step, unit)
                 if masses is None:
                     broken.append(step)
                 if masses is None or isinstance(masses, str):
@@ -263,6 +268,15 @@ class Reading:
             else:
                 over[step] = np.concatenate(known)[:, list(chosen)].sum(axis=1).mean()
         return over, tuple(sorted(broken)), False
+
+    def _source_at(self, step: int, known: dict[int, Source]) -> Source | None:
+        """The call as it was at another step; None where it had no map, or other heads or entries."""
+        call, own = self._attentions.at(self._call, step), known[self._call.form]
+        if call.form not in known:
+            if call.reason or call.heads != own.call.heads or self._entry >= call.shape[0]:
+                return None
+            known[call.form] = Source.of(self._attentions, self._hurry, call, self._entry, self._kind, step=step)
+        return known[call.form]
 
 
 def _mean_mass(names: Sequence[str], sources: Sequence[Source], stacks: Sequence[Floats | None]) -> Floats | None:

@@ -139,7 +139,8 @@ class Source:
             TraceFormatError: An array has another shape than its site.
         """
         inputs = hurry.once(
-            ("inputs", id(attentions), call.module, call.call, call.stepped), lambda: attentions.inputs(call)
+            ("inputs", id(attentions), call.module, call.call, call.stepped, call.form),
+            lambda: attentions.inputs(call),
         )
         if inputs is None:
             inputs = attentions.inputs(call)  # raises what is wrong

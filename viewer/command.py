@@ -6,10 +6,12 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from diffusion_xray.tracer.commands.protocol import print_table
+from diffusion_xray.tracer.commands.renaming import Renaming, add_renaming
+from diffusion_xray.tracer.comparison.divergence import Comparison
+from diffusion_xray.tracer.comparison.uncompared import names_without_effect
 from diffusion_xray.tracer.errors import ComparisonError, DxrayError, TraceNotFoundError
 from diffusion_xray.tracer.trace import open_trace
 
@@ -54,13 +56,7 @@ class View:
             metavar="TRACE",
             help="compare with another trace: where, layer by layer and step by step, its tensors differ",
         )
-        parser.add_argument(
-            "--names",
-            metavar="A=B",
-            action="append",
-            default=[],
-            help='with --compare: what modules are called in the other trace, as globs: "unet.**=transformer.**"',
-        )
+        add_renaming(parser, when="with --compare: ")
 
     def run(self, options: argparse.Namespace) -> int:
         """Browse until the user leaves, or list what there is to browse."""
@@ -68,8 +64,10 @@ class View:
         if options.trace is None:
             return _list_traces()
         if options.compare is not None:
-            names = dict(_rule(text) for text in options.names)
-            return self.compare(options.trace, options.compare, names=names, layer=options.layer, step=options.step)
+            renaming = Renaming.of(options)
+            return self.compare(
+                options.trace, options.compare, renaming=renaming, layer=options.layer, step=options.step
+            )
         return self.open(
             options.trace,
             layer=options.layer,
@@ -84,7 +82,7 @@ class View:
         a: str | Path,
         b: str | Path,
         *,
-        names: Mapping[str, str] | None = None,
+        renaming: Renaming | None = None,
         layer: str = "",
         step: int | None = None,
     ) -> int:
@@ -93,7 +91,7 @@ class View:
         Args:
             a: The trace that counts: distances are in units of its tensors.
             b: The other one.
-            names: What modules of `a` are called in `b`, paths or globs.
+            renaming: What modules of `a` are called in `b`.
             layer: Module to begin at: a path, or a glob, of which the first match is taken. By default the first that
                 differs.
             step: Step of `a` to begin at, negative from the end.
@@ -103,7 +101,10 @@ class View:
         """
         from .compare.opening import open_comparison
 
+        names = None if renaming is None else renaming.names
         opening = open_comparison(open_trace(a), open_trace(b), names=names, layer=layer, step=step)
+        if renaming is not None:
+            _check_names(renaming, opening.comparison)
         _check_terminal(a)
 
         from .compare.app import CompareApp
@@ -167,8 +168,10 @@ class View:
 def _check_companions(options: argparse.Namespace) -> None:
     """Refuse what would mean nothing beside the other options, and so be passed over in silence."""
     if options.compare is None:
-        if options.names:
-            raise ComparisonError(f"--names {options.names[0]!r} needs a trace to compare with: add --compare TRACE")
+        for name, given in (("--rename", options.rename), ("--map", options.map)):
+            if given:
+                shown = repr(given[0]) if isinstance(given, list) else given
+                raise ComparisonError(f"{name} {shown} needs a trace to compare with: add --compare TRACE")
         return
     if options.trace is None:
         raise ComparisonError(f"which trace? --compare {options.compare} names the second of two")
@@ -179,11 +182,11 @@ def _check_companions(options: argparse.Namespace) -> None:
             )
 
 
-def _rule(text: str) -> tuple[str, str]:
-    ours, sign, theirs = text.partition("=")
-    if not (ours and sign and theirs):
-        raise ComparisonError(f'{text!r} does not say what a module is called; write --names "unet.**=transformer.**"')
-    return ours, theirs
+def _check_names(renaming: Renaming, comparison: Comparison) -> None:
+    """Refuse a name that brings nothing together, as `dxray diff` does."""
+    wrong, insisted = renaming.misfits(comparison.table.pairing)
+    if insisted:
+        raise ComparisonError(names_without_effect(wrong))
 
 
 def _list_traces() -> int:

@@ -12,6 +12,8 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DiffusionPipeline,
+    DiTPipeline,
+    DiTTransformer2DModel,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPAGPipeline,
     UNet2DConditionModel,
@@ -343,3 +345,57 @@ def test_a_call_that_joins_later_is_not_the_branch_of_another(tmp_path: Path) ->
     assert trace.info.guidance["unet"]["calls"] == [C, U, "call 2"]
     branches = {site.call: site.branch for site in trace.modules["unet"].sites if site.port == "output"}
     assert (branches[0], branches[1]) == (C, U) and branches[2] != C
+
+
+def diffusion_transformer() -> DiTPipeline:
+    """A small DiT of ten classes."""
+    torch.manual_seed(0)
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=1000,
+    ).eval()
+    torch.nn.init.normal_(transformer.proj_out_2.weight, std=0.5)  # made as zeros, by which no class would matter
+    for block in transformer.transformer_blocks:
+        torch.nn.init.normal_(block.norm1.linear.weight, std=0.2)
+    pipe = DiTPipeline(transformer, FAMILIES["sd"]().pipeline.vae, DDIMScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_a_loop_that_steps_with_both_halves(tmp_path: Path) -> None:
+    """DiT repeats the result of guidance for both halves; which is the conditional one is told by the result."""
+    pipe = diffusion_transformer()
+    seen: list[Tensor] = []
+    pipe.transformer.register_forward_hook(lambda _, __, output: seen.append(output[0].clone()))
+    for label in (1, 2):
+        pipe([label, 3], num_inference_steps=1, generator=torch.Generator().manual_seed(0), output_type="latent")
+    ours, other = (output.chunk(2) for output in seen)
+    changed = [not torch.equal(one, two) for one, two in zip(ours, other, strict=True)]
+    assert changed == [True, False]
+    with Tracer(pipe, tmp_path / "run.zarr", capture="attention") as tracer:
+        pipe([1, 3], num_inference_steps=3, generator=torch.Generator().manual_seed(0))
+    assert tracer.trace.info.guidance == {"transformer": {"batch": [C, U], "evidence": "output"}}
+    (batch,) = batch_of(tracer.trace, "transformer")
+    assert batch.parts == (C, U)
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_a_batch_without_guidance_has_no_branches(scale: float, tmp_path: Path) -> None:
+    """Two pictures of one seed in a batch are no branches, though all they begin with is alike."""
+    pipe = diffusion_transformer()
+    torch.manual_seed(0)
+    latents = torch.randn(1, 4, 8, 8).repeat(2, 1, 1, 1)
+    scheduler, transformer = pipe.scheduler, pipe.transformer
+    with torch.no_grad(), Tracer(pipe, tmp_path / "run.zarr") as tracer:
+        scheduler.set_timesteps(2)
+        for t in scheduler.timesteps:
+            labels = torch.tensor([1, 2])
+            noise = transformer(latents, timestep=t.expand(2), class_labels=labels).sample[:, :4]
+            latents = scheduler.step(noise * scale, t, latents).prev_sample
+    assert tracer.trace.info.guidance == {}

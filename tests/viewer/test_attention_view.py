@@ -154,7 +154,7 @@ def test_a_map_is_that_of_the_trace(embedded: Path) -> None:
 
 
 def test_pictures_of_two_sizes(tmp_path: Path) -> None:
-    """Where a run changes the size of its pictures each step shows its own grid, and the code that is taken gives it."""
+    """Where a run changes the size of its pictures each step shows its own grid, and the code taken gives it."""
     family = FAMILIES["sd"]()
     path = tmp_path / "run.zarr"
     with Tracer(family.pipeline, path, capture="attention") as tracer:
@@ -169,7 +169,7 @@ def test_pictures_of_two_sizes(tmp_path: Path) -> None:
         assert not found.absent
         grids.add(found.grid)
         made: dict[str, Any] = {"trace": trace}
-        exec(code_of(found), made)  # noqa: S102 — as the user would run it
+        exec(code_of(found), made)
         np.testing.assert_allclose(made["plane"], found.map, rtol=1e-5)
         known = ~np.isnan(found.over_steps)
         assert known.all()

@@ -54,7 +54,8 @@ def test_error_is_one_line(traces: dict[str, Path], capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["a.zarr", "--names", "unet=other"], "--names 'unet=other' needs a trace to compare with: add --compare"),
+        (["a.zarr", "--names", "unet=other"], "--rename 'unet=other' needs a trace to compare with: add --compare"),
+        (["a.zarr", "--map", "names.json"], "--map names.json needs a trace to compare with: add --compare"),
         (["--compare", "b.zarr"], "which trace? --compare b.zarr names the second of two"),
         (["a.zarr", "--compare", "b.zarr", "--tab", "hist"], "--tab hist opens a view of one trace"),
         (["a.zarr", "--compare", "b.zarr", "--token", "circle"], "--token circle opens a view of one trace"),

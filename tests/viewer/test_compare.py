@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from textual.pilot import Pilot
 
-from diffusion_xray.tracer import Capture, open_trace
+from diffusion_xray.tracer import Capture, Tracer, open_trace
 from diffusion_xray.tracer.cli import main
 from diffusion_xray.tracer.comparison.divergence import Comparison, Evidence
 from diffusion_xray.tracer.errors import SiteNotFoundError
+from diffusion_xray.tracer.moments import Moments
 from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.command import TerminalError, View
 from diffusion_xray.viewer.compare.app import CompareApp
@@ -34,6 +35,7 @@ from diffusion_xray.viewer.compare.table import DivergenceTable
 from diffusion_xray.viewer.screens.help import KeyHelp
 from diffusion_xray.viewer.widgets.key_line import KeyLine
 
+from ..families import FAMILIES, run
 from ..parting import STEPS, record
 
 SIZE = (120, 40)
@@ -686,7 +688,7 @@ def test_wishes_are_checked_first(parted: dict[str, Path]) -> None:
 
 
 def test_names_of_a_port(
-    parted: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    parted: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`--names` pairs modules of other names; a rule without both sides is refused in one line."""
     monkeypatch.setattr(sys, "__stderr__", io.StringIO())
@@ -700,6 +702,31 @@ def test_names_of_a_port(
     assert "have not the same wildcards" in capsys.readouterr().err
     assert main(["view", *paths, "--names", "unet=other"]) == 2
     assert "terminal" in capsys.readouterr().err
+    assert main(["view", *paths, "--rename", "unet=nothing"]) == 2
+    assert '"unet=nothing" brings no layers together' in capsys.readouterr().err
+    table = tmp_path / "names.json"
+    table.write_text('{"unet.**": "other.**"}')
+    assert main(["view", *paths, "--map", str(table)]) == 2
+    assert "terminal" in capsys.readouterr().err
+
+
+def test_layers_are_listed_as_their_tensors_were_made(tmp_path: Path) -> None:
+    """What began a step is listed before the layers of the denoiser, and those before what the scheduler made of it."""
+    family = FAMILIES["sd"]()
+    for name in ("a", "b"):
+        with Tracer(family.pipeline, tmp_path / f"{name}.zarr") as tracer:
+            run(family)
+    trace = tracer.trace
+    screen = CompareScreen(open_comparison(open_trace(tmp_path / "a.zarr"), open_trace(tmp_path / "b.zarr")))
+    pairs = screen.state.table.pairing.pairs
+    listed = [pairs[row].a.key for row in screen.state.order if row < len(pairs)]
+    assert listed.index("latents:latents") < listed.index("unet.conv_in:output")
+    assert listed.index("unet:output") < listed.index("latents:next_latents") < listed.index("vae.decoder:output")
+    moments = Moments.of(tuple(trace.tables()))
+    when = {
+        site.key: np.nanmin(moments.of_table(table)[:, site.row]) for table in trace.tables() for site in table.sites
+    }
+    assert listed == sorted(listed, key=when.__getitem__)
 
 
 def test_no_terminal(parted: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
 
 from tqdm import tqdm
 
 from ..capture import matches
 from ..comparison.divergence import Comparison, Divergence, Evidence
-from ..comparison.naming import Fused, fused_of
 from ..comparison.pairing import LINKS
 from ..comparison.verdict import Parting, Verdict
 from ..errors import ComparisonError
 from ..info import SiteInfo, printable
-from ..storage.library_store import local_path
 from ..text import number
 from ..trace import Trace, open_trace
 from .protocol import print_json, print_table
+from .renaming import Renaming, add_renaming
 from .selection import select
 
 __all__ = ["Diff"]
@@ -61,23 +57,13 @@ class Diff:
             help="largest distance that passes (what rounding explains: 1.3e-6 for float32, more where it was coarser)",
         )
         parser.add_argument("--link", choices=LINKS, default="index", help="how steps belong together (index)")
-        parser.add_argument(
-            "--rename",
-            "--names",  # as in dxray view --compare
-            dest="rename",
-            metavar="A=B",
-            action="append",
-            default=[],
-            help='what modules of A are called in B, paths or globs: "unet.**=transformer.**"; can be repeated',
-        )
-        parser.add_argument("--map", type=local_path, metavar="FILE", help="the same as an object in JSON, or in TOML")
+        add_renaming(parser)
         parser.add_argument("--all", action="store_true", help=f"list everything, not the first {_ROWS} layers")
 
     def run(self, options: argparse.Namespace) -> int:
         if options.tolerance is not None and not 0 <= options.tolerance < math.inf:
             raise ComparisonError(f"a tolerance of {options.tolerance}: give a number from 0 up, such as 1e-4")
-        names = {**(_names_in(options.map) if options.map else {}), **dict(map(_rule, options.rename))}
-        verdict = _judge(open_trace(options.a), open_trace(options.b), names, options)
+        verdict = _judge(open_trace(options.a), open_trace(options.b), Renaming.of(options), options)
         if options.json:
             print_json(verdict.document())
         elif len(verdict.comparison.table):
@@ -86,50 +72,14 @@ class Diff:
         return 1 if verdict.partings else 0
 
 
-def _judge(a: Trace, b: Trace, names: Mapping[str, str | Fused], options: argparse.Namespace) -> Verdict:
+def _judge(a: Trace, b: Trace, renaming: Renaming, options: argparse.Namespace) -> Verdict:
     """Compare what the pattern matches, behind a progress bar where there is a terminal."""
     chosen, fits = {site.name for site in select(a, options.glob)}, matches(options.glob)
-    comparison = Comparison(a, b, names, options.link, only=lambda name: name in chosen or fits(name))
+    comparison = Comparison(a, b, renaming.names, options.link, only=lambda name: name in chosen or fits(name))
     with tqdm(total=len(comparison.table), desc="comparing", unit=" tensors", leave=False, disable=None) as bar:
         for rows in comparison.run():
             bar.update(len(rows))
-    idle, typed = comparison.table.pairing.idle, {_rule(text)[0] for text in options.rename}
-    # a file may name all layers of a model, of which a run calls some; what was typed is meant
-    wrong = tuple(each for each in idle if each.fired or each.rule in typed or len(idle) == len(names))
-    insisted = len(idle) == len(names) or any(each.rule in typed for each in wrong)
-    return Verdict(comparison, options.tolerance, wrong, insisted)
-
-
-def _rule(text: str) -> tuple[str, str]:
-    ours, separator, theirs = text.partition("=")
-    if not (ours and separator and theirs):
-        raise ComparisonError(f'{text!r} does not say what a module is called; write --rename "unet.**=transformer.**"')
-    return ours, theirs
-
-
-def _names_in(path: Path) -> dict[str, str | Fused]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        names = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, ValueError) as error:
-        raise ComparisonError(f"names cannot be read from {path}: {error}") from error
-    if not isinstance(names, dict):
-        raise ComparisonError(
-            f'{path} holds a {type(names).__name__}: write an object, {{"unet.**": "transformer.**"}}'
-        )
-    return {ours: _name_in(path, ours, theirs) for ours, theirs in names.items()}
-
-
-def _name_in(path: Path, ours: str, theirs: object) -> str | Fused:
-    if isinstance(theirs, dict) and "to" in theirs:
-        try:
-            return fused_of(theirs)
-        except ComparisonError as error:
-            raise ComparisonError(f"{path}: {ours!r}: {error}") from error
-    if not isinstance(theirs, str) or not theirs:
-        hint = f'; in TOML a name with dots is quoted, "{ours}.…"' if isinstance(theirs, dict) else ""
-        raise ComparisonError(f"{path}: {ours!r} is called {theirs!r}: give the name of a module or a glob{hint}")
-    return theirs
+    return Verdict(comparison, options.tolerance, *renaming.misfits(comparison.table.pairing))
 
 
 def _print(verdict: Verdict, *, everything: bool) -> None:

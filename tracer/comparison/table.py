@@ -163,6 +163,11 @@ class Divergences:
         links = over[rows].argmax(axis=1)
         return np.stack([rows, links], axis=1)[np.lexsort((rows, self.when[rows, links]))]
 
+    @property
+    def in_order(self) -> NDArray[np.intp]:
+        """All rows by when A's tensor was first made; last those of which that is not known."""
+        return np.argsort(np.fmin.reduce(self.when, axis=1, initial=np.nan), kind="stable")
+
     def first_over(self, tolerance: float | None = None) -> Divergence | None:
         """The first layer and step over a tolerance in the order in which tensors came to be: the cause."""
         found = self.first_steps(tolerance)

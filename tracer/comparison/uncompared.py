@@ -13,7 +13,7 @@ from .divergence import Comparison
 from .pairing import Idle
 from .table import Evidence
 
-__all__ = ["Uncompared", "uncompared"]
+__all__ = ["Uncompared", "names_without_effect", "uncompared"]
 
 _NAMED: Final = 3
 """Of many of a kind, so many are named."""
@@ -43,8 +43,7 @@ class Uncompared:
 
     def _reasons(self) -> Iterator[str]:
         if self.names:
-            rules = [f'"{idle.rule}={idle.to}"' for idle in self.names]
-            yield f"{_listed('name', rules)} {_verb(rules, 'brings', 'bring')} no layers together: see dxray ls"
+            yield names_without_effect(self.names)
         for side, components in (("A", self.components_a), ("B", self.components_b)):
             if components:
                 yield f"{_listed('component', components)} of {side} {_verb(components, 'was', 'were')} not compared"
@@ -56,6 +55,12 @@ class Uncompared:
         if self.seen_once:
             verb = _verb(self.seen_once, "was", "were")
             yield f"{_listed('tensor', self.seen_once)} {verb} seen in one run alone at some steps"
+
+
+def names_without_effect(names: Sequence[Idle]) -> str:
+    """That these bring no layers together, in a clause. Not yet safe for a terminal."""
+    rules = [f'"{idle.rule}={idle.to}"' for idle in names]
+    return f"{_listed('name', rules)} {_verb(rules, 'brings', 'bring')} no layers together: see dxray ls"
 
 
 def uncompared(

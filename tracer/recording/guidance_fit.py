@@ -19,6 +19,8 @@ __all__ = ["conditional_part"]
 _TOLERANCE = 0.05
 """Part of the distance between the parts that may be left unexplained, such as rounding to 16 bit."""
 _ABOVE_ONE = 1.01
+_VIDEO = 5
+"""Dimensions of (batch, frame, channel, height, width)."""
 
 
 def conditional_part(parts: Sequence[Tensor], guided: Tensor) -> int | None:
@@ -31,11 +33,19 @@ def conditional_part(parts: Sequence[Tensor], guided: Tensor) -> int | None:
     shape = guided.shape
     if len(parts) < 2 or not shape or any(part.shape != shape for part in parts):
         return None
-    batch = max(shape[0], 1)
-    columns = torch.stack([part.detach().reshape(batch, -1).double() for part in (*parts, guided)], 1)
-    products = (columns @ columns.transpose(1, 2)).cpu()  # (batch, part, part), with the guided one last
-    found = {_of_entry(gram) for gram in products}
-    return found.pop() if len(found) == 1 else None
+    found = _of_each(parts, guided, max(shape[0], 1))
+    if set(found) == {None} and len(shape) == _VIDEO:  # each frame may have a weight of its own, the first often 1
+        found = _of_each(parts, guided, max(shape[0] * shape[1], 1))
+        known = [part for part in found if part is not None]
+        found = known if 2 * len(known) >= len(found) else found
+    return found[0] if len(set(found)) == 1 else None
+
+
+def _of_each(parts: Sequence[Tensor], guided: Tensor, entries: int) -> list[int | None]:
+    """The conditional part of each of so many entries."""
+    columns = torch.stack([part.detach().reshape(entries, -1).double() for part in (*parts, guided)], 1)
+    products = (columns @ columns.transpose(1, 2)).cpu()  # (entry, part, part), with the guided one last
+    return [_of_entry(gram) for gram in products]
 
 
 def _of_entry(gram: Tensor) -> int | None:

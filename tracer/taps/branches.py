@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from ..attention.roles import CONDITIONAL, UNCONDITIONAL
@@ -12,7 +13,7 @@ from ..recording.batches import DenoiserCall, named
 from ..recording.guidance_fit import conditional_part
 from .given_texts import Seen
 
-__all__ = ["are_doubtful", "by_result", "by_texts", "is_doubled"]
+__all__ = ["are_doubtful", "branches_stepped", "by_result", "by_texts", "is_doubled"]
 
 
 def by_texts(listed: Sequence[Seen], entries: int) -> list[DenoiserCall]:
@@ -37,6 +38,29 @@ def by_result(listed: Sequence[Seen], entries: int, latents: Tensor, guided: Ten
     calls = _calls(listed, entries)
     chosen = _chosen(listed, calls, latents, guided)
     return None if chosen is None else named(calls, _twins(listed), chosen)
+
+
+def branches_stepped(listed: Sequence[Seen], latents: Tensor, guided: Tensor) -> int:
+    """How many copies of the same latents the loop works on, one for each branch; 1 where it works on one.
+
+    A loop may repeat the result of guidance for all branches, and make the step with the whole batch. That is proven
+    where all copies are alike to the bit, before the denoiser and after guidance, and predictions are not.
+
+    Args:
+        listed: The calls of one denoiser in a step.
+        latents: What the loop works on.
+        guided: What it makes the step with.
+    """
+    entries, predicted = latents.shape[0], listed[0].output
+    if len(listed) > 1 or predicted is None or listed[0].batch != entries or entries % 2:
+        return 1
+    if predicted.dim() != guided.dim() or len(predicted) != entries or len(guided) != entries:
+        return 1
+    shown = _narrowed(predicted, guided.shape)
+    once, again = shown.chunk(2)
+    if bool((once == again).all()):
+        return 1
+    return 2 if all(bool(torch.equal(*whole.chunk(2))) for whole in (latents, guided)) else 1
 
 
 def are_doubtful(calls: Sequence[DenoiserCall]) -> bool:

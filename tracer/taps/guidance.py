@@ -12,7 +12,7 @@ from torch import Tensor
 from ..attention.roles import CONDITIONAL, UNCONDITIONAL
 from ..recording.batches import without_doubles
 from ..recording.guidance_notes import GuidanceNotes
-from .branches import are_doubtful, by_result, by_texts, is_doubled
+from .branches import are_doubtful, branches_stepped, by_result, by_texts, is_doubled
 from .containers import tensors_in
 from .given_texts import Given, GivenTexts, Seen
 from .protocol import Emit
@@ -160,6 +160,10 @@ class Guidance:
     def _settle(
         self, name: str, listed: Sequence[Seen], entries: int, latents: Tensor | None, guided: Tensor | None
     ) -> None:
+        if latents is not None and guided is not None and entries:
+            copies = branches_stepped(listed, latents, guided)
+            entries //= copies
+            latents, guided = latents[:entries], guided[: len(guided) // copies]
         found = by_texts(listed, entries)
         done = latents is None or not are_doubtful(found)
         if are_doubtful(found):

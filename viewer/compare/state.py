@@ -167,12 +167,12 @@ def order_of(comparison: Comparison, sort: Sort, tolerance: float | None) -> NDA
     """The rows of the list in an order; what has no number comes last, and what has no partner after that."""
     table, pairing = comparison.table, comparison.table.pairing
     count = len(pairing.pairs)
-    rows = np.arange(count)
+    rows = table.in_order
     if sort == "distance":
         rows = np.argsort(-np.nan_to_num(_peaks(table), nan=-1.0, posinf=np.inf), kind="stable")
     elif sort == "first":
         seen = table.first_steps(tolerance)[:, 0]
-        rows = np.concatenate([seen, np.setdiff1d(rows, seen)])
+        rows = np.concatenate([seen, rows[~np.isin(rows, seen)]])
     elif sort == "name":
         rows = np.array(sorted(range(count), key=lambda row: pairing.pairs[row].a.key), np.intp)
     return np.concatenate([rows, np.arange(count, count + len(pairing.only_a) + len(pairing.only_b))]).astype(np.intp)

@@ -72,3 +72,15 @@ def test_what_was_made_otherwise_tells_nothing() -> None:
     assert conditional_part([u], u) is None
     mixed = torch.cat([guided(u, c, 3.0)[:1], guided(c, u, 3.0)[1:]])
     assert conditional_part([u, c], mixed) is None
+
+
+def test_a_weight_for_each_frame() -> None:
+    """Video pipelines may begin with frames that are not guided and grow from there; mixed orders tell nothing."""
+    generator = torch.Generator().manual_seed(0)
+    u, c = (torch.randn(2, 6, 4, 8, 8, generator=generator) for _ in range(2))
+    growing = torch.linspace(1, 3, 6).view(1, 6, 1, 1, 1)
+    assert conditional_part([u, c], u + growing * (c - u)) == 1
+    assert conditional_part([c, u], u + growing * (c - u)) == 0
+    assert conditional_part([u, c], u + torch.linspace(0, 1, 6).view(1, 6, 1, 1, 1) * (c - u)) is None
+    crossed = torch.tensor([3.0, -2, 3, -2, 3, -2]).view(1, 6, 1, 1, 1)
+    assert conditional_part([u, c], u + crossed * (c - u)) is None

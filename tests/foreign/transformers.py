@@ -63,7 +63,7 @@ def dit() -> Foreign:
     )
     pipeline = DiTPipeline(transformer=network, vae=vae(), scheduler=DDIMScheduler(clip_sample=False))
     call = {"class_labels": [3], "num_inference_steps": 2, "output_type": "np"}
-    return Foreign(pipeline, call, _IN_TRANSFORMER, condition={"class_labels": [4]}, parts=2, provable=False)
+    return Foreign(pipeline, call, _IN_TRANSFORMER, condition={"class_labels": [4]}, parts=2)
 
 
 @foreign(HunyuanDiTPipeline)

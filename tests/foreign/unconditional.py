@@ -132,4 +132,4 @@ def stable_video() -> Foreign:
     )
     call = {"image": picture(), "height": SIZE, "width": SIZE, "num_frames": 2, "num_inference_steps": 2}
     call |= {"output_type": "np", "min_guidance_scale": 1.5, "max_guidance_scale": 3.0}
-    return Foreign(pipeline, call, result="frames", condition={"image": picture(seed=2)}, provable=False)
+    return Foreign(pipeline, call, result="frames", condition={"image": picture(seed=2)})

@@ -135,18 +135,16 @@ class TraceArrays:
         Raises:
             SiteNotFoundError: The trace holds no such module or port; the message lists near matches.
         """
-        key = (
-            name
-            if ":" in name
-            else SiteInfo.from_attributes({"name": name, "port": port, "call": call}, row=0, stepped=True).key
-        )
+        key = SiteInfo.from_attributes({"name": name, "port": port, "call": call}, row=0, stepped=True).key
+        if name not in self.modules and ":" in name:  # a module's own name may have a colon, too
+            key = name
         if key in self._sites:
             return self._sites[key]
-        module = name.partition(":")[0]
+        module = key.rpartition(":")[0]
         if module not in self.modules:
             raise SiteNotFoundError(f"no module {module!r} in {self.path}.{near_matches(module, self.modules)}")
         ports = ", ".join(site.array_name for site in self.modules[module].sites)
-        raise SiteNotFoundError(f"{module} has no {key.partition(':')[2]!r} in {self.path}; it has {ports}")
+        raise SiteNotFoundError(f"{module} has no {key.rpartition(':')[2]!r} in {self.path}; it has {ports}")
 
     @functools.cached_property
     def _sites(self) -> dict[str, SiteInfo]:

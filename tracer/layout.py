@@ -5,6 +5,8 @@ Writer and reader both import this module; it does no I/O and needs neither torc
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ __all__ = [
     "ArraySpec",
     "Codec",
     "array_name",
+    "as_text",
     "beside",
     "dimension_names",
     "module_group",
@@ -102,6 +105,13 @@ HAS_TENSOR: Final = 2
 From `HAS_TENSOR` on the value also tells where the tensor lies: `HAS_TENSOR` + k, in the k-th array of its site.
 """
 
+_LONGEST_SEGMENT: Final = 160
+"""Characters of an encoded name; file systems allow 255, and a name may get something in front and behind."""
+_KEPT: Final = 100
+"""Characters that are left of a longer one."""
+_LONGEST_GROUP: Final = 1800
+"""Characters of a path of groups; systems allow 4096, and some half of it."""
+
 MOST_VARIANTS: Final = 1 << 14
 """Further arrays of one site, for further shapes; `captured` has room for four times as many."""
 
@@ -125,16 +135,35 @@ def dimension_names(rank: int) -> tuple[str, ...]:
     return _DIMENSIONS.get(rank, ("batch", *(f"axis_{axis}" for axis in range(1, rank))))
 
 
+def as_text(name: object) -> str:
+    """A name that can be written down: half of a surrogate pair, which is no character, becomes its escape."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
+@functools.lru_cache(maxsize=1 << 14)  # modules have few names, and each is asked for with every path through it
 def encode_segment(name: str) -> str:
-    """A module's own name as a node name of Zarr: anything unusual becomes ``%xx``, so paths stay in the store."""
-    safe = re.sub(r"[^A-Za-z0-9_-]", lambda match: "".join(f"%{byte:02x}" for byte in match[0].encode()), name)
-    return f"%5f{safe[1:]}" if safe.startswith("_") else safe
+    """A module's own name as a node name of Zarr: anything unusual becomes ``%xx``, so paths stay in the store.
+
+    One that would be longer than a file may be called is cut, and ends in ``%-`` and a hash of the whole.
+    """
+    safe = re.sub(r"[^A-Za-z0-9_-]", lambda match: "".join(f"%{byte:02x}" for byte in as_text(match[0]).encode()), name)
+    safe = f"%5f{safe[1:]}" if safe.startswith("_") else safe
+    return safe if len(safe) <= _LONGEST_SEGMENT else _shortened(safe, name)
 
 
 def module_group(module: str, *, has_children: bool) -> str:
     """Group that holds the tensors of a module, "unet.mid_block" -> "unet/mid_block/_io"."""
-    group = "/".join(encode_segment(segment) for segment in module.split("."))
+    segments = [encode_segment(segment) for segment in module.split(".")]
+    group = "/".join(segments)
+    if len(group) > _LONGEST_GROUP:  # deeper than a path may be long
+        group = f"{segments[0]}/{_shortened(segments[-1], module)}"
     return f"{group}/{IO_GROUP}" if has_children else group
+
+
+def _shortened(safe: str, name: str) -> str:
+    """The beginning of an encoded name, and what tells it from all others; "%-" is in no other."""
+    start = re.sub("%.?$", "", safe[:_KEPT])
+    return f"{start}%-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:20]}"
 
 
 def shape_group(group: str, number: int) -> str:

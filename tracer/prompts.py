@@ -66,7 +66,7 @@ def read_prompts(archive: Archive) -> tuple[Prompt, ...]:
             ids = archive.load_if_there(f"{group}/token_ids{entry.get('suffix', '')}")
             found.append(
                 Prompt(
-                    encoder=PurePosixPath(group).name,
+                    encoder=str(attributes.get("encoder") or PurePosixPath(group).name),
                     call=int(entry.get("call", 0)),
                     text=tuple(map(str, entry.get("text", ()))),
                     tokens=tuple(tuple(map(str, row)) for row in entry.get("tokens", ())),

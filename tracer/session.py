@@ -19,7 +19,7 @@ from torch import Tensor
 from .capture import Capture, Level, Selection
 from .errors import CaptureError, DxrayError, StoreError, TargetError, TracerStateError, TracerWarning, words_of
 from .info import printable
-from .layout import RECORDS
+from .layout import RECORDS, as_text
 from .preview import write_previews
 from .recording.clock import Clock, StepLog
 from .recording.ending import remarks
@@ -223,7 +223,7 @@ class Tracer:
             raise TargetError(
                 f"record({name!r}): {tensor.numel():.3g} elements are too many; give a part of the tensor"
             )
-        source = Source(f"{RECORDS}.{name}", "record", leaf=False)  # "a.b" may come after "a"
+        source = Source(f"{RECORDS}.{as_text(name)}", "record", leaf=False)  # "a.b" may come after "a"
         if self._is_here:
             self._ports.array_comes()
             self._recorder.record(source, tensor, keep=True, in_last_step=True)

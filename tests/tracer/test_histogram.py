@@ -18,7 +18,7 @@ def histogram(values: object) -> Histogram:
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=80), st.integers(0, 100))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_percentiles_are_right_to_an_eighth_of_a_binade(values: list[float], q: int) -> None:
     """A percentile lies within one bin of the value that has that rank."""
     exact = sorted(values)[round(q / 100 * (len(values) - 1) - 1e-9)]

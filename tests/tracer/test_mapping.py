@@ -49,7 +49,7 @@ def test_a_trace_is_a_mapping_of_modules() -> None:
     assert trace == trace and trace != open_trace(GOLDEN) and len({trace, trace}) == 1
 
 
-@pytest.mark.filterwarnings("ignore:nothing ran")
+@pytest.mark.filterwarnings("ignore:nothing was recorded")
 def test_an_empty_trace_is_true(tmp_path: Path) -> None:
     """A trace without a module is one that was found."""
     with Tracer(nn.ReLU(), tmp_path / "run.zarr"):

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -180,3 +181,27 @@ def test_a_loop_of_ones_own_is_as_long_as_it_was(tmp_path: Path) -> None:
             tracer.step(step, timestep=float(t))
             pipe.unet(torch.zeros(1, 4, 16, 16), t, encoder_hidden_states=text)
     assert (tracer.trace.n_steps, tracer.trace.info.planned_steps) == (3, 3)
+
+
+def test_an_output_too_large_to_copy_costs_its_own_record(tmp_path: Path) -> None:
+    """What a denoiser expands to terabytes is a gap, and nothing else of the run is lost."""
+    model = Given([torch.zeros(1).expand(1 << 20, 1 << 20)] * 2)
+    with Tracer({"unet": model}, tmp_path / "run.zarr", capture="all") as tracer:
+        for step in range(2):
+            tracer.step(step)
+            model(torch.ones(2))
+    assert not tracer.trace.info.tap_failures
+    assert [gap["count"] for gap in tracer.trace.info.gaps] == [2]
+
+
+def test_a_namespace_is_looked_into(tmp_path: Path) -> None:
+    """Tensors in a plain namespace are recorded, as those of any other object are."""
+    trace = trace_of([SimpleNamespace(logits=torch.full((2,), 3.0))], tmp_path / "run.zarr")
+    np.testing.assert_array_equal(trace.tensor(trace.site("net.odd")), [3, 3])
+
+
+def test_what_returns_no_tensor_was_called_all_the_same(tmp_path: Path) -> None:
+    """Of a model that returns no tensors it is not said that it was not called."""
+    model = Given([np.ones(2)])
+    with pytest.warns(UserWarning, match="no tensor came out of net"), Tracer({"net": model}, tmp_path / "run.zarr"):
+        model(torch.ones(2))

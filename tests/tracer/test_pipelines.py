@@ -154,7 +154,7 @@ def test_two_calls_make_one_long_trace(tmp_path: Path) -> None:
     assert len(trace.prompts) == 4
 
 
-@pytest.mark.filterwarnings("ignore:nothing ran")
+@pytest.mark.filterwarnings("ignore:nothing was recorded")
 def test_only_the_traced_instance_is_recorded(tmp_path: Path) -> None:
     """Another pipeline of the same class runs unrecorded beside the traced one."""
     family, other = FAMILIES["sd"](), FAMILIES["sd"]()

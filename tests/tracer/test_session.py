@@ -563,7 +563,9 @@ def test_a_run_without_numba_is_recorded_the_same(tmp_path: Path, monkeypatch: p
 
 def test_a_block_in_which_nothing_ran(tmp_path: Path) -> None:
     """That nothing of what is traced was called is said in one line, once; not where the block raised."""
-    warned = pytest.warns(TracerWarning, match=r"nothing ran in this block, so .*run\.zarr is empty: of unet none")
+    warned = pytest.warns(
+        TracerWarning, match=r"nothing was recorded in this block, so .*run\.zarr is empty: no tensor came out of unet"
+    )
     with warned as told, Tracer({"unet": Denoiser()}, tmp_path / "run.zarr"):
         pass
     assert len(told) == 1 and "\n" not in str(told[0].message)

@@ -326,7 +326,7 @@ def test_a_trace_without_a_loop(tmp_path: Path) -> None:
         assert tree["encoder"]["output"].shape == (1, 3)
 
 
-@pytest.mark.filterwarnings("ignore:nothing ran")
+@pytest.mark.filterwarnings("ignore:nothing was recorded")
 def test_an_empty_trace(tmp_path: Path) -> None:
     """A trace in which nothing fired opens and says so."""
     with Tracer(Denoiser(), tmp_path / "run.zarr") as tracer:

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from ..layout import as_text
 from .scripted import is_scripted, script_parameters
 
 __all__ = ["TimeParameters", "chain", "covers_in", "named_modules", "parameters", "time_parameters"]
@@ -65,7 +66,7 @@ def named_modules(root: nn.Module, path: str, seen: set[int]) -> Iterator[tuple[
     if is_scripted(root):  # what is within it is never called from Python
         return
     for name, child in root.named_children():
-        yield from named_modules(child, f"{path}.{name}", seen)
+        yield from named_modules(child, f"{path}.{as_text(name)}", seen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..layout import MEASURED
-from .statistics import Place, measure_on_device
+from .statistics import MOST_ELEMENTS, Place, measure_on_device
 
-__all__ = ["SMALL", "Results", "copy_to_host"]
+__all__ = ["SMALL", "Results", "copy_to_host", "own_copy"]
 
 Wait = Callable[[], None]
 
@@ -51,6 +51,16 @@ def copy_to_host(tensor: Tensor, buffer: Tensor) -> Wait | None:
     duplicate.record_stream(side)
     event: torch.cuda.Event = side.record_event()
     return event.synchronize
+
+
+def own_copy(tensor: Tensor) -> Tensor | None:
+    """A copy where the tensor is, to compare with later; None where it cannot be had, as of 4 TB of zeros."""
+    if tensor.numel() > MOST_ELEMENTS:
+        return None
+    try:
+        return tensor.detach().clone()
+    except (RuntimeError, MemoryError):
+        return None
 
 
 class Results:

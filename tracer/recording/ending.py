@@ -24,7 +24,7 @@ def remarks(target: Target, place: Place, recorder: Recorder, *, failed: bool) -
     if recorder.is_empty and not failed:
         parts = ", ".join([*target.components, *target.schedulers]) or "it"
         yield (
-            f"nothing ran in this block, so {place.path} is empty: of {printable(parts)} none was called; "
+            f"nothing was recorded in this block, so {place.path} is empty: no tensor came out of {printable(parts)}; "
             "call within the with statement what was given to the Tracer"
         )
     elif recorder.saw_fault and (where := _first_fault(place)):

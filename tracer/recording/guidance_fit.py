@@ -36,8 +36,8 @@ def conditional_part(parts: Sequence[Tensor], guided: Tensor) -> int | None:
     found = _of_each(parts, guided, max(shape[0], 1))
     if set(found) == {None} and len(shape) == _VIDEO:  # each frame may have a weight of its own, the first often 1
         found = _of_each(parts, guided, max(shape[0] * shape[1], 1))
-        known = [part for part in found if part is not None]
-        found = known if 2 * len(known) >= len(found) else found
+        guided_frames = sum(part is not None for part in found)
+        found = [part for part in found if part is not None or 2 * guided_frames < len(found)]
     return found[0] if len(set(found)) == 1 else None
 
 

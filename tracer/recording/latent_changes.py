@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .device import own_copy
+
 __all__ = ["LatentChanges", "place_in_schedule"]
 
 _MOST_CHANGES = 256
@@ -76,7 +78,10 @@ class LatentChanges:
             self._returned.pop(scheduler, None)  # whose the next ones are cannot be told
             return
         version = -1 if latents.is_inference() else latents._version  # such tensors do not count their versions
-        self._returned[scheduler] = _Returned(place, weakref.ref(latents), version, latents.detach().clone())
+        if (values := own_copy(latents)) is None:
+            self._returned.pop(scheduler, None)
+            return
+        self._returned[scheduler] = _Returned(place, weakref.ref(latents), version, values)
 
 
 def place_in_schedule(scheduler: Any, timestep: float) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import TargetError, TracerStateError
-from ..layout import RESERVED
+from ..layout import RESERVED, as_text
 from .covers import chain, named_modules, time_parameters
 
 __all__ = ["Target"]
@@ -61,8 +61,8 @@ class Target:
         components: dict[str, nn.Module] = {}
         for name, part in parts.items():
             if isinstance(part, nn.Module) and not any(part is known for known in components.values()):
-                components[str(name)] = part
-        others = {str(name): part for name, part in parts.items() if not isinstance(part, nn.Module)}
+                components[as_text(name)] = part
+        others = {as_text(name): part for name, part in parts.items() if not isinstance(part, nn.Module)}
         for name in components:
             if name in RESERVED or "." in name or not name:
                 raise TargetError(f"a component cannot be called {name!r} in a trace; give it another name")

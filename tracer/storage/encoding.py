@@ -19,7 +19,7 @@ __all__ = ["blosc_options", "encode"]
 def encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes | memoryview:
     """The bytes of one chunk, as `ArraySpec.metadata` describes them; they may be those of `chunk` itself."""
     if spec.dtype == "string":
-        texts = [str(text).encode() for text in chunk.ravel()]
+        texts = [str(text).encode("utf-8", "replace") for text in chunk.ravel()]
         texts += [b""] * (math.prod(spec.chunk) - len(texts))  # a chunk at the array's edge is stored whole
         return struct.pack("<I", len(texts)) + b"".join(struct.pack("<I", len(text)) + text for text in texts)
     data = np.asarray(chunk, spec.dtype, order="C")  # ascontiguousarray would make a scalar one-dimensional

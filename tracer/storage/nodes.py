@@ -111,4 +111,7 @@ def _root_document(attributes: Mapping[str, Any], nodes: bytes) -> bytes:
 
 
 def _json(document: Mapping[str, Any] | str) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()
+    told = json.dumps(document, separators=(",", ":"))
+    if "\\ud" in told:  # halves of surrogate pairs, which not every reader takes, or emoji
+        told = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    return told.encode("utf-8", "replace")

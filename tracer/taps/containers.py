@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..layout import as_text
+
 __all__ = ["MOST_TENSORS", "Key", "label", "placed_tensors", "structure_of", "tensors_in"]
 
 Key = str | int
@@ -45,7 +47,7 @@ def placed_tensors(value: Any) -> tuple[list[tuple[tuple[Key, ...], Tensor]], bo
 
 def label(place: tuple[Key, ...]) -> str:
     """A place in one word."""
-    return "_".join(map(str, place))
+    return "_".join(map(as_text, place))
 
 
 def structure_of(value: Any, depth: int = 0) -> Any:
@@ -110,7 +112,7 @@ def _pairs(value: Any) -> Iterator[tuple[Key, Any]]:
 
 def _attributes(value: Any) -> Iterator[tuple[Key, Any]]:
     """What an object of a class of its own has in its dictionary and its slots, read past all it says of itself."""
-    if type(value).__module__ in ("builtins", "numpy", "functools", "types"):
+    if type(value).__module__ in ("builtins", "numpy", "functools"):
         return
     try:
         own = object.__getattribute__(value, "__dict__")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..attention.roles import CONDITIONAL, UNCONDITIONAL
 from ..recording.batches import without_doubles
+from ..recording.device import own_copy
 from ..recording.guidance_notes import GuidanceNotes
 from .branches import are_doubtful, branches_stepped, by_result, by_texts, is_doubled
 from .containers import tensors_in
@@ -126,7 +127,7 @@ class Guidance:
         if name in self._settled or not 0 <= number < len(listed):
             return
         predicted = next((tensor for _, tensor in tensors_in(output) if tensor.dim() > 1), None)
-        listed[number].output = None if predicted is None else predicted.detach().clone()
+        listed[number].output = None if predicted is None else own_copy(predicted)
 
     @_harmless
     def latents_are(self, latents: Tensor, guided: Tensor | None) -> None:

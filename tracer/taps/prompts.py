@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ..layout import PROMPTS, array_name
+from ..layout import PROMPTS, array_name, module_group
 from ..recording.covers import chain
 from ..recording.patches import replace_attribute
 from ..recording.provenance import Origin
@@ -109,8 +109,7 @@ class _Texts:
         text = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
         self._calls.append({"call": call, "suffix": suffix, "text": text, "tokens": tokens})
         self._rows.append(rows)
-        group = self._path.replace(".", "/")
-        self._emit.describe({"calls": list(self._calls)}, group=group)
+        group = self._tell()
         self._emit.array(f"{group}/tokens{suffix}", np.array(tokens, dtype=object), dims)
         self._emit.array(f"{group}/token_ids{suffix}", on_host.numpy(), dims)
         made = [tensor for _, tensor in tensors_in(output)]
@@ -147,7 +146,13 @@ class _Texts:
                 entry["cut"] = own
                 changed = True
         if changed:
-            self._emit.describe({"calls": list(self._calls)}, group=self._path.replace(".", "/"))
+            self._tell()
+
+    def _tell(self) -> str:
+        """Describe the calls so far; returns the group that does."""
+        group = module_group(self._path, has_children=False)
+        self._emit.describe({"encoder": self.encoder.name, "calls": list(self._calls)}, group=group)
+        return group
 
 
 def _further(target: Target, encoders: Iterable[Encoder]) -> list[nn.Module]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..capture import Selection
+from ..layout import as_text
 from ..recording.calls import After, Before, watch
 from ..recording.clock import Clock
 from ..recording.patches import Undo
@@ -131,7 +132,7 @@ class Emit:
             from_start: It is what the step began with: made before everything else of the step, though seen later.
             within: Keys and indices that lead to it in what its source returned.
         """
-        source = Source(source, leaf=False) if isinstance(source, str) else source  # "a.b" may come after "a"
+        source = Source(as_text(source), leaf=False) if isinstance(source, str) else source  # "a.b" may come after "a"
         self._recorder.record(
             source,
             tensor,

@@ -25,7 +25,7 @@ ALL_RIGHT = Verdict(background=True, colour=True, placement=True, shape=True, si
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 seeds = st.integers(0, 2**32 - 1)
-swaps = settings(max_examples=40, deadline=None)
+swaps = settings(max_examples=40)
 
 
 def scene_of(seed: int, *, objects: int | None = None) -> Scene:

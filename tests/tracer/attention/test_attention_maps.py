@@ -69,7 +69,7 @@ def index(size: int) -> st.SearchStrategy[Any]:
     return st.one_of(numbers, st.slices(size), st.lists(numbers, max_size=4).map(lambda at: np.array(at, np.intp)))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_lazy_indexing_is_numpy_indexing(made: Trace, data: st.DataObject) -> None:
     """Any selection along each dimension gives what the same selection of the whole matrix gives."""

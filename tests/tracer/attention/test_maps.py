@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch.nn import functional as F
@@ -65,7 +65,6 @@ def positions(chosen: list[int]) -> NDArray[np.intp]:
     return np.array(chosen, np.intp)
 
 
-@settings(deadline=None)
 @given(attention())
 def test_it_is_the_full_softmax(case: tuple[Any, Any, Any, bool, Any, Any]) -> None:
     """Any rows and columns of any masked, causal or grouped attention are those of the full softmax in float64."""

@@ -130,7 +130,7 @@ def test_what_is_not_there_is_named(made: Trace, ask: Any, message: str) -> None
         ask(made)
 
 
-@pytest.mark.filterwarnings("ignore:nothing ran")
+@pytest.mark.filterwarnings("ignore:nothing was recorded")
 def test_without_a_known_text_there_are_no_words(tmp_path: Path) -> None:
     """Keys whose text is not known have no words, and the error says where they can be read all the same."""
     trace = made_trace(tmp_path / "unknown.zarr", [SMALL])

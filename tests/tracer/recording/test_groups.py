@@ -66,7 +66,7 @@ def test_modules_that_come_below_a_leaf_lie_beside_it(tmp_path: Path) -> None:
 names = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map(lambda parts: ".".join(["unet", *parts]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(names, st.booleans(), st.integers(0, 2), st.sampled_from(["output", "input"])), max_size=12))
 def test_no_two_arrays_clash(made: list[tuple[str, bool, int, str]]) -> None:
     """Of any modules in any order, leaves or not, with any number of shapes, no group with arrays is above another."""
@@ -81,7 +81,7 @@ def test_no_two_arrays_clash(made: list[tuple[str, bool, int, str]]) -> None:
     assert not holding & set(paths.values())
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(st.tuples(names, st.booleans(), st.integers(1, 3), st.integers(1, 2)), min_size=1, max_size=8))
 def test_any_order_opens_as_a_tree(made: list[tuple[str, bool, int, int]]) -> None:
     """Modules that come to be in any order, leaves or not, in changing shapes, are read back, and the tree opens."""

@@ -92,7 +92,7 @@ def layouts(draw: st.DrawFn, source: st.SearchStrategy[Tensor]) -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:a value is not finite")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(layouts(tensors()), st.booleans())
 def test_whatever_a_module_returns_is_read_back(tensor: Tensor, stepped: bool) -> None:
     """Dtype, shape, layout and values of a tensor survive, in the loop and outside, and its statistics are numpy's."""
@@ -123,7 +123,7 @@ def test_whatever_a_module_returns_is_read_back(tensor: Tensor, stepped: bool) -
     assert_same(widened(tensor), widened(before), "the tracer changed the tensor")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data(), st.integers(2, 5))
 def test_layouts_may_change_between_steps(data: st.DataObject, steps: int) -> None:
     """A module whose output has the same shape but another layout in each step is read back step by step."""
@@ -179,7 +179,7 @@ class Pair(nn.Module):
         return result
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.integers(2, 6), st.sampled_from(["statistics", "all"]), st.booleans())
 def test_steps_may_differ_in_everything(data: st.DataObject, steps: int, capture: Level, inference: bool) -> None:
     """Dtype, shape, layout and identity of outputs may change from step to step; each step reads as it was."""

@@ -93,7 +93,7 @@ def _nodes(path: Path) -> list[tuple[str, object]]:
     return list(root.members(max_depth=None))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.data(), st.integers(1, 6))
 def test_any_order_of_shapes_and_types_is_read_back(data: st.DataObject, steps: int) -> None:
     """Each step's tensor comes back exactly: from the trace, from its lazy variables, from plain zarr and xarray."""

@@ -158,7 +158,7 @@ def test_a_large_offset_does_not_cost_the_deviation() -> None:
 
 
 @given(hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_floats(values: NDArray[np.float32]) -> None:
     """Whatever the values, the statistics are those of the reference."""
     with np.errstate(over="ignore"):

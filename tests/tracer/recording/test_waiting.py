@@ -154,7 +154,7 @@ def operations(kinds: Sequence[str]) -> st.SearchStrategy[list[tuple[str, int, b
     return st.lists(st.tuples(st.sampled_from(kinds), SIZES, st.booleans()), max_size=40)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(BUDGETS, operations(KINDS))
 def test_nothing_is_lost_whatever_the_order_and_the_budget(budget: int, todo: list[tuple[str, int, bool]]) -> None:
     """In any order of copies and jobs, down to a budget of one byte, all that waited is written, once and in order."""
@@ -175,7 +175,7 @@ def test_nothing_is_lost_whatever_the_order_and_the_budget(budget: int, todo: li
     assert writer.pool.peak <= max([budget, *(4 * size for _, size, _ in todo)])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(BUDGETS, operations(FAULTY), st.none() | st.integers(0, 10))
 def test_what_fails_gives_back_what_it_held(
     budget: int, todo: list[tuple[str, int, bool]], fails_at: int | None
@@ -197,7 +197,7 @@ def test_what_fails_gives_back_what_it_held(
     assert (lost > 0) is (writer.error is not None)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(BUDGETS, st.lists(operations(FAULTY), min_size=2, max_size=3), st.none() | st.integers(0, 20))
 def test_several_threads_wait_for_the_disk_and_not_for_each_other(
     budget: int, todo: list[list[tuple[str, int, bool]]], fails_at: int | None

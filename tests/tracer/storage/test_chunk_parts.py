@@ -37,7 +37,7 @@ def write(path: Path, data: NDArray[Any], *, codec: Any = "lz4", steps: bool = T
     return spec.metadata()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.data())
 def test_a_part_is_a_slice_of_the_whole(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Any run of elements, of any dtype and codec, in blocks of whatever size Blosc chose, is that of the array."""

@@ -77,7 +77,7 @@ def fill_of(spec: ArraySpec) -> NDArray[Any]:
     return np.full(spec.shape, float(spec.fill), spec.dtype)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(recordings())
 def test_every_append_is_read_by_other_libraries(recording: tuple[ArraySpec, dict[int, NDArray[Any]]]) -> None:
     """After each append two independent libraries read what was written, and the fill value everywhere else."""
@@ -96,7 +96,7 @@ def test_every_append_is_read_by_other_libraries(recording: tuple[ArraySpec, dic
             assert same(by_tensorstore(root, spec.path), expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(recordings(), min_size=1, max_size=4))
 def test_appending_in_bulk_writes_the_same_bytes(several: list[tuple[ArraySpec, dict[int, NDArray[Any]]]]) -> None:
     """Chunks of several arrays appended in one compiled call leave the files that single appends leave."""
@@ -187,7 +187,7 @@ def test_a_refused_write_in_bulk_tells_the_reason_and_keeps_the_rest(tmp_path: P
     assert np.isnan(by_zarr(store.path, "large")).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data(), st.sampled_from(DTYPES), st.sampled_from(("lz4", "zstd", "raw")))
 def test_an_array_written_whole_is_read_back(data: st.DataObject, dtype: str, codec: Codec) -> None:
     """An array without steps, a scalar too, is the same in both libraries, and writing it again replaces it."""

@@ -87,7 +87,7 @@ class Modular:
         return SimpleNamespace(values=values) if output is None else values[output]
 
 
-@pytest.mark.filterwarnings("ignore:nothing ran")
+@pytest.mark.filterwarnings("ignore:nothing was recorded")
 @pytest.mark.parametrize(("output", "found"), [("images", True), (None, True), ("latents", False)])
 def test_a_modular_pipeline_has_its_pictures_and_arguments_recorded(
     tmp_path: Path, output: str | None, found: bool

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from .info import SiteInfo
+from .errors import TraceFormatError
+from .info import SiteInfo, printable
 from .layout import HAS_TENSOR
 from .storage.archive import Archive
 
@@ -33,7 +34,10 @@ def variables_of(
     """
     for number, stored in enumerate(site.arrays):
         group, _, own = stored.array.rpartition("/")
-        array = archive.dataset(group)[own].assign_attrs(call=site.call, branch=site.branch)
+        dataset = archive.dataset(group)
+        if own not in dataset:
+            raise TraceFormatError(f"{archive.path} holds no array {printable(stored.array)!r}; it may be damaged")
+        array = dataset[own].assign_attrs(call=site.call, branch=site.branch)
         if site.stepped and is_shared(stored.array):
             array = _only(array, captured() == HAS_TENSOR + number)
         yield f"{site.array_name}_shape{number}" if number else site.array_name, array

@@ -401,6 +401,38 @@ def test_a_trace_is_read_while_it_is_written(tmp_path: Path) -> None:
     assert len(tracer.trace["model.conv_in"]["output"]) == 40
 
 
+def test_all_that_a_trace_hands_out_has_one_length(tmp_path: Path) -> None:
+    """Between two looks nothing gets longer, though arrays are lengthened and others come up in the meantime."""
+    path, model = tmp_path / "run.zarr", Denoiser()
+    late = torch.nn.Linear(2, 2)
+    with torch.no_grad(), Tracer({"model": model, "late": late}, path, capture="all") as tracer:
+        for step in range(10):
+            model(torch.full((1, 4, 8, 8), float(step)), 1000.0 - step)
+        tracer._recorder.publish()
+        reader = open_trace(path)
+        while reader.n_steps < 9:
+            reader.refresh()
+        known, seen = list(reader), reader.n_steps
+        first = reader[known[0]]
+        for step in range(10, 150):  # room was made for 64
+            model(torch.full((1, 4, 8, 8), float(step)), 1000.0 - step)
+            late(torch.ones(1, 2))
+            if step % 30 == 0:
+                newest = open_trace(path)
+                assert {newest[name].sizes.get("step", newest.n_steps) for name in newest} <= {newest.n_steps}
+        while open_trace(path).n_steps < 140:
+            time.sleep(0.01)
+        lengths = {reader[name].sizes["step"] for name in known}
+        assert lengths == {seen} == {reader.steps.sizes.get("step", seen), len(reader.timestep)}
+        assert {reader.statistics("model").sizes["step"], first.sizes["step"]} == {seen}
+        tree = {int(node.sizes["step"]) for node in reader.tree.subtree if "step" in node.sizes}
+        assert len(tree) == 1
+        assert "late" not in reader.tree
+        reader.refresh()
+        assert {reader[name].sizes.get("step", reader.n_steps) for name in reader} == {reader.n_steps}
+        assert "late" in reader.tree
+
+
 _touched: list[tuple[str, str]] | None = None
 """What the test opens or lists, while it is a list; the writer has a thread of its own."""
 

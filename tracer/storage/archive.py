@@ -196,17 +196,23 @@ class Archive:
             raise TraceFormatError(f"{self.path} holds no array {printable(node)!r}; it may be damaged")
 
     @functools.cached_property
-    def _store(self) -> Path | Store:
-        return self._source.for_reading() if isinstance(self._source, LibraryStore) else self._source
+    def _store(self) -> Store:
+        """With the metadata at hand, which those of the files may have outgrown."""
+        from zarr.storage import LocalStore
+
+        from .snapshot import Snapshot
+
+        if isinstance(self._source, Path):
+            return Snapshot(LocalStore(self._source, read_only=True), self.attributes, self._nodes)
+        return Snapshot(self._source.for_reading(), self.attributes, self._nodes)
 
     def _open(self, array: str) -> zarr.Array[Any]:
         """An array by the metadata at hand; opening the root instead would read those of every array again."""
         import zarr
-        from zarr.storage import LocalStore, StorePath
+        from zarr.storage import StorePath
 
         if array not in self._arrays:
-            store = LocalStore(self._store, read_only=True) if isinstance(self._store, Path) else self._store
-            self._arrays[array] = zarr.Array.from_dict(StorePath(store, array), dict(self._nodes[array]))
+            self._arrays[array] = zarr.Array.from_dict(StorePath(self._store, array), dict(self._nodes[array]))
         return self._arrays[array]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .damage import check_chunk, check_table, reads_as_missing
 from .errors import SiteNotFoundError, near_matches
 from .faults import Fault, find_faults
 from .histogram import Histogram
@@ -170,7 +171,9 @@ class TraceArrays:
             values, captured = values[None], captured[None]
         else:
             values, captured = values[: self.n_steps], captured[: self.n_steps]
-        return StatisticsTable(component, in_loop, sites, values[:, : len(sites)], captured[:, : len(sites)])
+        table = StatisticsTable(component, in_loop, sites, values[:, : len(sites)], captured[:, : len(sites)])
+        check_table(table, group, self._archive, timestep=self.timestep, is_complete=self.info.status == "complete")
+        return table
 
     def tables(self) -> Iterator[StatisticsTable]:
         """All tables, in and outside of the loop."""
@@ -214,7 +217,20 @@ class TraceArrays:
         stored = self.stored(site, step)
         if stored is None:
             return self._missing(site)
-        return self._archive.load(stored.array, (self._check_step(step),) if site.stepped else ())
+        place = (self._check_step(step),) if site.stepped else ()
+        found = self._archive.load(stored.array, place)
+        if reads_as_missing(found):
+            self._check_written(site, stored, step)
+        return found
+
+    def _check_written(self, site: SiteInfo, stored: Stored, step: int) -> None:
+        """Make sure that what reads as missing was never written."""
+        at = self._check_step(step) if site.stepped else None
+        captured = int(
+            self._archive.load(f"{self._group_of(site)}/captured", (site.row,) if at is None else (at, site.row))
+        )
+        if site.stored(captured) == stored:
+            check_chunk(self._archive, stored.array, at)
 
     def elements(self, site: SiteInfo, step: int, start: int, count: int) -> NDArray[Any] | None:
         """Some elements of a stored tensor in row-major order; in a folder the rest of it is not decoded.
@@ -225,7 +241,11 @@ class TraceArrays:
         stored = self.stored(site, step)
         if stored is None:
             return None
-        return self._archive.load_run(stored.array, self._check_step(step) if site.stepped else None, start, count)
+        place = self._check_step(step) if site.stepped else None
+        found = self._archive.load_run(stored.array, place, start, count)
+        if found is None or (len(found) and reads_as_missing(found)):
+            self._check_written(site, stored, step)
+        return found
 
     def histograms(self, sites: Sequence[SiteInfo], step: int = 0) -> NDArray[np.integer]:
         """Float-bit histograms of sites of one table at one step, shape (site, bin); 256 rows are one chunk."""

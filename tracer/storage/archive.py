@@ -23,6 +23,7 @@ from .chunk_parts import is_one_chunk, read_part
 from .integrity import check_shards
 from .library_store import LibraryStore
 from .plain_chunks import is_plain, read_plain
+from .shards import written_chunks
 
 if TYPE_CHECKING:
     import xarray
@@ -113,6 +114,31 @@ class Archive:
         if latest is None or latest[:2] != (array, step):
             latest = self._latest = array, step, self.load(array, () if step is None else (step,)).ravel()
         return latest[2][start : start + count]
+
+    def is_written(self, array: str, step: int | None) -> bool:
+        """Whether a chunk is there: the first of a step, or of an array without steps.
+
+        Raises:
+            TraceFormatError: The array, or its index, is damaged.
+        """
+        self._check(array)
+        node = self._nodes[array]
+        try:
+            outer = node["chunk_grid"]["configuration"]["chunk_shape"]
+            at = [0] * len(node["shape"]) if step is None else [step // outer[0], *[0] * (len(outer) - 1)]
+            name = ".".join(["c", *map(str, at)])
+            if isinstance(self._source, LibraryStore):
+                return self._source.get(f"{array}/{name}") is not None
+            file = self._source / array / name
+            if step is None or node["codecs"][0]["name"] != "sharding_indexed" or not file.exists():
+                return file.exists()
+            slot = step % outer[0]
+            with file.open("rb") as stream:
+                return any(written_chunks(stream.fileno(), name, outer[0], range(slot, slot + 1)))
+        except TraceFormatError:
+            raise
+        except Exception as error:
+            raise TraceFormatError(f"{printable(array)} in {self.path} cannot be read: {error}") from error
 
     def load_if_there(self, array: str) -> NDArray[Any] | None:
         """Read an array into memory, or None when the trace has none of this name."""

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .damage import check_chunk, check_table, reads_as_missing
+from .damage import check_chunk, check_table, reads_as_missing, told
 from .errors import SiteNotFoundError, near_matches
 from .faults import Fault, find_faults
 from .histogram import Histogram
-from .info import ModuleInfo, SiteInfo, TraceInfo
+from .info import ModuleInfo, SiteInfo, TraceInfo, printable
 from .layout import IMAGES, LATENTS, STATISTICS_GROUP, array_name
 from .prompts import Prompt, read_prompts
 from .statistics_table import StatisticsTable
@@ -38,7 +38,8 @@ class TraceArrays:
         self._source = source
         self._archive = Archive(source)
         self._pulse = self._archive.pulse()
-        self.info = TraceInfo.from_attributes(self._archive.attributes)
+        with told(f"the head of {self.path}"):
+            self.info = TraceInfo.from_attributes(self._archive.attributes)
 
     @property
     def path(self) -> Path | str:
@@ -66,7 +67,8 @@ class TraceArrays:
             return False
         if pulse is None:
             self._archive = Archive(self._source)
-            self.info = TraceInfo.from_attributes(self._archive.attributes)
+            with told(f"the head of {self.path}"):
+                self.info = TraceInfo.from_attributes(self._archive.attributes)
             self._forget("modules", "_sites", "_users", "attentions")
             pulse = self._archive.pulse()
         self._pulse = pulse
@@ -171,7 +173,8 @@ class TraceArrays:
             values, captured = values[None], captured[None]
         else:
             values, captured = values[: self.n_steps], captured[: self.n_steps]
-        table = StatisticsTable(component, in_loop, sites, values[:, : len(sites)], captured[:, : len(sites)])
+        with told(f"{printable(group)} in {self.path}"):
+            table = StatisticsTable(component, in_loop, sites, values[:, : len(sites)], captured[:, : len(sites)])
         check_table(table, group, self._archive, timestep=self.timestep, is_complete=self.info.status == "complete")
         return table
 
@@ -268,7 +271,8 @@ class TraceArrays:
     @property
     def prompts(self) -> tuple[Prompt, ...]:
         """The texts as the encoders received them, in call order."""
-        return read_prompts(self._archive)
+        with told(f"what is said of the prompts in {self.path}"):
+            return read_prompts(self._archive)
 
     @property
     def images(self) -> NDArray[Any] | None:
@@ -310,7 +314,8 @@ class TraceArrays:
     def _group_sites(self, group: str) -> tuple[SiteInfo, ...]:
         attributes = self._archive.groups(STATISTICS_GROUP)[group]
         stepped, entries = bool(attributes.get("stepped")), attributes.get("sites", ())
-        return tuple(SiteInfo.from_attributes(entry, row=row, stepped=stepped) for row, entry in enumerate(entries))
+        with told(f"the list of sites of {printable(group)} in {self.path}"):
+            return tuple(SiteInfo.from_attributes(entry, row=row, stepped=stepped) for row, entry in enumerate(entries))
 
     def _check_step(self, step: int) -> int:
         if not 0 <= step < self.n_steps:

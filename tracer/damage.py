@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import TraceFormatError
+from .errors import DxrayError, TraceFormatError
 from .info import printable
-from .layout import NOT_CAPTURED
+from .layout import MEASURED, NOT_CAPTURED
 from .statistics_table import StatisticsTable
 from .storage.archive import Archive
 
-__all__ = ["check_chunk", "check_table", "reads_as_missing"]
+__all__ = ["check_chunk", "check_table", "reads_as_missing", "told"]
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Take what a trace says of itself for damaged where it is of another type than it should be.
+
+    Raises:
+        TraceFormatError: It is; the message names `what`.
+    """
+    try:
+        yield
+    except DxrayError:
+        raise
+    except (TypeError, ValueError, AttributeError, LookupError, OverflowError, RecursionError) as error:
+        raise TraceFormatError(f"{what} is damaged: {printable(str(error)[:200])}") from error
+
+
+_FEWEST = len(MEASURED)
+"""Statistics of a tensor; format 2 has one more."""
 
 
 def check_table(
@@ -35,6 +56,13 @@ def check_table(
     Raises:
         TraceFormatError: Chunks are missing; the message says of which array and how many steps.
     """
+    shape = (*table.captured.shape, table.values.shape[-1] if table.values.ndim else 0)
+    fits = table.values.ndim == 3 and table.values.shape == shape and shape[1:] >= (len(table.sites), _FEWEST)
+    if not fits:
+        raise TraceFormatError(
+            f"{printable(group)} in {archive.path} is damaged: it has {len(table.sites)} sites, statistics of shape "
+            f"{table.values.shape} and marks of shape {table.captured.shape}"
+        )
     seen, measured = table.captured != NOT_CAPTURED, np.isfinite(table.column("count"))
     lost = {"statistics": (seen & ~measured).any(axis=1), "captured": (measured & ~seen).any(axis=1)}
     empty = ~(seen | measured).any(axis=1)

@@ -22,7 +22,7 @@ _CHECKSUM = 4
 _LARGE_CHUNK = 1 << 20
 """Elements that a chunk may have however small its array is: 256 histograms."""
 _ROOM = 4
-"""How many times as large as a step of its array a larger one may be; else it decodes to what nobody asked for."""
+"""How many times as large as its array a larger one may be; else it decodes to what nobody asked for."""
 _MOST_STEPS = 1 << 24
 """Of a run; at a step a second that is half a year."""
 FRAME_HEADER = struct.Struct("<4B3I")
@@ -56,7 +56,7 @@ def _reasons(name: str, metadata: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(metadata.get("codecs"), list) or not isinstance(metadata.get("data_type"), str | dict):
         yield "it does not say how it is stored"
     inner = _inner_chunk(metadata) or chunk
-    if math.prod(inner) > max(_LARGE_CHUNK, _ROOM * math.prod(shape[1:])):
+    if math.prod(inner) > max(_LARGE_CHUNK, _ROOM * math.prod(max(size, 1) for size in shape)):
         yield f"its shape is {shape}, in chunks of {printable(repr(inner))[:80]}"
     if name in ROOT_ARRAYS and (len(shape) != 1 or shape[0] > _MOST_STEPS):
         yield f"it has the shape {shape}, and may have up to {_MOST_STEPS} steps"

@@ -14,6 +14,8 @@ import pytest
 from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.cli import main
 from diffusion_xray.tracer.errors import DxrayError, TraceFormatError
+from diffusion_xray.tracer.layout import tensor_spec
+from diffusion_xray.tracer.storage.integrity import reason_against
 from diffusion_xray.tracer.storage.regular import open_regular, read_regular
 
 GOLDEN = sorted((Path(__file__).parents[2] / "data").glob("golden-v*.zarr"))
@@ -79,6 +81,16 @@ def test_chunks_that_decode_to_much_more_than_there_is(copy: Path) -> None:
     (copy / "zarr.json").write_text(json.dumps(document))
     with pytest.raises(TraceFormatError, match="in chunks of"):
         open_trace(copy)
+
+
+@pytest.mark.parametrize(
+    ("shape", "steps"), [((32, 3, 1024, 1024), None), ((32, 64, 512, 512), 50), ((32, 64, 512, 512), 0), ((), None)]
+)
+def test_large_tensors_are_not_refused(shape: tuple[int, ...], steps: int | None) -> None:
+    """What the writer makes of large batches, in the loop or outside, also of a run that completed no step, passes."""
+    dims = [f"axis_{axis}" for axis in range(len(shape))]
+    spec = tensor_spec("vae/output", "float32", shape, dims, steps=steps, codec="lz4", attributes={})
+    assert not reason_against("vae/output", spec.metadata())
 
 
 def fifo(path: Path) -> None:

@@ -695,6 +695,8 @@ def test_names_of_a_port(
     names = {"unet": "other", "unet.**": "other.**"}
     screen = CompareScreen(open_comparison(open_trace(parted["normal"]), open_trace(parted["other"]), names=names))
     assert len(screen.state.table) == 9
+    assert main(["view", str(parted["normal"]), "--compare", str(parted["late"])]) == 2
+    assert "terminal" in capsys.readouterr().err  # no name was given, so none is missed
     paths = [str(parted["normal"]), "--compare", str(parted["other"])]
     assert main(["view", *paths, "--names", "unet"]) == 2
     assert "'unet' does not say what a module is called" in capsys.readouterr().err

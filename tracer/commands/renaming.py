@@ -45,7 +45,7 @@ class Renaming:
         A file may name all layers of a model, of which a run calls some; what was typed is meant.
         """
         idle = pairing.idle
-        none_fits = len(idle) == len(self.names)
+        none_fits = bool(idle) and len(idle) == len(self.names)
         wrong = tuple(each for each in idle if each.fired or each.rule in self.typed or none_fits)
         return wrong, none_fits or any(each.rule in self.typed for each in wrong)
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .damage import check_chunk, check_table, reads_as_missing, told
 from .errors import SiteNotFoundError, near_matches
 from .faults import Fault, find_faults
 from .histogram import Histogram
-from .info import ModuleInfo, SiteInfo, TraceInfo
+from .info import ModuleInfo, SiteInfo, TraceInfo, printable
 from .layout import IMAGES, LATENTS, STATISTICS_GROUP, array_name
 from .prompts import Prompt, read_prompts
 from .statistics_table import StatisticsTable
@@ -37,7 +38,8 @@ class TraceArrays:
         self._source = source
         self._archive = Archive(source)
         self._pulse = self._archive.pulse()
-        self.info = TraceInfo.from_attributes(self._archive.attributes)
+        with told(f"the head of {self.path}"):
+            self.info = TraceInfo.from_attributes(self._archive.attributes)
 
     @property
     def path(self) -> Path | str:
@@ -65,7 +67,8 @@ class TraceArrays:
             return False
         if pulse is None:
             self._archive = Archive(self._source)
-            self.info = TraceInfo.from_attributes(self._archive.attributes)
+            with told(f"the head of {self.path}"):
+                self.info = TraceInfo.from_attributes(self._archive.attributes)
             self._forget("modules", "_sites", "_users", "attentions")
             pulse = self._archive.pulse()
         self._pulse = pulse
@@ -170,7 +173,10 @@ class TraceArrays:
             values, captured = values[None], captured[None]
         else:
             values, captured = values[: self.n_steps], captured[: self.n_steps]
-        return StatisticsTable(component, in_loop, sites, values[:, : len(sites)], captured[:, : len(sites)])
+        with told(f"{printable(group)} in {self.path}"):
+            table = StatisticsTable(component, in_loop, sites, values[:, : len(sites)], captured[:, : len(sites)])
+        check_table(table, group, self._archive, timestep=self.timestep, is_complete=self.info.status == "complete")
+        return table
 
     def tables(self) -> Iterator[StatisticsTable]:
         """All tables, in and outside of the loop."""
@@ -214,7 +220,20 @@ class TraceArrays:
         stored = self.stored(site, step)
         if stored is None:
             return self._missing(site)
-        return self._archive.load(stored.array, (self._check_step(step),) if site.stepped else ())
+        place = (self._check_step(step),) if site.stepped else ()
+        found = self._archive.load(stored.array, place)
+        if reads_as_missing(found):
+            self._check_written(site, stored, step)
+        return found
+
+    def _check_written(self, site: SiteInfo, stored: Stored, step: int) -> None:
+        """Make sure that what reads as missing was never written."""
+        at = self._check_step(step) if site.stepped else None
+        captured = int(
+            self._archive.load(f"{self._group_of(site)}/captured", (site.row,) if at is None else (at, site.row))
+        )
+        if site.stored(captured) == stored:
+            check_chunk(self._archive, stored.array, at)
 
     def elements(self, site: SiteInfo, step: int, start: int, count: int) -> NDArray[Any] | None:
         """Some elements of a stored tensor in row-major order; in a folder the rest of it is not decoded.
@@ -225,7 +244,11 @@ class TraceArrays:
         stored = self.stored(site, step)
         if stored is None:
             return None
-        return self._archive.load_run(stored.array, self._check_step(step) if site.stepped else None, start, count)
+        place = self._check_step(step) if site.stepped else None
+        found = self._archive.load_run(stored.array, place, start, count)
+        if found is None or (len(found) and reads_as_missing(found)):
+            self._check_written(site, stored, step)
+        return found
 
     def histograms(self, sites: Sequence[SiteInfo], step: int = 0) -> NDArray[np.integer]:
         """Float-bit histograms of sites of one table at one step, shape (site, bin); 256 rows are one chunk."""
@@ -248,7 +271,8 @@ class TraceArrays:
     @property
     def prompts(self) -> tuple[Prompt, ...]:
         """The texts as the encoders received them, in call order."""
-        return read_prompts(self._archive)
+        with told(f"what is said of the prompts in {self.path}"):
+            return read_prompts(self._archive)
 
     @property
     def images(self) -> NDArray[Any] | None:
@@ -290,7 +314,8 @@ class TraceArrays:
     def _group_sites(self, group: str) -> tuple[SiteInfo, ...]:
         attributes = self._archive.groups(STATISTICS_GROUP)[group]
         stepped, entries = bool(attributes.get("stepped")), attributes.get("sites", ())
-        return tuple(SiteInfo.from_attributes(entry, row=row, stepped=stepped) for row, entry in enumerate(entries))
+        with told(f"the list of sites of {printable(group)} in {self.path}"):
+            return tuple(SiteInfo.from_attributes(entry, row=row, stepped=stepped) for row, entry in enumerate(entries))
 
     def _check_step(self, step: int) -> int:
         if not 0 <= step < self.n_steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,10 @@ _DESCRIPTION = """See what happens inside a diffusion pipeline: record a run, th
   dxray view run.zarr     browse a trace in the terminal
   dxray info run.zarr     what a trace holds
 """
+
+
+DEBUG = "DXRAY_DEBUG"
+"""Environment variable with which an error that nobody has thought of shows where it arose."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         forget_output()
         where = "" if error.filename is None else f" {error.filename}"
         return _failed(f"cannot read or write{printable(where)}: {printable(error.strerror or error)}")
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        return _failed(printable(f"{what}; the trace may be damaged, or dxray is wrong: {DEBUG}=1 shows where"))
     return code
 
 

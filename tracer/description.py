@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from .faults import born_text
-from .info import LatentsChange, SchedulerInfo
+from .info import LatentsChange, SchedulerInfo, TraceInfo
 from .process import is_gone
 from .prompts import Prompt
 from .trace import Trace
@@ -68,7 +68,7 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
                 f"{count} {'without a map' if kind == 'none' else kind}" for kind, count in known["attention"].items()
             ),
         ),
-        ("call", ", ".join(f"{name}={value!r}" for name, value in info.call.items())),
+        *_calls(info),
         *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}{_cut(prompt)}") for prompt in trace.prompts),
         *(("guidance", f"{name}: {_guidance(layout)}") for name, layout in info.guidance.items()),
         ("preview", _preview(info.preview)),
@@ -82,6 +82,27 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
     ]
     return [(label, text) for label, text in lines if text]
+
+
+def _calls(info: TraceInfo) -> list[tuple[str, str]]:
+    """What the pipeline was called with; of several calls what they have in common, then what is each one's own."""
+    calls = info.arguments
+    if len(calls) == 1:
+        return [("call", _arguments(info.call))]
+    differ = [key for key in dict.fromkeys(key for call in calls for key in call) if _differ(calls, key)]
+    common = {key: value for key, value in info.call.items() if key not in differ}
+    lines = [("calls", f"{len(calls)}" + (f", each with {_arguments(common)}" if common else ""))]
+    for run, call in list(zip(info.runs, calls, strict=False))[:_MOST_CHANGES]:
+        lines.append((f"  step {run.get('step')}", _arguments({key: call.get(key) for key in differ}) or "alike"))
+    return lines
+
+
+def _differ(calls: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return any(call.get(key) != calls[0].get(key) for call in calls)
+
+
+def _arguments(call: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in call.items())
 
 
 def _covered(kind: str, covers: Sequence[str]) -> str:

@@ -255,6 +255,12 @@ class TraceInfo:
     process: Mapping[str, Any]
     """The process that writes it, as `process.describe_process` has it; empty where it is not known."""
 
+    @property
+    def arguments(self) -> tuple[Mapping[str, Any], ...]:
+        """What each call of the pipeline was given, defaults included where the trace has them; at least one."""
+        told = (run.get("call") for run in self.runs)
+        return tuple(call for call in told if isinstance(call, Mapping)) or (self.call,)
+
     @classmethod
     def from_attributes(cls, values: Mapping[str, Any]) -> TraceInfo:
         """Read the head from the root's attributes."""

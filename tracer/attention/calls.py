@@ -77,8 +77,8 @@ def sites_of(module: ModuleInfo, number: int, *, stepped: bool | None) -> Sites:
     query = site_of(module, "query", number, stepped=stepped)
     if query is None:
         return None, None, None
-    key, mask = (site_of(module, port, number, stepped=query.stepped) for port in ("key", "mask"))
-    return query, key, mask
+    key = site_of(module, "key", number, stepped=query.stepped)
+    return query, key, site_of(module, "mask", number, stepped=query.stepped, stored=False)
 
 
 def attention_call(
@@ -112,6 +112,9 @@ def attention_call(
         return AttentionInfo(module.name, number, "none", reason, query=query, **own)
     denoiser_call = entry.get("denoiser_call", 0)
     scale, heads = entry.get("scale"), entry.get("heads")
+    if mask is not None and not mask.array:
+        reason = "the values of its mask are lost"
+        return AttentionInfo(module.name, number, "none", reason, query=query, **own)
     if not _fit(query, key, mask):
         reason = f"queries {query.shape} and keys {key.shape} do not fit"
         return AttentionInfo(module.name, number, "none", reason, query=query, **own)
@@ -142,12 +145,22 @@ def attention_call(
     )
 
 
-def site_of(module: ModuleInfo, port: str, call: int, *, stepped: bool | None) -> SiteInfo | None:
-    """Where a stored tensor of a call is; of what was seen inside and outside of the loop, that inside."""
+def site_of(module: ModuleInfo, port: str, call: int, *, stepped: bool | None, stored: bool = True) -> SiteInfo | None:
+    """Where a tensor of a call is; of what was seen inside and outside of the loop, that inside.
+
+    Args:
+        module: Who made the call.
+        port: Which of its tensors.
+        call: Its number.
+        stepped: Whether it is of the loop; None for either.
+        stored: Leave out what has no values, but statistics only.
+    """
     name = array_name(port, call)
     names = {name, *(array_name(f"{port}_{when}", call) for when in _WHEN), *(f"{name}_{when}" for when in _WHEN)}
     found = [
-        site for site in module.sites if site.array_name in names and site.array and stepped in (None, site.stepped)
+        site
+        for site in module.sites
+        if site.array_name in names and (site.array or not stored) and stepped in (None, site.stepped)
     ]
     return max(found, key=lambda site: site.stepped, default=None)
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..info import ModuleInfo, SiteInfo
-from ..layout import HAS_TENSOR
-from .calls import AttentionInfo, Sites, attention_call, sites_of
+from ..layout import HAS_TENSOR, NOT_CAPTURED
+from .calls import AttentionInfo, attention_call, sites_of
 
 __all__ = ["Captured", "Forms"]
 
@@ -27,6 +27,12 @@ Captured = Callable[[SiteInfo], NDArray[Any]]
 
 _Key = tuple[int, int, int, int]
 """Which description holds, and in which of their arrays queries, keys and mask lie."""
+
+_Calls = tuple[int, int, int]
+"""The same without the mask."""
+
+_NO_MASK, _LOST_MASK = -1, -2
+"""In place of the mask's array where none was given, or its values are lost, at all steps of a form."""
 
 
 class Forms:
@@ -94,48 +100,55 @@ class Forms:
     @property
     def may_differ(self) -> bool:
         """Whether there may be several."""
-        return self.stepped and (len(self._entries) > 1 or any(site and site.variants for site in self._sites))
+        return self.stepped and (
+            len(self._entries) > 1 or any(site and (site.variants or not site.array) for site in self._sites)
+        )
 
     @functools.cached_property
     def _keys(self) -> list[_Key]:
         """What tells the form, of each step. Where nothing was kept it is that of the step before."""
         arrays = np.stack([self._arrays_of(site) for site in self._sites])
         kept, steps = ((arrays[0] >= 0) & (arrays[1] >= 0)).tolist(), arrays.shape[1]
-        arrays[2] = np.maximum(arrays[2], 0)  # that it was given none, or lost it, is looked up with its values
         latest = np.searchsorted([start for start, _ in self._entries], np.arange(steps), side="right") - 1
         alike: dict[str, int] = {}
         same = [alike.setdefault(_said(entry), number) for number, (_, entry) in enumerate(self._entries)]
+        described = [same[max(number, 0)] for number in latest.tolist()]
+        masked: dict[_Calls, int] = {}
+        """Where masks lie, the first at each kind of call: a step that has none is of the form of those that do."""
+        for entry, query, key, mask in zip(described, *arrays.tolist(), strict=True):
+            if mask >= 0:
+                masked.setdefault((entry, query, key), mask)
         found: list[_Key] = []
         waiting = 0
-        for step, entry in enumerate(same[max(number, 0)] for number in latest.tolist()):
+        for step, entry in enumerate(described):
+            query, key, mask = arrays[:, step].tolist() if kept[step] else (0, 0, _NO_MASK)
             if not kept[step] and not found:
                 waiting += 1
             elif not kept[step] and entry == found[-1][0]:
                 found.append(found[-1])
-            elif not kept[step]:
-                found.append((entry, 0, 0, 0))
             else:
-                found.append((entry, *arrays[:, step].tolist()))
+                found.append((entry, query, key, mask if mask >= 0 else masked.get((entry, query, key), mask)))
         return [*(found[:1] or [(0, 0, 0, 0)]) * waiting, *found]
 
     def _arrays_of(self, site: SiteInfo | None) -> NDArray[np.intp]:
-        """In which array a site's tensor of each step lies, -1 where in none."""
+        """In which array a site's tensor of each step lies; below 0 where it has none, or lost its values."""
         assert self._sites[0] is not None
         captured = self._captured(self._sites[0] if site is None else site).astype(np.intp)
         known = 0 if site is None else len(site.arrays)
-        return np.where((captured >= HAS_TENSOR) & (captured < HAS_TENSOR + known), captured - HAS_TENSOR, -1)
+        found = np.where((captured >= HAS_TENSOR) & (captured < HAS_TENSOR + known), captured - HAS_TENSOR, _LOST_MASK)
+        return np.where((captured == NOT_CAPTURED) | (site is None), _NO_MASK, found)
 
     def _form(self, number: int, key: _Key, steps: frozenset[int] | None) -> AttentionInfo:
         entry, *arrays = key
-        sites: list[SiteInfo | None] = [
-            None if site is None else _in_array(site, at) for site, at in zip(self._sites, arrays, strict=True)
-        ]
-        chosen: Sites = (sites[0], sites[1], sites[2])
+        query, keys, mask = (
+            None if site is None or at == _NO_MASK else _in_array(site, at)
+            for site, at in zip(self._sites, arrays, strict=True)
+        )
         return attention_call(
             self._module,
             self._number,
             self._entries[entry][1],
-            sites=chosen,
+            sites=(query, keys, mask),
             group=self._group,
             form=number,
             steps=steps,
@@ -143,7 +156,9 @@ class Forms:
 
 
 def _in_array(site: SiteInfo, number: int) -> SiteInfo:
-    """A site as if all its tensors lay in one of its arrays."""
+    """A site as if all its tensors lay in one of its arrays, or in none where their values are lost."""
+    if number == _LOST_MASK:
+        return replace(site, array="", variants=())
     stored = site.arrays[number] if number < len(site.arrays) else None
     if stored is None or not site.variants:
         return site

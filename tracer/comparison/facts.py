@@ -49,7 +49,7 @@ def facts(a: Trace, b: Trace) -> tuple[Fact, ...]:
     }
     told = {"prompt", "negative_prompt", "num_inference_steps"}
     for key in sorted({*a.info.call, *b.info.call} - told):
-        found[key] = [str(trace.info.call.get(key, "–")) for trace in both]
+        found[key] = [_argument(trace, key) for trace in both]
     for key in sorted({*a.info.versions, *b.info.versions}):
         found[f"{key} version"] = [trace.info.versions.get(key, "–") for trace in both]
     return tuple(Fact(name, *values) for name, values in found.items() if any(values))
@@ -96,7 +96,16 @@ def _dtypes(trace: Trace) -> str:
     return ", ".join(sorted(kind for kind in kinds if "float" in kind))
 
 
+def _argument(trace: Trace, key: str) -> str:
+    """What the pipeline was given; of several calls what each was, unless it is the same."""
+    values = [str(call.get(key, "–")) for call in trace.info.arguments]
+    return values[0] if len(set(values)) == 1 else ", then ".join(values)
+
+
 def _prompt(trace: Trace) -> str:
-    asked = [trace.info.call.get(key) for key in ("prompt", "negative_prompt")]
+    asked = [
+        " | ".join(str(call[key]) for key in ("prompt", "negative_prompt") if call.get(key))
+        for call in trace.info.arguments
+    ]
     encoded = dict.fromkeys(text for prompt in trace.prompts for text in prompt.text)
-    return " | ".join(map(str, filter(None, asked))) or " | ".join(filter(None, encoded))
+    return ", then ".join(dict.fromkeys(filter(None, asked))) or " | ".join(filter(None, encoded))

@@ -2,8 +2,9 @@
 
 A document at the root tells of every array, so it takes the longer to write the more of them there are. Where each
 step brings new ones (another shape, a module not called before), writing it after every step would take time that
-grows with the square of the steps. So most of the time must be left for other work; a step whose sites are not told
-yet is complete, but is not committed before they are.
+grows with the square of the steps. So most of the time must be left for other work; a step is complete, but is not
+committed, while anything is not told yet: a site that came up in it, or a description without which it would be read
+by an older one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ class Publication:
         self._writer = writer
         self._clock = clock
         self._waiting: list[Job] = []
-        self._is_due = False
         self._next = 0.0
         """Not to be published before."""
 
@@ -40,23 +40,20 @@ class Publication:
         """Write all metadata that changed, then commit the steps that wait for it."""
         begun = self._clock()
         store.publish()
-        self._is_due = False
         ended = self._clock()
         self._next = ended + _PAUSE * (ended - begun)
         waiting, self._waiting = self._waiting, []
         for commit in waiting:
             commit(store)
 
-    def commit(self, commit: Job, store: StoreWriter, *, changed: bool) -> None:
-        """Commit a step; where sites came up in it, once they are published, which may be a little later.
+    def commit(self, commit: Job, store: StoreWriter) -> None:
+        """Commit a step; where something came up in it, once that is published, which may be a little later.
 
         Args:
             commit: Does it.
             store: Where.
-            changed: Whether sites came up or changed since the step before.
         """
-        self._is_due = self._is_due or changed
-        if not self._is_due:
+        if not self._waiting and not store.has_untold:
             commit(store)
             return
         self._waiting.append(commit)

@@ -143,7 +143,7 @@ class Recorder:
         self._images_written += 1
 
     def describe(self, attributes: Mapping[str, Any], *, group: str = "") -> None:
-        """Add attributes to the root of the trace, or to a group; readers see them when it is published next."""
+        """Add attributes to the root of the trace, or to a group; readers see them before steps that end later."""
         fixed = dict(attributes)
         self._writer.submit(lambda store: store.set_group(group, fixed))
 
@@ -168,7 +168,7 @@ class Recorder:
                 self._gaps.add("", log.step, "the writer fell behind: statistics only", shed)
             self._intake.next_step()
             commit = functools.partial(self._commit, self._committed, replace(log))
-            self._writer.submit(functools.partial(self._publication.commit, commit, changed=changed))
+            self._writer.submit(functools.partial(self._publication.commit, commit))
             self._committed = log.step + 1
             self._writer.send()
 

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StoreError, TraceFormatError, TraceNotFoundError
+from ..errors import DxrayError, StoreError, TraceFormatError, TraceNotFoundError
 from ..info import printable
 from ..layout import FORMAT_VERSION, ROOT_CHUNK
 from .chunk_parts import is_one_chunk, read_part
-from .integrity import check_shards
+from .integrity import check_shards, reason_against
 from .library_store import LibraryStore
 from .plain_chunks import is_plain, read_plain
+from .regular import open_regular, read_regular
+from .shards import written_chunks
 
 if TYPE_CHECKING:
     import xarray
@@ -56,6 +58,9 @@ class Archive:
             )
         nodes = _mapping(_mapping(document.get("consolidated_metadata")).get("metadata"))
         self._nodes = {name: _mapping(node) for name, node in nodes.items() if _is_inside(name)}
+        for name, node in self._nodes.items():
+            if node.get("node_type") == "array" and (reason := reason_against(name, node)):
+                raise TraceFormatError(f"{printable(name)} in {self.path} is damaged: {reason}")
         self._datasets: dict[str, xarray.Dataset] = {}
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._latest: tuple[str, int | None, NDArray[Any]] | None = None
@@ -89,10 +94,10 @@ class Archive:
         try:
             indices = tuple(at for at in place if isinstance(at, int))
             if isinstance(self._source, Path) and indices == place and is_plain(self._nodes[array]):
-                return read_plain(self._source / array, self._nodes[array], indices)
+                return read_plain(self._source / array, self._nodes[array], indices, self._source)
             if isinstance(self._source, Path):
                 first = place[0] if place and isinstance(place[0], int) else None
-                check_shards(self._source / array, self._nodes[array], first)
+                check_shards(self._source / array, self._nodes[array], first, self._source)
             selection: Any = (*place, ...)
             return np.asarray(self._open(array)[selection])
         except Exception as error:
@@ -106,13 +111,38 @@ class Archive:
         self._check(array)
         if isinstance(self._source, Path) and is_one_chunk(self._nodes[array]):
             try:
-                return read_part(self._source / array, self._nodes[array], step, start, count)
+                return read_part(self._source / array, self._nodes[array], step, start, count, root=self._source)
             except Exception as error:
                 raise TraceFormatError(f"{printable(array)} in {self.path} cannot be read: {error}") from error
         latest = self._latest
         if latest is None or latest[:2] != (array, step):
             latest = self._latest = array, step, self.load(array, () if step is None else (step,)).ravel()
         return latest[2][start : start + count]
+
+    def is_written(self, array: str, step: int | None) -> bool:
+        """Whether a chunk is there: the first of a step, or of an array without steps.
+
+        Raises:
+            TraceFormatError: The array, or its index, is damaged.
+        """
+        self._check(array)
+        node = self._nodes[array]
+        try:
+            outer = node["chunk_grid"]["configuration"]["chunk_shape"]
+            at = [0] * len(node["shape"]) if step is None else [step // outer[0], *[0] * (len(outer) - 1)]
+            name = ".".join(["c", *map(str, at)])
+            if isinstance(self._source, LibraryStore):
+                return self._source.get(f"{array}/{name}") is not None
+            file = self._source / array / name
+            if step is None or node["codecs"][0]["name"] != "sharding_indexed" or not file.exists():
+                return file.exists()
+            slot = step % outer[0]
+            with open_regular(file, self._source) as stream:
+                return any(written_chunks(stream.fileno(), name, outer[0], range(slot, slot + 1)))
+        except TraceFormatError:
+            raise
+        except Exception as error:
+            raise TraceFormatError(f"{printable(array)} in {self.path} cannot be read: {error}") from error
 
     def load_if_there(self, array: str) -> NDArray[Any] | None:
         """Read an array into memory, or None when the trace has none of this name."""
@@ -161,7 +191,12 @@ class Archive:
         """All groups, lazily."""
         import xarray
 
-        return xarray.open_datatree(self._store, engine="zarr", chunks=None)  # type: ignore[arg-type]  # a Store will do
+        try:
+            return xarray.open_datatree(self._store, engine="zarr", chunks=None)  # type: ignore[arg-type]  # a Store will do
+        except DxrayError:
+            raise
+        except Exception as error:
+            raise TraceFormatError(f"{self.path} cannot be read as a tree: {error}") from error
 
     def pulse(self) -> tuple[object, ...] | None:
         """What changes with every step that is committed; None once the metadata has changed, or may have.
@@ -172,7 +207,7 @@ class Archive:
         if stamp is None or stamp != self._root_stamp or not isinstance(self._source, Path):
             return None
         try:
-            return tuple(file.read_bytes() for file in self._flags(self._source))
+            return tuple(read_regular(file, self._source, most=ROOT_CHUNK) for file in self._flags(self._source))
         except OSError:
             return None
 
@@ -203,7 +238,7 @@ class Archive:
         from .snapshot import Snapshot
 
         if isinstance(self._source, Path):
-            return Snapshot(LocalStore(self._source, read_only=True), self.attributes, self._nodes)
+            return Snapshot(LocalStore(self._source, read_only=True), self.attributes, self._nodes, self._source)
         return Snapshot(self._source.for_reading(), self.attributes, self._nodes)
 
     def _open(self, array: str) -> zarr.Array[Any]:
@@ -241,7 +276,7 @@ def _read_root(source: Path | LibraryStore) -> dict[str, Any]:
     try:
         text = _root_of_folder(source) if isinstance(source, Path) else _root_of_store(source)
         document = json.loads(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, MemoryError) as error:  # numbers of thousands of digits, too
         if isinstance(error, TraceNotFoundError):
             raise
         raise TraceFormatError(f"{name} cannot be read as a trace: {error}") from None
@@ -254,7 +289,7 @@ def _root_of_folder(path: Path) -> bytes:
     if not path.exists():
         raise _not_found(path)
     try:
-        return (path / "zarr.json").read_bytes()
+        return read_regular(path / "zarr.json", path)
     except (FileNotFoundError, NotADirectoryError):
         raise TraceFormatError(f"{path} is not a trace: it holds no zarr.json") from None
 

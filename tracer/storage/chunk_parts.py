@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..layout import item_size
 from .integrity import FRAME_HEADER, frame_header
+from .regular import open_regular
 from .shards import written_chunks
 
 __all__ = ["is_one_chunk", "read_part"]
@@ -37,12 +38,12 @@ def is_one_chunk(metadata: Mapping[str, Any]) -> bool:
             known = inner["index_location"] == "start" and len(inner["index_codecs"]) == 1
             return known and inner["chunk_shape"] == [1, *shape[1:]] == [1, *chunk[1:]] and _is_known(inner["codecs"])
         return bool(chunk == shape) and _is_known(codecs)
-    except (LookupError, TypeError):
+    except (AttributeError, LookupError, TypeError):
         return False
 
 
 def read_part(
-    folder: Path, metadata: Mapping[str, Any], step: int | None, start: int, count: int
+    folder: Path, metadata: Mapping[str, Any], step: int | None, start: int, count: int, *, root: Path | None = None
 ) -> NDArray[Any] | None:
     """Elements `start` to `start + count` of one step of an array that `is_one_chunk`, in row-major order.
 
@@ -52,6 +53,7 @@ def read_part(
         step: None for an array without steps.
         start: First element.
         count: Number of elements.
+        root: Folder of the trace, which no link may lead out of; the array's by default.
 
     Returns:
         Shape (count,); None where the step was not written.
@@ -66,10 +68,12 @@ def read_part(
     slots = 0 if step is None else metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
     place = [0] * len(shape) if step is None else [step // slots, *[0] * (len(shape) - 1)]
     file = folder / ".".join(["c", *map(str, place)])
-    if not file.exists():
-        return None
-    descriptor = os.open(file, os.O_RDONLY)
     try:
+        stream = open_regular(file, root or folder)
+    except FileNotFoundError:
+        return None
+    with stream:
+        descriptor = stream.fileno()
         offset, length = 0, os.fstat(descriptor).st_size
         if step is not None:
             slot = step % slots
@@ -87,8 +91,6 @@ def read_part(
             found = _bytes(descriptor, count * size, offset + start * size)
         else:
             found = _decoded(descriptor, offset, length, elements * size, start * size, count * size)
-    finally:
-        os.close(descriptor)
     return np.frombuffer(found, dtype)
 
 

@@ -5,23 +5,73 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..layout import item_size
+from ..info import printable
+from ..layout import ROOT_ARRAYS, item_size
 from .direct import PAGE
+from .regular import open_regular
 from .shards import INDEX_ENTRY, written_chunks
 
-__all__ = ["FRAME_HEADER", "check_shards", "frame_header"]
+__all__ = ["FRAME_HEADER", "check_shards", "frame_header", "reason_against"]
 
 _CHECKSUM = 4
 """Bytes that the codec crc32c adds to a chunk."""
+_LARGE_CHUNK = 1 << 20
+"""Elements that a chunk may have however small its array is: 256 histograms."""
+_ROOM = 4
+"""How many times as large as its array a larger one may be; else it decodes to what nobody asked for."""
+_MOST_STEPS = 1 << 24
+"""Of a run; at a step a second that is half a year."""
 FRAME_HEADER = struct.Struct("<4B3I")
 """Of a Blosc frame: versions, flags, type size; bytes of data, of a block, of the frame."""
 
 
-def check_shards(folder: Path, metadata: Mapping[str, Any], step: int | None) -> None:
+def reason_against(name: str, metadata: Mapping[str, Any]) -> str:
+    """Why the metadata of an array cannot be those of one; "" where they can.
+
+    Args:
+        name: Path of the array; those at the root have an element for each step.
+        metadata: As its document has them.
+    """
+    return next(_reasons(name, metadata), "")
+
+
+def _reasons(name: str, metadata: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        chunk = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    except (LookupError, TypeError):
+        yield "it has no chunks"
+        return
+    shape = metadata.get("shape")
+    for what, sizes, least in (("shape", shape, 0), ("chunks", chunk, 1)):
+        if not isinstance(sizes, list) or not all(type(size) is int and size >= least for size in sizes):
+            yield f"its {what} are {printable(repr(sizes))[:80]}"
+            return
+    assert isinstance(shape, list)
+    if len(shape) != len(chunk):
+        yield f"it has {len(shape)} dimensions in chunks of {len(chunk)}"
+    if not isinstance(metadata.get("codecs"), list) or not isinstance(metadata.get("data_type"), str | dict):
+        yield "it does not say how it is stored"
+    inner = _inner_chunk(metadata) or chunk
+    if math.prod(inner) > max(_LARGE_CHUNK, _ROOM * math.prod(max(size, 1) for size in shape)):
+        yield f"its shape is {shape}, in chunks of {printable(repr(inner))[:80]}"
+    if name in ROOT_ARRAYS and (len(shape) != 1 or shape[0] > _MOST_STEPS):
+        yield f"it has the shape {shape}, and may have up to {_MOST_STEPS} steps"
+
+
+def _inner_chunk(metadata: Mapping[str, Any]) -> list[int]:
+    """The extent of a chunk within a shard; empty where there are no shards."""
+    try:
+        inner = metadata["codecs"][0]["configuration"]["chunk_shape"]
+    except (LookupError, TypeError):
+        return []
+    return inner if isinstance(inner, list) and all(type(size) is int for size in inner) else []
+
+
+def check_shards(folder: Path, metadata: Mapping[str, Any], step: int | None, root: Path | None = None) -> None:
     """Refuse what the index of a shard promises but the file does not hold.
 
     Without checksums, which are optional, a flipped bit within the data is not found.
@@ -30,6 +80,7 @@ def check_shards(folder: Path, metadata: Mapping[str, Any], step: int | None) ->
         folder: Of the array.
         metadata: Of the array; one without shards passes.
         step: The only step that is going to be read; None for all.
+        root: Folder of the trace, which no link may lead out of; the array's by default.
 
     Raises:
         ValueError: A chunk is torn; the message names file and step.
@@ -48,7 +99,7 @@ def check_shards(folder: Path, metadata: Mapping[str, Any], step: int | None) ->
     for file in folder.glob("c.*" if step is None else f"c.{step // per_shard}.*"):
         if file.suffix == ".partial":
             continue
-        with file.open("rb") as stream:
+        with open_regular(file, root or folder) as stream:
             descriptor, wanted = stream.fileno(), range(per_shard)
             wanted = wanted if step is None else wanted[step % per_shard :][:1]
             for slot, offset, length in written_chunks(descriptor, file.name, per_shard, wanted):

@@ -36,6 +36,11 @@ class Nodes:
         self._told = b""
         """The nodes in the root's document as it was written last."""
 
+    @property
+    def has_untold(self) -> bool:
+        """Whether anything changed since the documents were written."""
+        return bool(self._changed)
+
     def set_group(self, path: str, attributes: Mapping[str, Any]) -> None:
         """Add a group with the groups above it, or change its attributes; "" is the root."""
         self._add_groups(path)

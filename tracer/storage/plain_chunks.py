@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..layout import fill_number, item_size
 from .integrity import frame_header
+from .regular import open_regular
 from .shards import written_chunks
 
 __all__ = ["is_plain", "read_plain"]
@@ -37,13 +38,16 @@ def is_plain(metadata: Mapping[str, Any]) -> bool:
         return False
 
 
-def read_plain(folder: Path, metadata: Mapping[str, Any], place: tuple[int, ...]) -> NDArray[Any]:
+def read_plain(
+    folder: Path, metadata: Mapping[str, Any], place: tuple[int, ...], root: Path | None = None
+) -> NDArray[Any]:
     """An array that `is_plain`, or its part at `place`.
 
     Args:
         folder: Of the array.
         metadata: Of the array.
         place: Indices along the first dimensions.
+        root: Folder of the trace, which no link may lead out of; the array's by default.
 
     Returns:
         Shape as that of the array without its first `len(place)` dimensions; the fill value where nothing is written.
@@ -70,7 +74,7 @@ def read_plain(folder: Path, metadata: Mapping[str, Any], place: tuple[int, ...]
     for at in itertools.product(*grid):
         file = folder / ".".join(["c", *map(str, at)])
         try:
-            stream = file.open("rb")
+            stream = open_regular(file, root or folder)
         except FileNotFoundError:
             continue
         with stream:

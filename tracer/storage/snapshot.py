@@ -7,12 +7,18 @@ another one after it would hold two lengths of one dimension.
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import WrapperStore
+
+from ..errors import TraceFormatError
+from ..info import printable
+from .regular import check_inside
 
 __all__ = ["Snapshot"]
 
@@ -26,13 +32,18 @@ class Snapshot(WrapperStore[Store]):
         store: Has the chunks.
         attributes: Of the root.
         nodes: Metadata of all other groups and arrays, by path; None for those of the store itself.
+        folder: Where it is, if it is in one: links may not lead out of it.
     """
 
     def __init__(
-        self, store: Store, attributes: Mapping[str, Any] | None = None, nodes: Mapping[str, Any] | None = None
+        self,
+        store: Store,
+        attributes: Mapping[str, Any] | None = None,
+        nodes: Mapping[str, Any] | None = None,
+        folder: Path | None = None,
     ) -> None:
         super().__init__(store)
-        self._attributes, self._nodes = attributes or {}, nodes
+        self._attributes, self._nodes, self._folder = attributes or {}, nodes, folder
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
@@ -40,6 +51,8 @@ class Snapshot(WrapperStore[Store]):
         """The document of a node as it was; any other value as it is."""
         prototype = prototype or default_buffer_prototype()
         if self._nodes is None or not self._is_document(key) or byte_range is not None:
+            if self._folder is not None and not _is_readable(self._folder / key, self._folder):
+                return None
             return await self._store.get(key, prototype, byte_range)
         document = self._document(key)
         return None if document is None else prototype.buffer.from_bytes(json.dumps(document).encode())
@@ -63,7 +76,7 @@ class Snapshot(WrapperStore[Store]):
             yield key, await self.get(key, prototype, byte_range)
 
     def _with_store(self, store: Store) -> Snapshot:
-        return type(self)(store, self._attributes, self._nodes)
+        return type(self)(store, self._attributes, self._nodes, self._folder)
 
     def __eq__(self, value: object) -> bool:
         return isinstance(value, Snapshot) and self._store == value._store and self._nodes is value._nodes
@@ -72,7 +85,7 @@ class Snapshot(WrapperStore[Store]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the nodes: an array that is sent to another process has its own."""
-        return {"_store": self._store, "_attributes": {}, "_nodes": None}
+        return {"_store": self._store, "_attributes": {}, "_nodes": None, "_folder": self._folder}
 
     @staticmethod
     def _is_document(key: str) -> bool:
@@ -87,3 +100,21 @@ class Snapshot(WrapperStore[Store]):
         consolidated = {"kind": "inline", "must_understand": False, "metadata": self._nodes}
         root = {"zarr_format": 3, "node_type": "group", "attributes": self._attributes}
         return root | {"consolidated_metadata": consolidated}
+
+
+def _is_readable(path: Path, folder: Path) -> bool:
+    """Whether there is a file.
+
+    Raises:
+        TraceFormatError: It is no regular one, or leads out of the trace.
+    """
+    try:
+        check_inside(path, folder)
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise TraceFormatError(f"{printable(path)} cannot be read: {error}") from error
+    if not stat.S_ISREG(mode):
+        raise TraceFormatError(f"{printable(path)} cannot be read: it is no regular file")
+    return True

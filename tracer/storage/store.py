@@ -55,6 +55,11 @@ class StoreWriter:
         """All arrays."""
         return list(self._nodes.arrays.values())
 
+    @property
+    def has_untold(self) -> bool:
+        """Whether readers would see more of groups and arrays after `publish` than they do now."""
+        return self._nodes.has_untold
+
     def set_group(self, path: str, attributes: Mapping[str, Any]) -> None:
         """Create a group with the groups above it, or change its attributes; "" is the root. See `publish`."""
         self._nodes.set_group(path, attributes)

@@ -18,6 +18,7 @@ _Place = tuple[bool, int]
 """Whether a call was in the loop, and its number within the step."""
 _MakeParts = Callable[[], tuple[list[Part], list[Part]]]
 _PARTS = ("query_parts", "key_parts")
+_OF_PLACE = frozenset({"call", "stepped", "step", "denoiser_call", "door", "used"})
 _MOST = 1024
 """Descriptions of one place: of a cache that grows each step is another."""
 
@@ -75,11 +76,10 @@ class Descriptions:
             else:
                 entry |= _placed(*parts())
                 self._situations[place] = situation
-        if latest and all(latest.get(key) == value for key, value in entry.items() if key != "door"):
+        if latest and _said(entry) == _said(latest):
             return True
         if len(known) >= _MOST:
             return False
-        entry |= {} if call.reason else _arithmetic()
         self._add(emit, place, entry | ({"step": step} if latest and step is not None else {}))
         return True
 
@@ -132,7 +132,12 @@ def _facts(call: AttentionCall, heads: list[int] | None) -> dict[str, Any]:
     if call.reason:
         return {"door": call.door, "softmax": False, "reason": call.reason}
     facts = {"door": call.door, "scale": call.scale, "causal": call.causal, "softmax": True, "heads": heads}
-    return facts | ({"dropout": call.dropout} if call.dropout else {})
+    return facts | ({"dropout": call.dropout} if call.dropout else {}) | _arithmetic()
+
+
+def _said(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a description says of the call itself: not where and when it was, nor what became of its shares."""
+    return {key: value for key, value in entry.items() if key not in _OF_PLACE}
 
 
 def _arithmetic() -> dict[str, Any]:

@@ -1,0 +1,128 @@
+"""Chunks that are lost: what was written and is gone is told, and never read as nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from diffusion_xray.tracer import Capture, Trace, Tracer, open_trace
+from diffusion_xray.tracer.cli import main
+from diffusion_xray.tracer.errors import TraceFormatError
+
+from .networks import Denoiser
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trace with a loop, with a NaN in it, and with something outside of it."""
+    path = tmp_path_factory.mktemp("whole") / "run.zarr"
+    model, after = Denoiser(), nn.Linear(2, 2)
+    warned = pytest.warns(UserWarning, match="not finite")
+    with torch.no_grad(), warned, Tracer({"model": model, "after": after}, path, capture="all") as tracer:
+        for step in range(3):
+            model(torch.ones(1, 4, 8, 8), 1000.0 - step)
+        tracer.record("noise", torch.tensor([torch.nan, 1]))
+        tracer.step(None)
+        after(torch.ones(1, 2))
+    return path
+
+
+def everything(trace: Trace) -> list[np.ndarray]:
+    """All numbers of a trace."""
+    found: list[np.ndarray] = []
+    for table in trace.tables():
+        found += [table.values, table.captured]
+        for site in table.sites:
+            steps = range(trace.n_steps) if table.stepped else [0]
+            found += [trace.tensor(site, step) for step in steps if site.array]
+            found += [part for step in steps if site.array and (part := trace.elements(site, step, 0, 2)) is not None]
+    return found
+
+
+def test_any_lost_file_is_told(whole: Path, tmp_path: Path) -> None:
+    """Whichever chunk file of statistics or tensors is gone, reading everything raises, and names what is damaged."""
+    expected = everything(open_trace(whole))
+    files = [
+        file.relative_to(whole)
+        for file in whole.rglob("c.*")
+        if len(file.relative_to(whole).parts) > 2 and file.parent.name not in ("histogram", "site", "statistic")
+    ]
+    assert len(files) > 10
+    copy = tmp_path / "run.zarr"
+    shutil.copytree(whole, copy)
+    for file in files:
+        data = (copy / file).read_bytes()
+        (copy / file).unlink()
+        with pytest.raises(TraceFormatError, match="is damaged"):
+            everything(open_trace(copy))
+        (copy / file).write_bytes(data)
+    for found, wanted in zip(everything(open_trace(copy)), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("command", ["info", "stats"])
+def test_of_a_lost_table_it_is_not_said_that_all_is_finite(
+    command: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the statistics that had the NaN are gone, it is unknown whether all values are finite."""
+    copy = tmp_path / "run.zarr"
+    shutil.copytree(whole, copy)
+    for file in (copy / "statistics/records/statistics").glob("c.*"):
+        file.unlink()
+    assert main([command, str(copy)]) == 2
+    shown = capsys.readouterr()
+    assert "it is not known whether all values are finite" in shown.err
+    assert "every value is finite" not in shown.out + shown.err
+
+
+def test_a_lost_tensor_is_no_agreement(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A comparison with a trace that has lost a tensor says so, and does not pass."""
+    copy = tmp_path / "run.zarr"
+    shutil.copytree(whole, copy)
+    for file in (copy / "model/conv_in/output").glob("c.*"):
+        file.unlink()
+    assert main(["diff", str(copy), str(whole)]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def late(model: nn.Module, tracer: Tracer) -> None:
+    """A component that is first called at step 2, and not at step 4."""
+    for step in range(6):
+        tracer.step(step)
+        model["one"](torch.ones(1, 2))  # type: ignore[index]
+        if step in (2, 3, 5):
+            model["two"](torch.ones(1, 2))  # type: ignore[index]
+
+
+def gaps(model: nn.Module, tracer: Tracer) -> None:
+    """Steps that are left out."""
+    for step in (0, 3, 7):
+        tracer.step(step)
+        model["one"](torch.ones(1, 2))  # type: ignore[index]
+
+
+def zeros(model: nn.Module, tracer: Tracer) -> None:
+    """Tensors that are what a missing one reads as."""
+    for step in range(3):
+        tracer.step(step)
+        model["one"](torch.full((1, 2), 0.0 if step % 2 else torch.nan))  # type: ignore[index]
+
+
+@pytest.mark.filterwarnings("ignore:a value is not finite")
+@pytest.mark.parametrize("loop", [late, gaps, zeros])
+@pytest.mark.parametrize("capture", ["all", Capture(modules="**", steps=[0, 2])])
+def test_what_was_never_written_is_no_damage(
+    loop: Callable[[nn.Module, Tracer], None], capture: Capture, tmp_path: Path
+) -> None:
+    """Components that come late or pause, steps left out or not kept, zeros and NaN are as they are, also meanwhile."""
+    model = nn.ModuleDict({"one": nn.Identity(), "two": nn.Identity()})
+    with Tracer(dict(model.items()), tmp_path / "run.zarr", capture=capture) as tracer:
+        loop(model, tracer)
+        everything(tracer.trace)
+    everything(tracer.trace)

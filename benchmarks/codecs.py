@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How small activations become on disk, and how fast they are written, for each codec and stored precision.
+"""How small activations become on disk, and how fast they are written: codecs, precisions, checksums.
 
 python benchmarks/codecs.py                        # activations of three models
 python benchmarks/codecs.py --only small-bfloat16  # of one
@@ -12,9 +12,11 @@ as the tracer's writer does. Rates count the bytes before compression; files are
 from __future__ import annotations
 
 import functools
+import itertools
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -47,9 +49,9 @@ def main() -> None:
         for dtype in DTYPES:
             arrays = [[tensor.to(getattr(torch, dtype)).numpy() for tensor in seen] for seen in activations]
             own = sum(tensor.nbytes for seen in activations for tensor in seen)
-            for codec in get_args(Codec):
-                variants[f"{source} {dtype} {codec}"] = functools.partial(
-                    write, arrays, dtype, codec, own, options.folder
+            for codec, summed in itertools.product(get_args(Codec), (True, False)):
+                variants[f"{source} {dtype} {codec} {'crc32c' if summed else '–'}"] = functools.partial(
+                    write, arrays, dtype, codec, own, options.folder, summed=summed
                 )
     found = take_turns(variants, options.rounds)
     report(options, __file__, render(found, options.rounds), found)
@@ -82,7 +84,9 @@ def collect(source: str, steps: int) -> list[list[Tensor]]:
     return list(seen.values())
 
 
-def write(arrays: list[list[NDArray[Any]]], dtype: str, codec: Codec, own: int, folder: Path | None) -> Turn:
+def write(
+    arrays: list[list[NDArray[Any]]], dtype: str, codec: Codec, own: int, folder: Path | None, *, summed: bool
+) -> Turn:
     """Append the activations to a new store."""
     with tempfile.TemporaryDirectory(dir=folder) as place, closing(StoreWriter(Path(place) / "run.zarr", {})) as store:
         for index, calls in enumerate(arrays):
@@ -90,11 +94,11 @@ def write(arrays: list[list[NDArray[Any]]], dtype: str, codec: Codec, own: int, 
             spec = tensor_spec(
                 f"model/{index}/output", dtype, calls[0].shape, dims, steps=len(calls), codec=codec, attributes={}
             )
-            store.add_array(spec)
+            store.add_array(replace(spec, has_checksums=summed))
         with Stopwatch() as clock:
             for step in range(max(map(len, arrays))):
                 chunks = [
-                    (f"model/{index}/output", step, calls[step].astype(dtype, copy=False))
+                    (f"model/{index}/output", step, calls[step].astype(dtype, copy=False), 0)
                     for index, calls in enumerate(arrays)
                     if step < len(calls)
                 ]
@@ -111,13 +115,25 @@ def render(found: dict[str, Measured], rounds: int) -> str:
     """The results as Markdown."""
     rows = []
     for name, measured in found.items():
-        source, dtype, codec = name.split()
+        source, dtype, codec, summed = name.split()
         raw, stored, own = (measured.facts[key] for key in ("raw", "stored", "own"))
         rates = [f"{raw / 1e6 / seconds:.0f}" for seconds in (measured.wall, measured.cpu)]
-        rows.append([source, dtype, codec, f"{raw / 1e6:.1f} MB", f"{stored / raw:.2f}", f"{stored / own:.2f}", *rates])
-    header = ["activations", "stored as", "codec", "raw", "stored / raw", "stored / as computed", "MB/s", "MB/s of CPU"]
+        rows.append(
+            [source, dtype, codec, summed, f"{raw / 1e6:.1f} MB", f"{stored / raw:.2f}", f"{stored / own:.2f}", *rates]
+        )
+    header = [
+        "activations",
+        "stored as",
+        "codec",
+        "checksums",
+        "raw",
+        "stored / raw",
+        "stored / as computed",
+        "MB/s",
+        "MB/s of CPU",
+    ]
     first = f"Median of {rounds} rounds; {machine()}, {versions('numcodecs')}."
-    return f"{first}\n\n{markdown(header, rows, numbers_from=3)}"
+    return f"{first}\n\n{markdown(header, rows, numbers_from=4)}"
 
 
 if __name__ == "__main__":

@@ -209,6 +209,8 @@ class ArraySpec:
     codec: Codec = "lz4"
     fill: Any = 0
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    has_checksums: bool = True
+    """Whether each chunk ends in its CRC-32C; not where elements are set in place while readers look."""
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -222,7 +224,7 @@ class ArraySpec:
 
     def metadata(self) -> dict[str, Any]:
         """The array's metadata document of Zarr v3."""
-        codecs: list[dict[str, Any]] = codec_chain(self.dtype, self.codec)
+        codecs: list[dict[str, Any]] = codec_chain(self.dtype, self.codec, has_checksums=self.has_checksums)
         if self.shard:
             configuration = {
                 "chunk_shape": list(self.chunk),
@@ -249,16 +251,17 @@ class ArraySpec:
 _BYTES: Final = {"name": "bytes", "configuration": {"endian": "little"}}
 
 
-def codec_chain(dtype: str, codec: Codec) -> list[dict[str, Any]]:
+def codec_chain(dtype: str, codec: Codec, *, has_checksums: bool) -> list[dict[str, Any]]:
     """Codecs of one chunk.
 
     Bitshuffle lets lz4 squeeze signs and exponents, all that compresses in activations. Counts are mostly small or
     zero, and shuffling their bytes is as good and 2.5 times faster.
     """
+    last: list[dict[str, Any]] = [{"name": "crc32c"}] if has_checksums else []
     if dtype == "string":
-        return [{"name": "vlen-utf8", "configuration": {}}]
+        return [{"name": "vlen-utf8", "configuration": {}}, *last]
     if codec == "raw":
-        return [_BYTES]
+        return [_BYTES, *last]
     configuration = {
         "typesize": item_size(dtype),
         "cname": codec,
@@ -266,7 +269,7 @@ def codec_chain(dtype: str, codec: Codec) -> list[dict[str, Any]]:
         "shuffle": "bitshuffle" if dtype.startswith(FLOATING) else "shuffle",
         "blocksize": 0,
     }
-    return [_BYTES, {"name": "blosc", "configuration": configuration}]
+    return [_BYTES, {"name": "blosc", "configuration": configuration}, *last]
 
 
 def item_size(dtype: str) -> int:

@@ -58,6 +58,16 @@ def test_json_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert 0 < first["error"] < first["tolerance"] < 1e-5
 
 
+def test_data_and_attention_at_once(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --data both checks are made, and JSON keeps them apart."""
+    assert main(["check", str(path), "--attention", "--data"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("all is there and can be read") and lines[-1] == "all 2 passed"
+    assert main(["check", str(path), "--attention", "--data", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["data"]["damage"] == [] and len(found["attention"]) == 2
+
+
 @pytest.mark.parametrize(("value", "shown"), [(2.0, "FAILED"), (np.nan, "FAILED")])
 def test_a_wrong_trace_fails(path: Path, value: float, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     """One wrong number in a result is found with its step, NaN too; exit code 1."""

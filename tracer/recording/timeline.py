@@ -16,7 +16,8 @@ __all__ = ["add_timeline", "commit_step", "resize_steps", "skip_steps"]
 def add_timeline(steps: int, store: StoreWriter) -> None:
     """Make room for `steps` steps."""
     for name, (dtype, fill) in ROOT_ARRAYS.items():
-        store.add_array(ArraySpec(name, dtype, (steps,), ("step",), (ROOT_CHUNK,), None, "raw", fill))
+        spec = ArraySpec(name, dtype, (steps,), ("step",), (ROOT_CHUNK,), None, "raw", fill, has_checksums=False)
+        store.add_array(spec)
     _write_index(steps, store)
 
 

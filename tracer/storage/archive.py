@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import DxrayError, StoreError, TraceFormatError, TraceNotFoundError
 from ..info import printable
 from ..layout import FORMAT_VERSION, ROOT_CHUNK
+from .checksum import CHECKSUM
 from .chunk_parts import is_one_chunk, read_part
 from .integrity import check_shards, reason_against
 from .library_store import LibraryStore
@@ -64,6 +65,8 @@ class Archive:
         self._datasets: dict[str, xarray.Dataset] = {}
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._latest: tuple[str, int | None, NDArray[Any]] | None = None
+        self._known: set[tuple[Path, int]] = set()
+        """Chunks whose checksums were found right."""
 
     def __contains__(self, node: str) -> bool:
         return node in self._nodes
@@ -111,7 +114,9 @@ class Archive:
         self._check(array)
         if isinstance(self._source, Path) and is_one_chunk(self._nodes[array]):
             try:
-                return read_part(self._source / array, self._nodes[array], step, start, count, root=self._source)
+                return read_part(
+                    self._source / array, self._nodes[array], step, start, count, root=self._source, known=self._known
+                )
             except Exception as error:
                 raise TraceFormatError(f"{printable(array)} in {self.path} cannot be read: {error}") from error
         latest = self._latest
@@ -148,6 +153,25 @@ class Archive:
         """Read an array into memory, or None when the trace has none of this name."""
         return self.load(array) if array in self._nodes else None
 
+    def arrays(self) -> list[str]:
+        """Paths of all arrays."""
+        return [name for name, node in self._nodes.items() if node.get("node_type") == "array"]
+
+    def is_stepped(self, array: str) -> bool:
+        """Whether the first dimension of an array are the steps."""
+        names = self._nodes[array].get("dimension_names")
+        return isinstance(names, list) and names[:1] == ["step"]
+
+    def has_checksums(self, array: str) -> bool:
+        """Whether each chunk of an array ends in one."""
+        try:
+            codecs = self._nodes[array]["codecs"]
+            if codecs[0]["name"] == "sharding_indexed":
+                codecs = codecs[0]["configuration"]["codecs"]
+            return bool(codecs[-1]["name"] == CHECKSUM)
+        except (LookupError, TypeError):
+            return False
+
     def shape_of(self, array: str) -> tuple[int, ...]:
         """Shape of an array as its metadata have it; () of what is not there."""
         shape = self._nodes.get(array, {}).get("shape")
@@ -172,7 +196,7 @@ class Archive:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self.__dict__.items() if name != "_store"}
-        return state | {"_datasets": {}, "_arrays": {}, "_latest": None}
+        return state | {"_datasets": {}, "_arrays": {}, "_latest": None, "_known": set()}
 
     def dataset(self, group: str) -> xarray.Dataset:
         """The arrays of a group, lazily."""

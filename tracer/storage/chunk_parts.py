@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..layout import item_size
+from .checksum import CHECKSUM, CHECKSUM_BYTES, checked
 from .integrity import FRAME_HEADER, frame_header
+from .plain_chunks import without_checksum
 from .regular import open_regular
 from .shards import written_chunks
 
@@ -43,7 +45,14 @@ def is_one_chunk(metadata: Mapping[str, Any]) -> bool:
 
 
 def read_part(
-    folder: Path, metadata: Mapping[str, Any], step: int | None, start: int, count: int, *, root: Path | None = None
+    folder: Path,
+    metadata: Mapping[str, Any],
+    step: int | None,
+    start: int,
+    count: int,
+    *,
+    root: Path | None = None,
+    known: set[tuple[Path, int]] | None = None,
 ) -> NDArray[Any] | None:
     """Elements `start` to `start + count` of one step of an array that `is_one_chunk`, in row-major order.
 
@@ -54,6 +63,7 @@ def read_part(
         start: First element.
         count: Number of elements.
         root: Folder of the trace, which no link may lead out of; the array's by default.
+        known: File and offset of chunks whose checksums were found right; this one's is added, which reads all of it.
 
     Returns:
         Shape (count,); None where the step was not written.
@@ -86,8 +96,14 @@ def read_part(
         elements = math.prod(shape if step is None else shape[1:])
         if not 0 <= start <= start + count <= elements:
             raise ValueError(f"{count} elements from {start} are outside of a chunk of {elements}")
+        if codecs[-1]["name"] == CHECKSUM:
+            known = set() if known is None else known
+            if (file, offset) not in known:
+                checked(_bytes(descriptor, length, offset))
+                known.add((file, offset))
+            length -= CHECKSUM_BYTES
         found: bytes | memoryview
-        if len(codecs) == 1:
+        if without_checksum(codecs) == ["bytes"]:
             found = _bytes(descriptor, count * size, offset + start * size)
         else:
             found = _decoded(descriptor, offset, length, elements * size, start * size, count * size)
@@ -95,7 +111,7 @@ def read_part(
 
 
 def _is_known(codecs: Any) -> bool:
-    names = [codec["name"] for codec in codecs]
+    names = without_checksum(codecs)
     little = codecs[0].get("configuration", {}).get("endian", "little") == "little"
     return names in (["bytes"], ["bytes", "blosc"]) and little
 

@@ -12,6 +12,7 @@ from numcodecs.blosc import Blosc
 from numpy.typing import NDArray
 
 from ..layout import FLOATING, ArraySpec, Codec, fill_number, item_size
+from .checksum import checksum_of
 
 __all__ = ["blosc_options", "encode"]
 
@@ -21,17 +22,19 @@ def encode(spec: ArraySpec, chunk: NDArray[Any]) -> bytes | memoryview:
     if spec.dtype == "string":
         texts = [str(text).encode("utf-8", "replace") for text in chunk.ravel()]
         texts += [b""] * (math.prod(spec.chunk) - len(texts))  # a chunk at the array's edge is stored whole
-        return struct.pack("<I", len(texts)) + b"".join(struct.pack("<I", len(text)) + text for text in texts)
+        told = struct.pack("<I", len(texts)) + b"".join(struct.pack("<I", len(text)) + text for text in texts)
+        return told + checksum_of(told) if spec.has_checksums else told
     data = np.asarray(chunk, spec.dtype, order="C")  # ascontiguousarray would make a scalar one-dimensional
     full = data
     if data.shape != spec.chunk:  # a chunk at the array's edge is stored whole, the rest as not captured
         full = np.full(spec.chunk, fill_number(spec.fill), spec.dtype)
         full[tuple(slice(0, size) for size in data.shape)] = data
     if spec.codec == "raw":
-        return full.ravel().view(np.uint8).data
+        view = full.ravel().view(np.uint8)
+        return b"".join((view.data, checksum_of(view))) if spec.has_checksums else view.data
     codec, _, shuffle = blosc_options(spec.codec, spec.dtype)
     encoded: bytes = _blosc(codec, shuffle).encode(full.ravel())
-    return encoded
+    return encoded + checksum_of(encoded) if spec.has_checksums else encoded
 
 
 @functools.cache

@@ -11,14 +11,13 @@ from typing import Any
 
 from ..info import printable
 from ..layout import ROOT_ARRAYS, item_size
+from .checksum import CHECKSUM, CHECKSUM_BYTES
 from .direct import PAGE
 from .regular import open_regular
 from .shards import INDEX_ENTRY, written_chunks
 
 __all__ = ["FRAME_HEADER", "check_shards", "frame_header", "reason_against"]
 
-_CHECKSUM = 4
-"""Bytes that the codec crc32c adds to a chunk."""
 _LARGE_CHUNK = 1 << 20
 """Elements that a chunk may have however small its array is: 256 histograms."""
 _ROOM = 4
@@ -74,7 +73,7 @@ def _inner_chunk(metadata: Mapping[str, Any]) -> list[int]:
 def check_shards(folder: Path, metadata: Mapping[str, Any], step: int | None, root: Path | None = None) -> None:
     """Refuse what the index of a shard promises but the file does not hold.
 
-    Without checksums, which are optional, a flipped bit within the data is not found.
+    A flipped bit within the data is found by the chunk's checksum as it is decoded, not here.
 
     Args:
         folder: Of the array.
@@ -93,7 +92,7 @@ def check_shards(folder: Path, metadata: Mapping[str, Any], step: int | None, ro
         return
     nbytes = math.prod(inner["chunk_shape"]) * item_size(metadata["data_type"])
     codecs = [codec["name"] for codec in inner["codecs"]]
-    summed = _CHECKSUM if codecs[-1] == "crc32c" else 0  # which the library checks as it decodes
+    summed = CHECKSUM_BYTES if codecs[-1] == CHECKSUM else 0
     packed = "blosc" in codecs
     per_shard = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
     for file in folder.glob("c.*" if step is None else f"c.{step // per_shard}.*"):
@@ -112,7 +111,7 @@ def check_shards(folder: Path, metadata: Mapping[str, Any], step: int | None, ro
                     raise ValueError(f"{file.name} is torn at its step {slot}")
 
 
-def frame_header(data: bytes, nbytes: int, length: int) -> tuple[int, ...]:
+def frame_header(data: bytes | memoryview, nbytes: int, length: int) -> tuple[int, ...]:
     """The fields of `FRAME_HEADER` at the beginning of a Blosc frame.
 
     Args:

@@ -51,7 +51,7 @@ class Lanes:
                 continue
             shard = self._open_shard(lane, step)
             place = address or chunk.__array_interface__["data"][0]
-            batch.ready.append((place, chunk.nbytes, *lane.blosc, shard.state_address, step % lane.steps))
+            batch.ready.append((place, chunk.nbytes, *lane.encoding, shard.state_address, step % lane.steps))
             batch.given.append((path, step, chunk))
             if shard not in open_shards:
                 batch.shards.append(shard)
@@ -107,12 +107,12 @@ class _Batch:
 class _Lane:
     """What does not change from one step of an array to the next, looked up once."""
 
-    __slots__ = ("blosc", "dtype", "outer", "path", "shape", "shard", "steps")
+    __slots__ = ("dtype", "encoding", "outer", "path", "shape", "shard", "steps")
 
     def __init__(self, spec: ArraySpec) -> None:
         assert spec.shard
         self.path, self.shape, self.dtype, self.steps = spec.path, spec.chunk[1:], np.dtype(spec.dtype), spec.shard[0]
-        self.blosc = blosc_options(spec.codec, spec.dtype)
+        self.encoding = (*blosc_options(spec.codec, spec.dtype), spec.has_checksums)
         self.shard: Shard | None = None
         self.outer = 0
 

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..layout import fill_number, item_size
+from .checksum import CHECKSUM, checked
 from .integrity import frame_header
 from .regular import open_regular
 from .shards import written_chunks
 
-__all__ = ["is_plain", "read_plain"]
+__all__ = ["is_plain", "read_plain", "without_checksum"]
 
 
 def is_plain(metadata: Mapping[str, Any]) -> bool:
@@ -33,7 +34,7 @@ def is_plain(metadata: Mapping[str, Any]) -> bool:
         known = known and len(inner) == len(metadata["shape"]) and all(size > 0 for size in outer)
         known = known and encoding == {"name": "default", "configuration": {"separator": "."}}
         little = codecs[0]["configuration"]["endian"] == "little"
-        return bool(known and little and [codec["name"] for codec in codecs] in (["bytes"], ["bytes", "blosc"]))
+        return bool(known and little and without_checksum(codecs) in (["bytes"], ["bytes", "blosc"]))
     except (AttributeError, LookupError, TypeError):
         return False
 
@@ -66,7 +67,7 @@ def read_plain(
     number = fill_number(fill) if isinstance(fill, str | list) else fill
     result = np.full(shape[len(place) :], number, dtype.newbyteorder("="))
     nbytes = math.prod(inner) * item_size(metadata["data_type"])
-    packed = len(codecs) == 2
+    names = [codec["name"] for codec in codecs]
     grid = [
         [place[axis] // size] if axis < len(place) else range(-(-shape[axis] // size))
         for axis, size in enumerate(outer)
@@ -81,7 +82,7 @@ def read_plain(
             slots = outer[0] if sharded else 1
             first, last = (place[0] % slots, place[0] % slots + 1) if place and sharded else (0, slots)
             for slot, data in _chunks(stream.fileno(), file.name, sharded, slots, range(first, last)):
-                values = np.frombuffer(_decoded(data, nbytes, packed=packed), dtype).reshape(inner)
+                values = np.frombuffer(_decoded(data, nbytes, names), dtype).reshape(inner)
                 corner = [index * size for index, size in zip(at, outer, strict=True)]
                 if sharded:
                     corner[0] += slot
@@ -109,8 +110,15 @@ def _chunks(descriptor: int, name: str, sharded: bool, slots: int, wanted: range
         yield slot, os.pread(descriptor, length, offset)
 
 
-def _decoded(data: bytes, nbytes: int, *, packed: bool) -> bytes:
-    if packed:
+def without_checksum(codecs: list[Any]) -> list[str]:
+    """Names of the codecs of a chunk, but for the checksum that comes last."""
+    names = [codec["name"] for codec in codecs]
+    return names[:-1] if names[1:] and names[-1] == CHECKSUM else names
+
+
+def _decoded(chunk: bytes, nbytes: int, codecs: list[str]) -> bytes | memoryview:
+    data: bytes | memoryview = checked(chunk) if codecs[-1] == CHECKSUM else chunk
+    if "blosc" in codecs:
         from numcodecs.blosc import Blosc
 
         frame_header(data, nbytes, len(data))

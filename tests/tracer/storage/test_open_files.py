@@ -16,6 +16,7 @@ import pytest
 from diffusion_xray.tracer import StoreExistsError, Tracer, TracerWarning, open_trace
 from diffusion_xray.tracer.layout import tensor_spec
 from diffusion_xray.tracer.recording import places
+from diffusion_xray.tracer.storage.checksum import CHECKSUM_BYTES
 from diffusion_xray.tracer.storage.folder import Folder
 from diffusion_xray.tracer.storage.open_shards import OpenShards, descriptor_share
 from diffusion_xray.tracer.storage.shards import Shard
@@ -87,7 +88,8 @@ def test_thousands_of_arrays_with_few_descriptors(tmp_path: Path) -> None:
     assert int(shown[1]) == 0
     for number in (0, 63, 64, 5000, 9999):
         data = (tmp_path / "many.zarr" / f"array{number}" / "c.0.0").read_bytes()
-        assert np.frombuffer(data[128 * 16 :], np.float32).tolist() == [0, 0, 1, 1]
+        chunks = np.frombuffer(data[128 * 16 :], [("values", "<f4", 2), ("checksum", "<u4")])
+        assert chunks["values"].tolist() == [[0, 0], [1, 1]]
 
 
 def test_a_run_that_takes_all_descriptors_loses_nothing(tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_a_run_that_takes_all_descriptors_loses_nothing(tmp_path: Path) -> None:
         store.close()
     for name in names:
         index = np.frombuffer((tmp_path / "run.zarr" / name / "c.0.0").read_bytes()[:64], "<u8").reshape(4, 2)
-        assert index[1, 1] == 8
+        assert index[1, 1] == values.nbytes + CHECKSUM_BYTES
 
 
 def test_stores_share_the_descriptors(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from diffusion_xray.tracer.layout import (
     table_specs,
     tensor_spec,
 )
+from diffusion_xray.tracer.storage.checksum import CHECKSUM_BYTES
 from diffusion_xray.tracer.storage.direct import PAGE, aligned_memory
 from diffusion_xray.tracer.storage.integrity import check_shards
 from diffusion_xray.tracer.storage.store import StoreWriter, bulk_calls
@@ -132,7 +133,7 @@ def test_the_bytes_of_a_chunk_do_not_depend_on_those_beside_it(tmp_path: Path, c
     store.close()
     shard = (store.path / "noise" / "c.0.0").read_bytes()
     offset, length = struct.unpack_from("<QQ", shard)
-    assert length == noise.nbytes + 16 and shard[offset:].endswith(noise.tobytes())
+    assert length == noise.nbytes + 16 + CHECKSUM_BYTES and shard[offset:-CHECKSUM_BYTES].endswith(noise.tobytes())
 
 
 @pytest.mark.parametrize("codec", ["raw", "lz4"])
@@ -283,7 +284,7 @@ def test_single_elements_are_set_in_place(tmp_path: Path) -> None:
     """`poke` sets one element of any chunk and leaves the fill value in all others."""
     root = tmp_path / "t.zarr"
     store = StoreWriter(root, {})
-    store.add_array(ArraySpec("t", "float64", (10,), ("step",), (4,), None, "raw", "NaN"))
+    store.add_array(ArraySpec("t", "float64", (10,), ("step",), (4,), None, "raw", "NaN", has_checksums=False))
     store.publish()
     for position in (9, 0):
         store.poke("t", position, position + 0.5)

@@ -19,7 +19,7 @@ _ATTENTION = re.compile(r"att(entio)?n(?!s)", re.IGNORECASE)
 _QUERY_LAYERS = frozenset(
     {"to_q", "to_qkv", "to_qkv_mlp_proj", "q_proj", "query", "qkv", "qkv_proj", "q", "q_lin", "in_proj"}
 )
-_StoredDtype = Literal["float32", "float16"]
+_StoredDtype = Literal["auto", "float32", "float16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,14 @@ class Capture:
         inputs: Keep (and take statistics of) what goes into the matched modules.
         outputs: Keep what comes out of them.
         latents: Keep the latents, the model output and the predicted x0 of each step.
-        dtype: Stored precision of floating-point tensors. "float32" holds float16 and bfloat16 without loss.
+        dtype: Stored precision of floating-point tensors of 32 bits and less. "auto" (default) loses nothing: float16
+            is stored as it is, all others, bfloat16 among them, as float32. "float16" rounds them.
         attention: Glob patterns on paths of attention modules, such as ``"unet.**.attn2"``: keep query, key and mask of
             each of their attention calls, from which the maps are recomputed.
         attention_heads: Of these heads only; None for all.
         attention_output: Keep the value and the result of those calls too, by which ``dxray check`` proves the maps.
-        codec: "lz4" (default) or "zstd" after a bitshuffle, or "raw".
+        codec: "lz4" or "zstd" after a bitshuffle, or "raw"; "auto" (default) is lz4 for arrays whose first tensor it
+            makes a fifth smaller, and raw for all others, as most activations in float32 are.
 
     Raises:
         CaptureError: A value is out of range.
@@ -62,8 +64,8 @@ class Capture:
     attention: str | Sequence[str] = ()
     attention_heads: Sequence[int] | None = None
     attention_output: bool = False
-    dtype: _StoredDtype = "float32"
-    codec: Codec = "lz4"
+    dtype: _StoredDtype = "auto"
+    codec: Codec = "auto"
 
     def __post_init__(self) -> None:
         for name in ("modules", "classes", "attention"):

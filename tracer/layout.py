@@ -115,7 +115,8 @@ _LONGEST_GROUP: Final = 1800
 MOST_VARIANTS: Final = 1 << 14
 """Further arrays of one site, for further shapes; `captured` has room for four times as many."""
 
-Codec = Literal["lz4", "zstd", "raw"]
+Codec = Literal["auto", "lz4", "zstd", "raw"]
+"""How chunks are compressed; "auto" is settled by the first chunk of an array, before its metadata are written."""
 
 FLOATING: Final = ("float", "complex")
 """How the names of types begin that are made of floats."""

@@ -27,11 +27,13 @@ NETWORKS = Path(__file__).parents[1] / "tracer" / "networks.py"
 
 
 class SmallStore(StoreWriter):
-    """Squeezes the histograms harder than a run can wait for; this file lives in the repository."""
+    """Squeezes the histograms harder than a run can wait for, as this file lives in the repository; has every codec."""
 
     def add_array(self, spec: ArraySpec) -> None:
-        """Create an array as the recorder wants it, a histogram with zstd."""
-        super().add_array(replace(spec, codec="zstd") if spec.path.endswith("/histogram") else spec)
+        """Create an array as the recorder wants it, a histogram with zstd, tensors of the model with lz4."""
+        if spec.path.endswith("/histogram"):
+            spec = replace(spec, codec="zstd")
+        super().add_array(replace(spec, codec="lz4") if spec.path.startswith("model/") else spec)
 
 
 def make(path: Path) -> None:

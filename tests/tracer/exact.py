@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,10 +16,15 @@ _MOMENTS = [MEASURED.index(name) for name in ("mean", "std", "l2_norm")]
 
 
 def widened(tensor: Tensor) -> NDArray[np.generic]:
-    """The values as the store keeps them: small floats as float32, everything else as it is."""
-    if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4:
+    """The values as the store keeps them: small floats but float16 as float32, everything else as it is."""
+    if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4 and tensor.dtype != torch.float16:
         tensor = tensor.float()
     return np.asarray(tensor.detach().numpy())
+
+
+def in_xarray(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The same where xarray decodes them: float16 as float64, so that sums do not overflow."""
+    return values.astype(np.float64) if values.dtype == np.float16 else values
 
 
 def row_of(tensor: Tensor) -> NDArray[np.float64]:

@@ -167,14 +167,14 @@ def test_steps_to_keep(options: dict[str, Any], kept: list[int]) -> None:
         ({"every": 0}, "every=0"),
         ({"every": -1}, "every=-1"),
         ({"every": 1.5}, "every=1.5"),
-        ({"dtype": "bfloat16"}, "dtype='bfloat16': tensors are stored as float32 or float16"),
+        ({"dtype": "bfloat16"}, "dtype='bfloat16': tensors are stored as auto or float32 or float16"),
         ({"attention": "**", "attention_heads": [0, -1]}, r"attention_heads=\[0, -1\]"),
         ({"attention": "**", "attention_heads": []}, r"attention_heads=\[\]"),
         ({"attention": "**", "attention_heads": [2, 2]}, "different numbers of heads"),
         ({"attention": "**", "attention_heads": 2}, "attention_heads=2"),
         ({"attention_heads": [0]}, "attention_heads needs .* attention="),
         ({"attention_output": True}, "attention_output needs .* attention="),
-        ({"codec": "gzip"}, "codec='gzip': choose from lz4, zstd, raw"),
+        ({"codec": "gzip"}, "codec='gzip': choose from auto, lz4, zstd, raw"),
         ({"steps": [-1]}, r"steps=\[-1\]"),
         ({"steps": [0.5]}, "steps="),
         ({"steps": range(-2, 3)}, "steps=range"),
@@ -194,4 +194,4 @@ def test_the_description_is_json() -> None:
     described = Capture(modules="unet.**", steps=range(3)).describe()
     assert described["modules"] == ("unet.**",)
     assert described["steps"] == [0, 1, 2]
-    assert described["codec"] == "lz4"
+    assert described["codec"] == described["dtype"] == "auto"

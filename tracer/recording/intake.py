@@ -244,9 +244,11 @@ class Intake:
     def _stored_dtype(self, tensor: Tensor) -> str:
         if tensor.dtype is torch.complex32:
             return "complex64"
-        if tensor.dtype.is_floating_point and tensor.dtype != torch.float64:
-            return self._capture.dtype
-        return dtype_name(tensor)
+        if not tensor.dtype.is_floating_point or tensor.dtype == torch.float64:
+            return dtype_name(tensor)
+        if self._capture.dtype == "auto":  # a registered bfloat16 would keep xarray from opening the store
+            return "float16" if tensor.dtype == torch.float16 else "float32"
+        return self._capture.dtype
 
 
 def _against(tensor: Tensor) -> str:

@@ -330,8 +330,9 @@ def _withdraw(path: str, step: int | None, store: StoreWriter) -> None:
 
 
 def _move_array(old: tuple[str, int | None], spec: ArraySpec, step: int | None, store: StoreWriter) -> None:
+    codec = store.spec(old[0]).codec
     data = store.withdraw(*old)
-    store.add_array(spec)
+    store.add_array(replace(spec, codec=codec))
     if data is not None:
         store.put_encoded(spec.path, step, data)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -23,12 +23,12 @@ class Lanes:
     """Appends to the arrays of one store, each of which has a lane: what does not change from step to step.
 
     Args:
-        arrays: All that there are.
-        shards: Their files.
+        look_up: What is known of an array, told a chunk of it that is about to be written.
+        shards: The files.
     """
 
-    def __init__(self, arrays: Mapping[str, ArraySpec], shards: ShardFiles) -> None:
-        self._arrays = arrays
+    def __init__(self, look_up: Callable[[str, NDArray[Any]], ArraySpec], shards: ShardFiles) -> None:
+        self._look_up = look_up
         self._shards = shards
         self._lanes: dict[str, _Lane] = {}
         self._scratch = np.empty(0, np.uint8)
@@ -45,11 +45,11 @@ class Lanes:
         open_shards.shrink()
         batch = _Batch()
         for path, step, chunk, address in chunks:
-            lane = self._lanes.get(path) or self._lanes.setdefault(path, _Lane(self._arrays[path]))
+            lane = self._lanes.get(path) or self._lanes.setdefault(path, _Lane(self._look_up(path, chunk)))
             if chunk.shape != lane.shape or chunk.dtype != lane.dtype or not chunk.flags.c_contiguous:
                 self._append_one(path, step, chunk)
                 continue
-            shard = self._open_shard(lane, step)
+            shard = self._open_shard(lane, step, chunk)
             place = address or chunk.__array_interface__["data"][0]
             batch.ready.append((place, chunk.nbytes, *lane.encoding, shard.state_address, step % lane.steps))
             batch.given.append((path, step, chunk))
@@ -80,14 +80,14 @@ class Lanes:
                 self._shards.open.keep_or_close(shard)
 
     def _append_one(self, path: str, step: int, chunk: NDArray[Any]) -> None:
-        spec = self._arrays[path]
+        spec = self._look_up(path, chunk)
         self._shards.append(spec, (step,), encode(spec, chunk[None]))
 
-    def _open_shard(self, lane: _Lane, step: int) -> Shard:
+    def _open_shard(self, lane: _Lane, step: int, chunk: NDArray[Any]) -> Shard:
         """The file that a step of an array belongs into, open."""
         outer = step // lane.steps
         if lane.shard is None or lane.outer != outer:
-            lane.outer, (lane.shard, _) = outer, self._shards.find(self._arrays[lane.path], (step,))
+            lane.outer, (lane.shard, _) = outer, self._shards.find(self._look_up(lane.path, chunk), (step,))
         if not lane.shard.is_open or lane.shard.is_large:
             lane.shard.open(direct=not self._pace.is_slow)
         return lane.shard

@@ -47,13 +47,14 @@ class LibraryWriter(StoreWriter):
 
     def append(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
         """Write one chunk; `index` counts chunks along each of the leading dimensions."""
-        spec = self.spec(path)
+        spec = self._settled(path, chunk)
         index = (*index, *(0,) * (len(spec.shape) - len(index)))
         self._put(f"{path}/{chunk_name(index)}", encode(spec, chunk))
 
     def copy_chunks(self, source: str, target: str, wanted: Sequence[int]) -> None:
         """Write the wanted steps of an array of the loop to another one of the same chunks."""
         spec = self.spec(source)
+        self._adopt_codec(spec, target)
         for step in wanted:
             name = chunk_name((step, *(0,) * (len(spec.shape) - 1)))
             data = self._waiting.get(f"{source}/{name}") or self._store.get(f"{source}/{name}")

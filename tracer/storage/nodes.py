@@ -76,6 +76,8 @@ class Nodes:
         """
         for path in sorted(self._changed - {""}):
             spec = self.arrays.get(path)
+            if spec is not None and spec.codec == "auto":  # told before it has a chunk
+                spec = self.arrays[path] = replace(spec, codec="lz4")
             document = _json(_group_document(self._groups[path]) if spec is None else spec.metadata())
             known = self._published.get(path)
             if known != document:

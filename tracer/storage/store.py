@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..layout import ArraySpec
 from .checksum import extend_address
-from .encoding import encode
+from .encoding import encode, settled
 from .folder import Folder
 from .lanes import Lanes, bulk_calls
 from .nodes import ROOT, Nodes
@@ -92,7 +92,7 @@ class StoreWriter:
 
         See `Shard.append`.
         """
-        spec = self._nodes.arrays[path]
+        spec = self._settled(path, chunk)
         self._shards.append(spec, index, encode(spec, chunk))
 
     def append_all(self, chunks: Sequence[tuple[str, int, NDArray[Any], int]]) -> None:
@@ -110,6 +110,7 @@ class StoreWriter:
 
     def copy_chunks(self, source: str, target: str, wanted: Sequence[int]) -> None:
         """Append the wanted steps of an array of the loop to another one of the same chunks, byte by byte."""
+        self._adopt_codec(self.spec(source), target)
         self._shards.copy(self.spec(source), self.spec(target), wanted)
 
     def withdraw(self, path: str, step: int | None) -> bytes | None:
@@ -137,7 +138,7 @@ class StoreWriter:
 
     def write(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
         """Write or replace one chunk of an array without shards, by rename."""
-        self._put(f"{path}/{chunk_name(index)}", encode(self.spec(path), chunk))
+        self._put(f"{path}/{chunk_name(index)}", encode(self._settled(path, chunk), chunk))
 
     def poke(self, path: str, position: int, value: float) -> None:
         """Set one element of a raw one-dimensional array in place."""
@@ -185,7 +186,7 @@ class StoreWriter:
         """Make the folder and the first metadata; where that fails, leave nothing that would be in the way later."""
         self._files = Folder(self.path, durable=self._durable)
         self._shards = ShardFiles(self._files, durable=self._durable)
-        self._lanes = Lanes(self._nodes.arrays, self._shards)
+        self._lanes = Lanes(self._settled, self._shards)
         self._reserve = Reserve(self._files)
         self._files.free_descriptors = self._shards.open.close_all
         try:
@@ -194,6 +195,18 @@ class StoreWriter:
             self.close()
             shutil.rmtree(self.path, ignore_errors=True)
             raise
+
+    def _settled(self, path: str, chunk: NDArray[Any]) -> ArraySpec:
+        """What is known of an array, its codec too: "auto" is decided by this chunk, the first."""
+        spec = self._nodes.arrays[path]
+        if spec.codec == "auto":
+            spec = settled(spec, chunk)
+            self._nodes.add_array(spec)
+        return spec
+
+    def _adopt_codec(self, source: ArraySpec, target: str) -> None:
+        """Chunks are about to be moved as they are."""
+        self._nodes.add_array(replace(self.spec(target), codec=source.codec, has_checksums=source.has_checksums))
 
     def _take(self, key: str) -> bytes | None:
         """Contents of a file, which is deleted; None where there is none."""

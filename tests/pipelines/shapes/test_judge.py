@@ -148,7 +148,10 @@ def test_the_masks_of_objects_come_from_the_picture(seed: int) -> None:
     found = object_masks(picture, elsewhere)
     assert found is not None
     assert found.shape == drawn.shape
-    assert (found != (drawn >= 0.5)).sum() <= 12 * len(drawn)  # where coverage is about a half
+    wrong = found != (
+        drawn >= 0.5
+    )  # a whole edge may cover half of its pixels, which the levels of a picture cannot tell
+    assert np.abs(drawn[wrong] - 0.5).max(initial=0) < 0.02
 
 
 def test_no_masks_of_what_is_not_there() -> None:

@@ -16,7 +16,7 @@ from diffusion_xray.tracer import SiteNotFoundError, Tracer
 from diffusion_xray.tracer.capture import Level
 from diffusion_xray.tracer.layout import HAS_STATISTICS, HAS_TENSOR
 
-from ..exact import assert_rows, assert_same, row_of, widened
+from ..exact import assert_rows, assert_same, in_xarray, row_of, widened
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
@@ -115,7 +115,7 @@ def test_whatever_a_module_returns_is_read_back(tensor: Tensor, stepped: bool) -
             assert table.captured[0, site.row] == HAS_TENSOR
             assert_same(trace.tensor(site, 0), widened(before))
             xray = trace["part"]["output"]
-            assert_same(xray.values[0] if stepped else xray.values, widened(before))
+            assert_same(xray.values[0] if stepped else xray.values, in_xarray(widened(before)))
         else:
             assert table.captured[0, site.row] == HAS_STATISTICS
             with pytest.raises(SiteNotFoundError):

@@ -19,7 +19,7 @@ from diffusion_xray.tracer import Capture, Trace, Tracer
 from diffusion_xray.tracer.capture import Level
 from diffusion_xray.tracer.layout import HAS_TENSOR, STATISTICS
 
-from ..exact import assert_rows, assert_same, row_of, widened
+from ..exact import assert_rows, assert_same, in_xarray, row_of, widened
 
 
 class Returning(nn.Module):
@@ -126,7 +126,7 @@ def _assert_series(trace: Trace, path: Path, name: str, outputs: list[Tensor]) -
         for number in range(len(told)):
             variable = dataset[f"output_shape{number}" if number else "output"].isel(step=step)
             if number == mine:
-                assert_same(variable.values, expected, (name, step))
+                assert_same(variable.values, in_xarray(expected), (name, step))
             else:
                 assert (np.isnan(variable.values) if variable.dtype.kind in "fc" else variable.values == 0).all()
         if not tensor.is_complex():

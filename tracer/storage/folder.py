@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +15,18 @@ __all__ = ["Folder"]
 
 _RELATIVE = {os.open, os.mkdir, os.rename, os.unlink, os.stat} <= os.supports_dir_fd and hasattr(os, "O_DIRECTORY")
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _FLAGS
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE)
+_MOST_OPEN = 6
+"""Folders held open on the way to the latest file, as the next one is mostly near it."""
 
 
 class Folder:
     """A new folder, and the files below it by their names, which are relative to it.
 
-    Where the system can, the folder is held by descriptor: one that is moved goes on receiving what is written, and a
-    link that takes its place leads nowhere. A folder that was deleted is not made again.
+    Where the system can, the folder is held by descriptor, and those in it are opened one after the other from there:
+    one that is moved goes on receiving what is written, and a link that takes the place of any of them leads nowhere.
+    A folder that was deleted is not made again.
 
     Args:
         path: Where; must not exist.
@@ -39,26 +44,33 @@ class Folder:
         path.mkdir(parents=True)
         made = path.stat()
         self._identity = made.st_dev, made.st_ino
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _FLAGS) if _RELATIVE else None
+        self._descriptor = os.open(path, _FOLDER) if _RELATIVE else None
+        self._way: list[tuple[str, int]] = []
+        """The folders that lead to the latest file, each with its descriptor, -1 where it is not held."""
 
     def open(self, name: str, flags: int) -> int:
         """A descriptor of a file; links are not followed."""
         try:
-            return os.open(self._named(name), flags | _FLAGS, 0o644, dir_fd=self._descriptor)
+            folder, file = self._find(name)
+            return os.open(file, flags | _FLAGS, 0o644, dir_fd=folder)
         except OSError as error:
             if error.errno not in _EXHAUSTED:
                 raise
         self.free_descriptors()
-        return os.open(self._named(name), flags | _FLAGS, 0o644, dir_fd=self._descriptor)
+        self._leave(0)
+        folder, file = self._find(name)
+        return os.open(file, flags | _FLAGS, 0o644, dir_fd=folder)
 
     def open_direct(self, name: str) -> int:
         """A descriptor for writing past the page cache, or -1; see `direct.open_direct`."""
-        return open_direct(self._named(name), dir_fd=self._descriptor)
+        folder, file = self._find(name)
+        return open_direct(file, dir_fd=folder)
 
     def exists(self, name: str) -> bool:
         """Whether a file or folder is there."""
         try:
-            os.stat(self._named(name), dir_fd=self._descriptor, follow_symlinks=False)
+            folder, file = self._find(name)
+            os.stat(file, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return False
         return True
@@ -69,7 +81,8 @@ class Folder:
             return
         above = name.rpartition("/")[0]
         self.make(above)
-        os.mkdir(self._named(name), dir_fd=self._descriptor)
+        folder, own = self._find(name)
+        os.mkdir(own, dir_fd=folder)
         self.sync(above)
 
     def replace(self, name: str, data: bytes | memoryview) -> None:
@@ -83,8 +96,8 @@ class Folder:
                     os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            places = {"src_dir_fd": self._descriptor, "dst_dir_fd": self._descriptor}
-            os.replace(self._named(partial), self._named(name), **places)  # noqa: PTH105 — pathlib knows no descriptors
+            (folder, source), (_, target) = self._find(partial), self._find(name)
+            os.replace(source, target, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError:
             self.remove(partial)
             raise
@@ -93,7 +106,8 @@ class Folder:
     def remove(self, name: str) -> None:
         """Delete a file, if it is there."""
         try:
-            os.unlink(self._named(name), dir_fd=self._descriptor)
+            folder, file = self._find(name)
+            os.unlink(file, dir_fd=folder)
         except FileNotFoundError:
             return
 
@@ -117,13 +131,51 @@ class Folder:
 
     def close(self) -> None:
         """Let go of it."""
+        self._leave(0)
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
             self.path = Path(os.devnull) / "closed"  # nothing may be written by a path that leads elsewhere now
 
-    def _named(self, name: str) -> str:
-        return name if self._descriptor is not None else f"{self.path}/{name}"
+    def _find(self, name: str) -> tuple[int | None, str]:
+        """The folder that a file is in, by descriptor, and what the file is called there.
+
+        The descriptor is good until the next call.
+        """
+        if self._descriptor is None:
+            return None, f"{self.path}/{name}"
+        *folders, own = name.split("/")
+        try:
+            return self._go(folders), own
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+        self.free_descriptors()
+        self._leave(0)
+        return self._go(folders), own
+
+    def _go(self, folders: list[str]) -> int:
+        """Open the folders that lead somewhere, one in the other, from the last that is on the way already."""
+        assert self._descriptor is not None
+        steps = zip(folders, self._way, strict=False)
+        shared = sum(1 for _ in itertools.takewhile(lambda step: step[0] == step[1][0], steps))
+        self._leave(shared if shared and self._way[shared - 1][1] >= 0 else 0)
+        at = self._way[-1][1] if self._way else self._descriptor
+        for folder in folders[len(self._way) :]:
+            at = os.open(folder, _FOLDER, dir_fd=at)
+            self._way.append((folder, at))
+            if (far := len(self._way) - 1 - _MOST_OPEN) >= 0 and self._way[far][1] >= 0:
+                passed, descriptor = self._way[far]
+                self._way[far] = passed, -1
+                os.close(descriptor)
+        return at
+
+    def _leave(self, depth: int) -> None:
+        """Hold no more than the first `depth` folders of the way."""
+        while len(self._way) > depth:
+            _, descriptor = self._way.pop()
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 def _nothing() -> None:

@@ -207,6 +207,53 @@ def test_a_folder_that_was_swapped_receives_nothing(tmp_path: Path, how: str) ->
     assert moved.n_steps == 3
 
 
+def test_a_folder_within_that_was_swapped_receives_nothing(tmp_path: Path) -> None:
+    """Folders of modules that become links into another trace during the run lead nowhere: not a byte goes there."""
+    model = Denoiser()
+    with Tracer(model, tmp_path / "other.zarr", capture="all"):
+        denoise(model, steps=3)
+    before = contents(tmp_path / "other.zarr")
+    path = tmp_path / "run.zarr"
+
+    class Swapped(StoreWriter):
+        """Has every folder in it replaced by a link after the first step."""
+
+        def poke(self, name: str, position: int, value: float) -> None:
+            """Commit, then swap."""
+            super().poke(name, position, value)
+            if (name, position) == ("committed", 0):
+                for folder in [folder for folder in path.iterdir() if folder.is_dir()]:
+                    folder.rename(tmp_path / f"moved-{folder.name}")
+                    folder.symlink_to(tmp_path / "other.zarr" / folder.name)
+
+    plain = denoise(model, steps=140)  # more than one shard: files are opened anew
+    with pytest.warns(TracerWarning), Tracer(model, path, capture="all", store=Swapped):
+        traced = denoise(model, steps=140)
+    assert (plain == traced).all()
+    assert contents(tmp_path / "other.zarr") == before
+
+
+@pytest.mark.parametrize("depth", [1, 5, 6, 7, 40])
+def test_deep_folders_hold_few_descriptors(tmp_path: Path, depth: int) -> None:
+    """However deep files lie, they are found, in any order, with a handful of open folders."""
+    before = descriptors()
+    files = Folder(tmp_path / "run.zarr")
+    names = ["/".join([f"{name}{level}" for level in range(depth)]) for name in "ab"]
+    for name in names:
+        files.make(name)
+    for turn in range(3):
+        for name in [*names, *(name.rpartition("/")[0] for name in names)]:
+            file = f"{name}/file{turn}".lstrip("/")
+            files.replace(file, name.encode())
+            assert (tmp_path / "run.zarr" / file).read_bytes() == name.encode()
+            assert files.exists(file) and not files.exists(f"{name}/none".lstrip("/"))
+            assert len(descriptors()) <= len(before) + 8
+    files.remove(f"{names[0]}/file0")
+    assert not (tmp_path / "run.zarr" / names[0] / "file0").exists()
+    files.close()
+    assert descriptors() == before
+
+
 def test_a_link_within_a_trace_is_not_written_through(tmp_path: Path) -> None:
     """A file of a trace that was replaced by a link to another file leaves that one alone."""
     store = StoreWriter(tmp_path / "run.zarr", {})

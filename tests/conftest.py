@@ -13,6 +13,7 @@ settings.load_profile("without deadlines")
 # Read by the libraries when they are imported, so set before any test module is.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DXRAY_DEBUG"] = "1"  # so that the command line hides no bug of ours from a test
+os.environ["DXRAY_PLUGINS"] = "own"  # whatever else is installed in this environment
 os.environ["TEXTUAL_ANIMATIONS"] = "none"
 os.environ["TEXTUAL_COLOR_SYSTEM"] = "truecolor"
 os.environ.pop("NO_COLOR", None)

@@ -18,7 +18,7 @@ from diffusion_xray.pipelines.shapes.grounding_report import ALL_STEPS
 from diffusion_xray.tracer import open_trace
 from diffusion_xray.tracer.attention import measures
 from diffusion_xray.tracer.cli import main
-from diffusion_xray.tracer.plugins import TAPS
+from diffusion_xray.tracer.plugins import PLUGINS, TAPS
 from diffusion_xray.tracer.taps.attachment import load_taps
 
 ROOT = Path(__file__).parents[1]
@@ -170,6 +170,7 @@ def test_the_example_tap_is_found_once_installed(tmp_path: Path, monkeypatch: py
     (installed / "entry_points.txt").write_text(f"[{TAPS}]\n{entries}\n")
     (tmp_path / "channel_means.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv(PLUGINS)
     taps, failed = load_taps()
     assert not failed
     assert type(taps["channel-means"]).__name__ == "ChannelMeans"

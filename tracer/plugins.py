@@ -7,7 +7,11 @@ import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
 
-__all__ = ["COMMANDS", "TAPS", "find"]
+__all__ = ["COMMANDS", "PLUGINS", "TAPS", "find"]
+
+PLUGINS = "DXRAY_PLUGINS"
+"""Environment variable; "own" leaves out what other packages add, to see whether one of them is to blame."""
+_OWN = "diffusion-xray"
 
 TAPS = "diffusion_xray.taps"
 COMMANDS = "diffusion_xray.commands"
@@ -15,7 +19,10 @@ COMMANDS = "diffusion_xray.commands"
 
 def find(group: str) -> dict[str, EntryPoint]:
     """The entry points of a group by name; nothing is imported yet."""
-    return {entry.name: entry for entry in _found(group, tuple(map(_state, sys.path)))}
+    found = _found(group, tuple(map(_state, sys.path)))
+    if os.environ.get(PLUGINS) == "own":
+        found = tuple(entry for entry in found if entry.dist is not None and entry.dist.name == _OWN)
+    return {entry.name: entry for entry in found}
 
 
 @functools.lru_cache(maxsize=16)

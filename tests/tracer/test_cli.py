@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 
 from diffusion_xray.tracer import Tracer
 from diffusion_xray.tracer.cli import main
+from diffusion_xray.tracer.plugins import COMMANDS, find
 
 from ..attending import CROSS
 
@@ -309,7 +309,7 @@ def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     shown = capsys.readouterr().out
     assert "dxray demo" in shown
-    commands = {"info", "ls", "stats", *entry_points(group="diffusion_xray.commands").names}
+    commands = {"info", "ls", "stats", *find(COMMANDS)}
     assert {"view", "demo"} <= commands
     for command in commands:
         assert re.search(rf"\n    {command}\s", shown)

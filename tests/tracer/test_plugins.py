@@ -11,6 +11,7 @@ import torch
 
 from diffusion_xray.tracer import Tracer, TracerWarning
 from diffusion_xray.tracer.cli import main
+from diffusion_xray.tracer.plugins import COMMANDS, PLUGINS, find
 
 from .networks import Denoiser, denoise
 
@@ -69,6 +70,7 @@ def site_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     folder.mkdir()
     (folder / "fakexray.py").write_text(CODE)
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.delenv(PLUGINS)
     yield folder
     sys.modules.pop("fakexray", None)
 
@@ -95,6 +97,17 @@ def test_an_installed_tap_records(site_packages: Path, tmp_path: Path) -> None:
     assert trace["fake.norm"]["output"].values[:, 0] == pytest.approx(expected)
     assert "fake" in trace.components
     assert not model._forward_hooks
+
+
+def test_what_others_add_can_be_left_out(site_packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With DXRAY_PLUGINS=own no tap and no command of another package is loaded, and ours are all there."""
+    install(site_packages, "fakexray", GOOD)
+    assert "count" in find(COMMANDS)
+    monkeypatch.setenv(PLUGINS, "own")
+    assert "count" not in find(COMMANDS) and "view" in find(COMMANDS)
+    with Tracer(Denoiser(), tmp_path / "run.zarr") as tracer:
+        tracer._target.components["model"](torch.zeros(1, 4, 8, 8), 9.0)
+    assert "norm" not in tracer.trace.info.taps
 
 
 def test_broken_taps_are_named_and_the_others_record(site_packages: Path, tmp_path: Path) -> None:

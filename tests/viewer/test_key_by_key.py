@@ -13,6 +13,8 @@ from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.screens.main import MainScreen
 from diffusion_xray.viewer.widgets.layer_tree import LayerTree
 
+from .waiting import until
+
 Make = Callable[..., Browser]
 NAMES = {"/": "slash", ":": "colon", "[": "left_square_bracket", "\r": "enter", "\t": "tab", " ": "space"}
 
@@ -119,4 +121,5 @@ async def test_an_arrow_right_after_the_tab_is_for_the_view(browser: Make, embed
         pilot.app.post_message(events.Key("5", "5"))
         pilot.app.post_message(events.Key("down", None))
         await type_at_once(pilot, "w")
-        assert place(pilot)[0] == "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2", "the second on offer"
+        second = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2"  # of those on offer
+        await until(pilot, lambda: place(pilot)[0] == second)

@@ -18,6 +18,8 @@ from diffusion_xray.viewer.settings import Settings, load_settings
 from diffusion_xray.viewer.views.image import ImageWish
 from diffusion_xray.viewer.widgets.canvas import Canvas
 
+from .waiting import until
+
 Configured = Callable[[Settings], Browser]
 SIZE = (120, 40)
 
@@ -84,8 +86,7 @@ async def test_theme(configured: Configured) -> None:
 async def test_what_is_not_understood_is_told(configured: Configured, settings: Settings, told: str) -> None:
     """A setting that means nothing is named, and the browser opens all the same."""
     async with configured(settings).run_test(size=SIZE, notifications=True) as pilot:
-        await pilot.pause()
-        assert told in str([note.message for note in pilot.app._notifications])
+        await until(pilot, lambda: told in str([note.message for note in pilot.app._notifications]))
 
 
 def test_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
+from diffusion_xray.tracer.plugins import PLUGINS
 from diffusion_xray.viewer.app import Browser
 from diffusion_xray.viewer.screens.main import MainScreen
 from diffusion_xray.viewer.views.registry import BUILT_IN, load_views
@@ -60,6 +61,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     folder = tmp_path / "site-packages"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.delenv(PLUGINS)
     names = []
 
     def put(name: str, code: str, entry_points: str) -> None:

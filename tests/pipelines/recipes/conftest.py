@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from diffusion_xray.tracer.plugins import PLUGINS
+
 KITCHEN = '''
 """Meals, quick and slow."""
 
@@ -153,6 +155,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     folder = tmp_path / "site-packages"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.delenv(PLUGINS)
     before = set(sys.modules)
 
     def put(files: dict[str, str], **recipes: str) -> None:

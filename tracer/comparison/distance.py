@@ -90,17 +90,16 @@ class _Sums:
     """What is kept between two blocks."""
 
     def __init__(self) -> None:
-        self._scale = 0.0
-        self._aa = self._bb = self._ab = self._dd = 0.0  # in units of the scale's square
+        self._a, self._b, self._gap = _Norm(), _Norm(), _Norm()
+        self._product = 0.0  # in units of both scales
         self._largest = 0.0
         self._where = self._seen = self._over = 0
 
     def add(self, a: Numbers, b: Numbers, tolerance: Tolerance) -> None:
         wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
         finite = np.isfinite(wide_a) & np.isfinite(wide_b)
-        if np.array_equal(a, b) and finite.all():
-            apart = None
-        else:
+        apart = None
+        if not (np.array_equal(a, b) and finite.all()):
             apart = _apart(a, b, wide_a, wide_b)
             limit = tolerance.absolute + tolerance.relative * np.abs(np.where(finite, wide_a, 0.0))
             self._over += int((apart > limit).sum())
@@ -110,24 +109,10 @@ class _Sums:
             if not finite.all():
                 apart, wide_a, wide_b = (np.where(finite, values, 0.0) for values in (apart, wide_a, wide_b))
         self._seen += a.size
-        top = max(float(np.abs(wide_a).max(initial=0)), float(np.abs(wide_b).max(initial=0)))
-        if top > self._scale:
-            shrink = (self._scale / top) ** 2
-            self._aa, self._bb, self._ab, self._dd = (s * shrink for s in (self._aa, self._bb, self._ab, self._dd))
-            self._scale = top
-        if self._scale == 0:
-            return
-        wide_a /= self._scale
-        self._aa += (own := float(wide_a @ wide_a))
-        if apart is None:
-            self._bb += own
-            self._ab += own
-        else:
-            wide_b /= self._scale
-            apart /= self._scale
-            self._bb += float(wide_b @ wide_b)
-            self._ab += float(wide_a @ wide_b)
-            self._dd += float(apart @ apart)
+        self._product *= self._a.add(wide_a) * self._b.add(wide_b)
+        self._product += float(wide_a @ wide_b)
+        if apart is not None:
+            self._gap.add(apart)
 
     def distance(self) -> Distance:
         if self._largest == 0:
@@ -135,10 +120,38 @@ class _Sums:
         over = self._over / self._seen
         if math.isinf(self._largest):
             return Distance(math.inf, math.nan, math.inf, self._where, over)
-        relative = math.sqrt(self._dd / self._aa) if self._aa else math.inf
-        norms = math.sqrt(self._aa) * math.sqrt(self._bb)
-        cosine = min(max(self._ab / norms, -1.0), 1.0) if norms else math.nan
-        return Distance(relative, cosine, self._largest, self._where, over)
+        norms = self._a.root * self._b.root
+        cosine = min(max(self._product / norms, -1.0), 1.0) if norms else math.nan
+        return Distance(self._gap.over(self._a), cosine, self._largest, self._where, over)
+
+
+class _Norm:
+    """A sum of squares in units of the square of the largest value met, so that neither large nor small are lost."""
+
+    def __init__(self) -> None:
+        self._scale = self._squares = 0.0
+
+    def add(self, values: NDArray[np.float64]) -> float:
+        """Add values, which are divided by the scale in place; returns by what the scale has shrunk what was before."""
+        top = float(np.abs(values).max(initial=0))
+        shrunk = 1.0
+        if top > self._scale:
+            shrunk = self._scale / top
+            self._squares *= shrunk**2
+            self._scale = top
+        if self._scale:
+            values /= self._scale
+            self._squares += float(values @ values)
+        return shrunk
+
+    @property
+    def root(self) -> float:
+        """The norm in units of the scale."""
+        return math.sqrt(self._squares)
+
+    def over(self, other: _Norm) -> float:
+        """One norm relative to another."""
+        return self.root / other.root * (self._scale / other._scale) if other._squares else math.inf
 
 
 def _apart(a: Numbers, b: Numbers, wide_a: Numbers, wide_b: Numbers) -> NDArray[np.float64]:

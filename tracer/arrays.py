@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .damage import check_chunk, check_table, reads_as_missing, told
-from .errors import SiteNotFoundError, near_matches
+from .errors import SiteNotFoundError, TraceFormatError, near_matches
 from .faults import Fault, find_faults
 from .histogram import Histogram
 from .info import ModuleInfo, SiteInfo, TraceInfo, printable
@@ -105,7 +105,14 @@ class TraceArrays:
     @functools.cached_property
     def _committed(self) -> int:
         flags = self._archive.load_if_there("committed")
-        return 0 if flags is None else int(np.argmin(np.append(flags != 0, False)))
+        if flags is None:
+            return 0
+        count = int(np.argmin(np.append(flags != 0, False)))
+        if count < len(flags) and self.info.status == "complete":  # whose arrays were cut to what is complete
+            raise TraceFormatError(
+                f"committed in {self.path} is damaged: {count} steps are complete by it, and the trace has {len(flags)}"
+            )
+        return count
 
     @property
     def n_steps(self) -> int:

@@ -17,6 +17,7 @@ from .trace import Trace
 __all__ = ["describe", "describe_changes", "describe_in_lines"]
 
 _MOST_CHANGES: Final = 4
+_FEW_NAMES = 3
 _PROOF: Final = {
     "embeddings": "told by the text embeddings",
     "arguments": "told by the embeddings given",
@@ -73,6 +74,7 @@ def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
         *(("guidance", f"{name}: {_guidance(layout)}") for name, layout in info.guidance.items()),
         ("preview", _preview(info.preview)),
         ("memory", _memory(info.memory)),
+        ("compiled", _compiled(info.compiled)),
         *(("changed", _modules_changed(change)) for change in info.modules_changed[:_MOST_CHANGES]),
         *(("gap", _gap(gap)) for gap in info.gaps),
         *(("tap failed", f"{entry.get('tap')}: {entry.get('error')}") for entry in info.tap_failures),
@@ -112,6 +114,24 @@ def _covered(kind: str, covers: Sequence[str]) -> str:
 def _scheduler(scheduler: SchedulerInfo) -> str:
     config = ", ".join(f"{name}={value}" for name, value in scheduler.config.items() if value is not None)
     return f"{scheduler.kind}: {config}" if config else scheduler.kind
+
+
+def _compiled(compiled: Mapping[str, Any]) -> str:
+    names, unseen = compiled.get("modules"), compiled.get("unseen")
+    if not isinstance(names, list):
+        return ""
+    told = _some(names, compiled.get("count"))
+    if compiled.get("how") == "eager":
+        return f"{told} ran eagerly, so that what is within could be seen"
+    count = unseen.get("count") if isinstance(unseen, Mapping) else "?"
+    return f"{told} ran as compiled; {count} modules within were not seen, nor was the attention of these components"
+
+
+def _some(names: Sequence[Any], count: Any) -> str:
+    """Some names, and how many more there are."""
+    shown = ", ".join(map(str, names[:_FEW_NAMES]))
+    more = count - _FEW_NAMES if isinstance(count, int) else 0
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _changed(changes: str) -> str:

@@ -236,6 +236,8 @@ class TraceInfo:
     """Calls of the pipeline: the first step of each, and its arguments that are numbers or text."""
     error: Mapping[str, Any]
     """Exception that ended the run: type, message, module, step. Empty when there was none."""
+    compiled: Mapping[str, Any]
+    """Of modules given to `torch.compile`: `how` they ran ("eager" or "keep"), `modules`, and the `unseen` in them."""
     modules_changed: tuple[Mapping[str, Any], ...]
     """Modules that were added, removed or replaced within the block: after which step, how many, and some names."""
     gaps: tuple[Mapping[str, Any], ...]
@@ -290,6 +292,7 @@ class TraceInfo:
             batches=mapping("batches"),
             runs=mappings("runs"),
             error=mapping("error"),
+            compiled=mapping("compiled"),
             modules_changed=mappings("modules_changed"),
             gaps=tuple(map(_gap, mappings("gaps"))),
             taps=tuple(str(tap) for tap in taps) if isinstance(taps, list) else (),

@@ -36,6 +36,7 @@ from .recording.writer import DEFAULT_BUDGET, BackgroundWriter
 from .storage.library_store import Where
 from .storage.store import StoreWriter, bulk_calls
 from .taps.attachment import Attachment
+from .taps.compiled import Compiled
 from .taps.images import images_in
 from .taps.ports import PortSteps
 from .taps.protocol import Tap
@@ -64,11 +65,13 @@ class Tracer:
             and note the gap.
         durable: Have each step on the disk before it counts as complete, so that it survives a power failure. Without
             it a step survives the end of the process, however violent.
+        compiled: What to do with modules that were given to `torch.compile`: run them "eager", so that all within them
+            is seen, or "keep" them as they are and see what comes out of them. Neither has anything compiled anew.
         store: Makes the writer of a folder from its path and head.
 
     Raises:
         TargetError: `traced` is none of these.
-        CaptureError: `capture` is wrong or matches nothing, or `on_pressure` is neither.
+        CaptureError: `capture` is wrong or matches nothing, or `on_pressure` or `compiled` is neither.
 
     Example:
         >>> with Tracer(pipe, "run.zarr") as tracer:
@@ -87,6 +90,7 @@ class Tracer:
         budget: int = DEFAULT_BUDGET,
         on_pressure: OnPressure = "wait",
         durable: bool = False,
+        compiled: Compiled = "eager",
         store: MakeStore | None = None,
     ) -> None:
         self._target = Target.of(traced)
@@ -99,10 +103,12 @@ class Tracer:
         if on_pressure not in get_args(OnPressure):
             raise CaptureError(f"on_pressure={on_pressure!r}: choose from {', '.join(map(repr, get_args(OnPressure)))}")
         self._on_pressure = on_pressure
+        if compiled not in get_args(Compiled):
+            raise CaptureError(f"compiled={compiled!r}: choose from {', '.join(map(repr, get_args(Compiled)))}")
         self._title = caller()
         self._state: Literal["new", "recording", "closed"] = "new"
         self._undo = ExitStack()
-        self._taps = Attachment(self._target, self._selection)
+        self._taps = Attachment(self._target, self._selection, compiled)
         self._steps = StepsTap()
         self._step_offset = 0
         self._loop_over = False

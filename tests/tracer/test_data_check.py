@@ -84,9 +84,20 @@ def test_only_complete_steps_count(copy: Path) -> None:
     data = bytearray(file.read_bytes())
     data[-20] ^= 1
     file.write_bytes(bytes(data))
+    root = copy / "zarr.json"
+    root.write_text(root.read_text().replace('"status":"complete"', '"status":"recording"'))
     flags = copy / "committed" / "c.0"
     flags.write_bytes(b"\1\1\0" + flags.read_bytes()[3:])
     assert not [entry for entry in check_data(copy).damage if entry.array.startswith("model")]
+
+
+def test_lost_flags_are_no_empty_run(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the file is gone that tells which steps are complete, that is told, and not that there were none."""
+    (copy / "committed" / "c.0").unlink()
+    assert main(["check", str(copy)]) == 1
+    assert "committed" in capsys.readouterr().out
+    assert main(["info", str(copy)]) == 2
+    assert "committed" in capsys.readouterr().err
 
 
 def test_what_is_no_trace_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

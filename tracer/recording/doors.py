@@ -31,6 +31,7 @@ from .attention_calls import (
     scaled_dot_product,
     scores,
 )
+from .door_gate import DoorGate
 from .patches import Undo, as_it_was, lies_below, replace_attribute, stand_ins
 
 __all__ = ["open_doors"]
@@ -41,12 +42,15 @@ _LIBRARIES = ("torch", "diffusers", "transformers", "xformers", "flash_attn", "s
 """Their functions compute softmax(query · keyᵀ · scale + mask) · value, and nobody acts on the softmax meanwhile."""
 
 
-def open_doors(modules: Iterable[nn.Module], listener: Callable[[AttentionCall | Scores], None]) -> Undo:
+def open_doors(
+    modules: Iterable[nn.Module], listener: Callable[[AttentionCall | Scores], None], gate: DoorGate | None = None
+) -> Undo:
     """Listen at every door there is now.
 
     Args:
         modules: The traced ones; methods of their classes are doors too.
         listener: Told of each call, after it returned, in the thread that made it. It must not raise.
+        gate: Keeps the doors out of the way of compiled models; without it they are in place until the end.
 
     Returns:
         A function that puts every replaced object back, in reverse.
@@ -58,6 +62,9 @@ def open_doors(modules: Iterable[nn.Module], listener: Callable[[AttentionCall |
         keeper.kernel_names = [(owner, name) for owner, name, reader in doors if reader is scaled_dot_product]
         for owner, name, reader in doors:
             undo.callback(replace_attribute(owner, name, functools.partial(keeper.replacement, name, reader)))
+        if gate is not None:
+            gate.guard([(owner, name) for owner, name, _ in doors])
+            undo.callback(gate.close)
         undo.callback(keeper.close)
         return undo.pop_all().close
 

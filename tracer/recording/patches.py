@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Undo", "as_it_was", "lies_below", "replace_attribute", "stand_ins"]
+__all__ = ["Place", "Undo", "as_it_was", "lies_below", "put_back", "replace_attribute", "set_aside", "stand_ins"]
 
 Undo = Callable[[], None]
 """Undoes what the call that returned it did; called once."""
+Place = tuple[type | dict[Any, Any], Any]
+"""A class, or the dict of a module, and a name in it."""
 
 
 def replace_attribute(owner: type | dict[Any, Any], name: Any, wrap: Callable[[Any], Any]) -> Undo:
@@ -52,23 +54,36 @@ def as_it_was(places: list[tuple[dict[Any, Any], Any]], function: Any) -> Iterat
 
     Several threads may do so at a time; the last one puts the replacements back.
     """
-    with _LOCK:
-        known = {id(function), *_stand_ins(function)}
-        held = [(owner, name) for owner, name in places if id(owner.get(name)) in known]
-        for owner, name in held:
-            _ASIDE[id(owner), name] = _ASIDE.get((id(owner), name), 0) + 1
-            owner[name] = function
+    known = stand_ins(function)
+    held: list[Place] = [(owner, name) for owner, name in places if id(owner.get(name)) in known]
+    set_aside(held)
     try:
         yield
     finally:
-        with _LOCK:
-            for owner, name in held:
-                place = id(owner), name
-                _ASIDE[place] -= 1
-                if not _ASIDE[place]:
-                    del _ASIDE[place]
-                    if place in _LAYERS and owner.get(name) is function:
-                        owner[name] = _LAYERS[place][-1].replacement
+        put_back(held)
+
+
+def set_aside(places: Iterable[Place]) -> None:
+    """Have what lies below all layers under its name, until `put_back` was called as often."""
+    with _LOCK:
+        for owner, name in places:
+            place = id(owner), name
+            _ASIDE[place] = _ASIDE.get(place, 0) + 1
+            if (layers := _LAYERS.get(place)) and _get(owner, name) is layers[-1].replacement:
+                _set(owner, name, layers[0].below)
+
+
+def put_back(places: Iterable[Place]) -> None:
+    """Have the latest layer in place again, unless someone else has replaced what was there meanwhile."""
+    with _LOCK:
+        for owner, name in places:
+            place = id(owner), name
+            _ASIDE[place] -= 1
+            if _ASIDE[place]:
+                continue
+            del _ASIDE[place]
+            if (layers := _LAYERS.get(place)) and _get(owner, name) is layers[0].below:
+                _set(owner, name, layers[-1].replacement)
 
 
 def lies_below(function: Any) -> Any:

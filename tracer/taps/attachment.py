@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import torch
-
 from ..capture import Selection
 from ..errors import words_of
 from ..plugins import TAPS, find
@@ -18,6 +16,7 @@ from ..recording.calls import innermost_call
 from ..recording.recorder import Recorder
 from ..recording.roster import Change, Roster
 from ..recording.target import Target
+from .compiled import Compiled, CompiledModules
 from .protocol import Emit, ModuleStack, Tap, Undo, shield
 
 __all__ = ["Attachment", "load_taps"]
@@ -33,14 +32,15 @@ class Attachment:
     Args:
         target: What is traced.
         selection: What is captured.
+        compiled: What to do with compiled modules.
     """
 
-    def __init__(self, target: Target, selection: Selection) -> None:
+    def __init__(self, target: Target, selection: Selection, compiled: Compiled = "eager") -> None:
         self.stack = ModuleStack()
         self.roster = Roster(target, running=lambda: bool(self.stack.innermost), changed=self._changed)
         self.failures: list[dict[str, str]] = []
         """Names of taps that failed, and their errors."""
-        self._target, self._selection = target, selection
+        self._target, self._selection, self._compiled = target, selection, compiled
         self._emits: list[Emit] = []
         _ALL.add(self)
         self._changes: list[dict[str, Any]] = []
@@ -66,9 +66,10 @@ class Attachment:
         named |= last
         recorder.describe({"taps": list(named)})
         modules = self.roster.modules
-        if any(_is_compiled(module) for root in self._target.components.values() for module in root.modules()):
-            undo.enter_context(torch.compiler.set_stance("force_eager"))
-            recorder.describe({"compiled": "ran eagerly, as compiled modules call no others that could be seen"})
+        compiled = CompiledModules.among(modules, self._target.components.values())
+        undo.enter_context(compiled.stance(self._compiled))
+        recorder.describe(compiled.describe(self._compiled))
+        self._selection = compiled.narrowed(self._selection, self._compiled)
         undo.callback(self.roster.watch_changes())
         for name, tap in named.items():
             emit = Emit(name, recorder, self._selection, stack=self.stack, roster=self.roster, on_failure=self._failed)
@@ -134,10 +135,6 @@ def load_taps() -> tuple[dict[str, Tap], dict[str, Exception]]:
         except Exception as error:  # noqa: BLE001 — a broken plug-in must not take the others with it
             failed[name] = error
     return taps, failed
-
-
-def _is_compiled(module: Any) -> bool:
-    return "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _silence_all() -> None:

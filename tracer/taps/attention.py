@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..capture import is_attention
 from ..layout import array_name
 from ..recording.attention_calls import AttentionCall, Scores
+from ..recording.door_gate import DoorGate
 from ..recording.doors import open_doors
 from ..recording.edits import rows_of
 from ..recording.sequence import Part, sequence_parts
@@ -44,12 +45,13 @@ class AttentionTap:
         wanted = emit.selection.attention
         if not wanted:
             return lambda: None
-        listener = _Listener(target, emit)
+        gate = DoorGate()
+        listener = _Listener(target, emit, gate)
         emit.when_moved(listener.moved)
         with ExitStack() as undo:
             undo.callback(emit.guard(listener.usages.finish))  # last of all, when the run is over
             undo.callback(emit.follow(listener.attach))
-            undo.callback(open_doors(emit.roster.modules.values(), emit.guard(listener.told)))
+            undo.callback(open_doors(emit.roster.modules.values(), emit.guard(listener.told), gate))
             return undo.pop_all().close
 
 
@@ -78,8 +80,8 @@ def _watch_projections(name: str, module: nn.Module, listener: _Listener, emit: 
 class _Listener:
     """Turns what the doors tell into tensors and descriptions of the trace."""
 
-    def __init__(self, target: Target, emit: Emit) -> None:
-        self.frames = Frames()
+    def __init__(self, target: Target, emit: Emit, gate: DoorGate) -> None:
+        self.frames = Frames(gate)
         self._emit = emit
         self._capture = emit.selection.capture
         self._described: dict[str, Descriptions] = {}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..recording.attention_calls import AttentionCall, Scores, join_scores
 from ..recording.covers import parameters
+from ..recording.door_gate import DoorGate
 from ..recording.scripted import is_scripted
 from ..recording.sequence import Received
 from .protocol import Emit, Undo
@@ -58,9 +59,14 @@ class Frame:
 
 
 class Frames:
-    """A stack of frames for each thread."""
+    """A stack of frames for each thread.
 
-    def __init__(self) -> None:
+    Args:
+        gate: Told when the first module of a thread begins to run, and when none does any more.
+    """
+
+    def __init__(self, gate: DoorGate) -> None:
+        self._gate = gate
         self._local = threading.local()
         self._names: dict[type, list[str]] = {}
 
@@ -98,11 +104,13 @@ class Frames:
 
         def leave() -> Frame | None:
             stack = frames()
-            while stack:
+            found = None
+            while stack and found is None:
                 frame = stack.pop()
-                if frame.module is module:
-                    return frame
-            return None
+                found = frame if frame.module is module else None
+                if not stack:
+                    self._gate.leave()
+            return found
 
         def after(*_: Any) -> None:
             frame = leave()
@@ -120,7 +128,10 @@ class Frames:
             names = list(parameters(module))
             if not is_scripted(module):  # these share one class
                 self._names[type(module)] = names
-        self._frames().append(Frame(name, module, dict(zip(names, args, strict=False)) | kwargs))
+        frame, frames = Frame(name, module, dict(zip(names, args, strict=False)) | kwargs), self._frames()
+        if not frames:
+            self._gate.enter()
+        frames.append(frame)
 
     def _frames(self) -> list[Frame]:
         frames: list[Frame] | None = getattr(self._local, "frames", None)

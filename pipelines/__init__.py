@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from diffusion_xray.tracer.extras import explained
+
 if TYPE_CHECKING:
     from .shapes.load import load_pipeline
 
@@ -17,5 +19,6 @@ __all__ = ["load_pipeline"]
 
 def __getattr__(name: str) -> Any:
     if name == "load_pipeline":
-        return importlib.import_module(".shapes.load", __name__).load_pipeline
+        with explained("load_pipeline"):
+            return importlib.import_module(".shapes.load", __name__).load_pipeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

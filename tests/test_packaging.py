@@ -2,14 +2,14 @@
 
 import importlib
 import re
-import subprocess
 import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from .checkout import ROOT, files
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES: list[str] = PROJECT["tool"]["setuptools"]["packages"]
 TOP_FOLDERS = ("pipelines", "tracer", "viewer")
@@ -22,16 +22,6 @@ ENTRY_POINTS = [
     for name, value in entries.items()
 ]
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work|mnt|opt|scratch)/\w|\b[A-Z]:\\Users\\")
-
-
-def files() -> list[Path]:
-    """The files of the repository, new ones included; the test is skipped where there is no git."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    try:
-        listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("not a git checkout")
-    return [path for name in listing.split("\0") if name and (path := ROOT / name).is_file()]
 
 
 def by_kind(name: str) -> tuple[bool, bool, str]:

@@ -13,6 +13,7 @@ from .capture import Capture
 from .errors import (
     CaptureError,
     DxrayError,
+    MissingLibraryError,
     SiteNotFoundError,
     StepError,
     StoreError,
@@ -23,6 +24,7 @@ from .errors import (
     TracerStateError,
     TracerWarning,
 )
+from .extras import explained
 from .trace import Trace, open_trace
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ __all__ = [
     "Capture",
     "CaptureError",
     "DxrayError",
+    "MissingLibraryError",
     "SiteNotFoundError",
     "StepError",
     "StoreError",
@@ -49,5 +52,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "Tracer":
-        return importlib.import_module(".session", __name__).Tracer
+        with explained("recording"):
+            return importlib.import_module(".session", __name__).Tracer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

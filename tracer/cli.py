@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from .errors import DxrayError
+from .extras import explained
 from .info import printable
 from .output import encode_anything, forget_output
 from .plugins import COMMANDS, find
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             options = _parse(argv)
-            code = int(options.command.run(options) or 0)
+            with explained():
+                code = int(options.command.run(options) or 0)
         finally:  # of --help, too; what cannot be written is an error while there is someone to tell it
             if sys.stdout is not None:
                 sys.stdout.flush()

@@ -13,6 +13,7 @@
     ├── TraceFormatError(ValueError)      not a trace, damaged, or of a newer format
     ├── ComparisonError(ValueError)       two traces that cannot be laid side by side as asked
     ├── RecipeError(ValueError)           an experiment that cannot run as asked
+    ├── MissingLibraryError(ModuleNotFoundError)
     └── SiteNotFoundError(KeyError)       a module, component or tensor the trace does not hold
 
 A message names the offending value and what to do next; the command line prints it as one line and exits with 2.
@@ -27,6 +28,7 @@ __all__ = [
     "CaptureError",
     "ComparisonError",
     "DxrayError",
+    "MissingLibraryError",
     "RecipeError",
     "SiteNotFoundError",
     "StepError",
@@ -91,6 +93,10 @@ class ComparisonError(DxrayError, ValueError):
 
 class RecipeError(DxrayError, ValueError):
     """An experiment cannot run: its model cannot be loaded, or is of another kind, or a library is missing."""
+
+
+class MissingLibraryError(DxrayError, ModuleNotFoundError):
+    """A library is not installed that recording needs and reading does not."""
 
 
 class TracerWarning(UserWarning):

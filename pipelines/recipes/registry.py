@@ -11,7 +11,8 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from diffusion_xray.tracer.errors import RecipeError, near_matches
+from diffusion_xray.tracer.errors import MissingLibraryError, RecipeError, near_matches
+from diffusion_xray.tracer.extras import explained
 from diffusion_xray.tracer.info import printable
 from diffusion_xray.tracer.plugins import find
 
@@ -54,10 +55,14 @@ def load_recipe(name: str) -> Recipe:
 
     Raises:
         RecipeError: There is none of that name, or it does not import.
+        MissingLibraryError: It needs what recording needs, which is not installed.
     """
     entry = _entry(name)
     try:
-        function = entry.load()
+        with explained(f"recipe {name!r}"):
+            function = entry.load()
+    except MissingLibraryError:
+        raise
     except Exception as error:
         raise RecipeError(f"recipe {name!r} does not load: {_told(error)}") from error
     if not callable(function):

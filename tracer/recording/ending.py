@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
+from ..extras import INSTALL
 from ..info import printable
 from .places import Place
 from .recorder import Recorder
+from .statistics import slower_because
 from .target import Target
 
 __all__ = ["remarks"]
+
+_UNTOLD = threading.Lock()
+"""Held for good by the first run of the process that says it was slower; a lock, as two may end at once."""
 
 
 def remarks(target: Target, place: Place, recorder: Recorder, *, failed: bool) -> Iterator[str]:
@@ -29,6 +35,8 @@ def remarks(target: Target, place: Place, recorder: Recorder, *, failed: bool) -
         )
     elif recorder.saw_fault and (where := _first_fault(place)):
         yield f"a value is not finite, the first in {printable(where)}; look with: dxray view {place.path}"
+    if (reason := slower_because()) and _UNTOLD.acquire(blocking=False):
+        yield f"this was recorded without numba, which takes longer ({printable(reason)[:200]}): {INSTALL}"
 
 
 def _first_fault(place: Place) -> str:

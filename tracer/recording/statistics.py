@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from ..errors import said
 from ..layout import HISTOGRAM_BINS, MEASURED
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "measure",
     "measure_many",
     "measure_on_device",
+    "slower_because",
     "summarise",
     "warm_up",
 ]
@@ -215,10 +217,21 @@ def _joined(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(size for _, size in reversed(joined)), tuple(stride for stride, _ in reversed(joined))
 
 
+def slower_because() -> str:
+    """Why the kernel cannot be had, in words; "" where it can."""
+    return _loaded()[1]
+
+
 @functools.cache
 def _kernel() -> ModuleType | None:
+    return _loaded()[0]
+
+
+@functools.cache
+def _loaded() -> tuple[ModuleType | None, str]:
+    """The kernel, or why there is none."""
     try:
         from . import kernel
-    except ImportError:  # no numba: slower, same numbers
-        return None
-    return kernel
+    except Exception as error:  # noqa: BLE001 — no numba, or one that fits neither numpy nor this: slower, same numbers
+        return None, said(error)
+    return kernel, ""

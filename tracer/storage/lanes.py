@@ -122,6 +122,6 @@ def bulk_calls() -> ModuleType | None:
     """The module that appends in bulk, compiled or loaded; None where it cannot be."""
     try:
         from . import bulk
-    except (ImportError, OSError, AttributeError):  # no numba, or a numcodecs whose library cannot be called
+    except Exception:  # noqa: BLE001 — no numba, one that does not fit, or a numcodecs whose library cannot be called
         return None
     return bulk

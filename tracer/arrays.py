@@ -175,11 +175,10 @@ class TraceArrays:
             )
         sites = self._group_sites(group)
         in_loop = group == groups.get((component, True))
-        values, captured = self._archive.load(f"{group}/statistics"), self._archive.load(f"{group}/captured")
+        steps = self.n_steps if in_loop else None
+        values, captured = (self._archive.load(f"{group}/{name}", steps=steps) for name in ("statistics", "captured"))
         if not in_loop:
             values, captured = values[None], captured[None]
-        else:
-            values, captured = values[: self.n_steps], captured[: self.n_steps]
         with told(f"{printable(group)} in {self.path}"):
             table = StatisticsTable(component, in_loop, sites, values[:, : len(sites)], captured[:, : len(sites)])
         check_table(table, group, self._archive, timestep=self.timestep, is_complete=self.info.status == "complete")
@@ -312,11 +311,16 @@ class TraceArrays:
         return Counter(stored.array for site in self._sites.values() for stored in site.arrays)
 
     def _table_groups(self) -> dict[tuple[str, bool], str]:
-        return {
-            (str(attributes["component"]), bool(attributes.get("stepped"))): group
-            for group, attributes in self._archive.groups(STATISTICS_GROUP).items()
-            if "component" in attributes
-        }
+        found: dict[tuple[str, bool], str] = {}
+        for group, attributes in self._archive.groups(STATISTICS_GROUP).items():
+            component, stepped = attributes.get("component"), attributes.get("stepped")
+            whose = f"{printable(group)} in {self.path} is damaged: it "
+            if not isinstance(component, str) or not component or not isinstance(stepped, bool):
+                raise TraceFormatError(whose + "does not say of which component it is, and whether of the loop")
+            if (component, stepped) in found:
+                raise TraceFormatError(whose + f"is of {printable(component)[:80]} as {found[component, stepped]} is")
+            found[component, stepped] = group
+        return found
 
     def _group_sites(self, group: str) -> tuple[SiteInfo, ...]:
         attributes = self._archive.groups(STATISTICS_GROUP)[group]

@@ -69,7 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+_LONGEST = 4000
+"""Characters of an error; names and texts of a trace may have any length."""
+
+
 def _failed(message: str, code: int = 2) -> int:
+    message = message if len(message) <= _LONGEST else f"{message[: _LONGEST - 1]}…"
     with contextlib.suppress(OSError):
         print(f"dxray: {message}", file=sys.stderr)
     return code

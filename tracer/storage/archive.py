@@ -24,8 +24,9 @@ from .chunk_parts import is_one_chunk, read_part
 from .integrity import check_shards, reason_against
 from .library_store import LibraryStore
 from .plain_chunks import is_plain, read_plain
-from .regular import open_regular, read_regular
+from .regular import open_regular, read_regular, stored_size
 from .shards import written_chunks
+from .sizes import check_depth, check_read
 
 if TYPE_CHECKING:
     import xarray
@@ -91,10 +92,22 @@ class Archive:
         """Attributes of one group; empty where there is none."""
         return _mapping(self._nodes.get(path, {}).get("attributes"))
 
-    def load(self, array: str, place: tuple[int | slice, ...] = ()) -> NDArray[Any]:
-        """Read an array, or the part of it at `place`, into memory."""
+    def load(self, array: str, place: tuple[int | slice, ...] = (), *, steps: int | None = None) -> NDArray[Any]:
+        """Read an array, or the part of it at `place`, into memory.
+
+        Args:
+            array: Its path.
+            place: Along the first dimensions.
+            steps: How many of an array along the steps are wanted, where not all are.
+        """
         self._check(array)
+        if steps is not None:
+            place = (slice(0, steps),)
         try:
+            self._check_room(array, place)
+            if steps is not None and isinstance(self._source, Path) and is_plain(node := self._nodes[array]):
+                shape = [min(steps, *node["shape"][:1]), *node["shape"][1:]]
+                return read_plain(self._source / array, {**node, "shape": shape}, (), self._source)
             indices = tuple(at for at in place if isinstance(at, int))
             if isinstance(self._source, Path) and indices == place and is_plain(self._nodes[array]):
                 return read_plain(self._source / array, self._nodes[array], indices, self._source)
@@ -104,7 +117,7 @@ class Archive:
             selection: Any = (*place, ...)
             return np.asarray(self._open(array)[selection])
         except Exception as error:
-            raise TraceFormatError(f"{printable(array)} in {self.path} cannot be read: {error}") from error
+            raise self._unreadable(array, error) from error
 
     def load_run(self, array: str, step: int | None, start: int, count: int) -> NDArray[Any] | None:
         """Some consecutive elements of a tensor, of one step of it or of all where it has none, in row-major order.
@@ -114,11 +127,12 @@ class Archive:
         self._check(array)
         if isinstance(self._source, Path) and is_one_chunk(self._nodes[array]):
             try:
+                self._check_room(array, () if step is None else (step,))
                 return read_part(
                     self._source / array, self._nodes[array], step, start, count, root=self._source, known=self._known
                 )
             except Exception as error:
-                raise TraceFormatError(f"{printable(array)} in {self.path} cannot be read: {error}") from error
+                raise self._unreadable(array, error) from error
         latest = self._latest
         if latest is None or latest[:2] != (array, step):
             latest = self._latest = array, step, self.load(array, () if step is None else (step,)).ravel()
@@ -144,10 +158,8 @@ class Archive:
             slot = step % outer[0]
             with open_regular(file, self._source) as stream:
                 return any(written_chunks(stream.fileno(), name, outer[0], range(slot, slot + 1)))
-        except TraceFormatError:
-            raise
         except Exception as error:
-            raise TraceFormatError(f"{printable(array)} in {self.path} cannot be read: {error}") from error
+            raise self._unreadable(array, error) from error
 
     def load_if_there(self, array: str) -> NDArray[Any] | None:
         """Read an array into memory, or None when the trace has none of this name."""
@@ -203,24 +215,36 @@ class Archive:
         import xarray
 
         if group not in self._datasets:
-            for node in [group, *(name for name in self._nodes if name.rpartition("/")[0] == group)]:
-                self._check(node)
+            from .lazy import guarded
+
+            self._check(group)
             try:
-                self._datasets[group] = xarray.open_zarr(self._store, group=group, chunks=None)
+                self._check_coordinates(group)
+                opened = xarray.open_zarr(self._store, group=group, chunks=None)
+                self._datasets[group] = guarded(opened, group, str(self.path), self._check_part)
             except Exception as error:
-                raise TraceFormatError(f"{printable(group)} in {self.path} cannot be read: {error}") from error
+                raise self._unreadable(group, error) from error
         return self._datasets[group]
 
     def tree(self) -> xarray.DataTree:
         """All groups, lazily."""
         import xarray
 
+        from .lazy import guarded
+
         try:
-            return xarray.open_datatree(self._store, engine="zarr", chunks=None)  # type: ignore[arg-type]  # a Store will do
+            for group in ["", *(name for name, node in self._nodes.items() if node.get("node_type") == "group")]:
+                self._check_coordinates(group)
+            tree = xarray.open_datatree(self._store, engine="zarr", chunks=None)  # type: ignore[arg-type]  # a Store will do
+            for node in tree.subtree:
+                path = node.path.strip("/")
+                node.dataset = guarded(node.to_dataset(inherit=False), path, str(self.path), self._check_part)
         except DxrayError:
             raise
         except Exception as error:
-            raise TraceFormatError(f"{self.path} cannot be read as a tree: {error}") from error
+            what = printable(error)[:300]
+            raise TraceFormatError(f"{self.path} cannot be read as a tree: {what}") from error
+        return tree
 
     def pulse(self) -> tuple[object, ...] | None:
         """What changes with every step that is committed; None once the metadata has changed, or may have.
@@ -246,6 +270,44 @@ class Archive:
             return self._source.size()
         return sum(file.stat().st_size for file in self._source.rglob("*") if file.is_file())
 
+    def _unreadable(self, node: str, error: Exception) -> DxrayError:
+        """What an error on the way means, in one line."""
+        if isinstance(error, DxrayError):
+            return error
+        what = printable(error)[:300] or type(error).__name__
+        return TraceFormatError(f"{printable(node)} in {self.path} cannot be read: {what}")
+
+    def _check_room(self, array: str, place: tuple[int | slice, ...]) -> None:
+        """Refuse a part of an array that takes more than its files account for."""
+        if isinstance(self._source, LibraryStore):
+            store = self._source
+            check_read(self._nodes[array], place, lambda name: store.stored_size(f"{array}/{name}"), None)
+            return
+        folder, root = self._source / array, self._source
+
+        def read(name: str, count: int) -> bytes:
+            with open_regular(folder / name, root) as stream:
+                return stream.read(count) or b""
+
+        check_read(self._nodes[array], place, lambda name: stored_size(folder / name), read)
+
+    def _check_part(self, array: str, place: tuple[int | slice, ...]) -> None:
+        """All that is looked at before a library reads a part of an array."""
+        self._check(array)
+        self._check_room(array, place)
+        if isinstance(self._source, Path):
+            first = place[0] if place and isinstance(place[0], int) else None
+            check_shards(self._source / array, self._nodes[array], first, self._source)
+
+    def _check_coordinates(self, group: str) -> None:
+        """Look at the arrays of a group which xarray reads as it opens them: those that name a dimension."""
+        for name, node in self._nodes.items():
+            parent, _, own = name.rpartition("/")
+            if parent == group and node.get("node_type") == "array":
+                self._check(name)
+                if node.get("dimension_names") == [own]:
+                    self._check_part(name, ())
+
     def _check(self, node: str) -> None:
         """Refuse what the metadata does not list, and links out of the folder."""
         root = self._source
@@ -263,7 +325,7 @@ class Archive:
 
         if isinstance(self._source, Path):
             return Snapshot(LocalStore(self._source, read_only=True), self.attributes, self._nodes, self._source)
-        return Snapshot(self._source.for_reading(), self.attributes, self._nodes)
+        return Snapshot(self._source.for_reading(), self.attributes, self._nodes, check=self._source.check)
 
     def _open(self, array: str) -> zarr.Array[Any]:
         """An array by the metadata at hand; opening the root instead would read those of every array again."""
@@ -300,6 +362,7 @@ def _read_root(source: Path | LibraryStore) -> dict[str, Any]:
     try:
         text = _root_of_folder(source) if isinstance(source, Path) else _root_of_store(source)
         document = json.loads(text)
+        check_depth(document)
     except (OSError, ValueError, RecursionError, MemoryError) as error:  # numbers of thousands of digits, too
         if isinstance(error, TraceNotFoundError):
             raise

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ..errors import StoreError, TraceFormatError, TraceNotFoundError, said
+from .sizes import check_stored
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -133,11 +134,45 @@ class LibraryStore:
         """
         from zarr.buffer.cpu import buffer_prototype
 
+        self.check(key)
         try:
             found = _run(self.store.get(key, prototype=buffer_prototype))
         except Exception as error:
             raise StoreError(f"{key} cannot be read: {said(error)}") from error
         return None if found is None else found.to_bytes()
+
+    def stored_size(self, key: str) -> tuple[int, int] | None:
+        """Length of what is under a key, and the bytes it takes there; None where there is nothing.
+
+        Raises:
+            StoreError: The store does not answer.
+        """
+        from zarr.storage import ZipStore
+
+        try:
+            if isinstance(self.store, ZipStore):
+                found = self.store._zf.getinfo(key)
+                return found.file_size, found.compress_size
+            length = _run(self.store.getsize(key))
+        except (FileNotFoundError, KeyError):
+            return None
+        except Exception as error:
+            raise StoreError(f"the size of {key} cannot be told: {said(error)}") from error
+        return length, length
+
+    def check(self, key: str) -> None:
+        """Refuse what would become much more than it is, before it is read: a zip file may promise anything.
+
+        Raises:
+            TraceFormatError: It would.
+        """
+        from zarr.storage import ZipStore
+
+        if isinstance(self.store, ZipStore) and (found := self.stored_size(key)) is not None:
+            try:
+                check_stored(key, *found)
+            except ValueError as error:
+                raise TraceFormatError(f"{self.name} is damaged: {error}") from error
 
     def exists(self, key: str) -> bool:
         """Whether there is something under a key.

@@ -7,13 +7,15 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["MOST_METADATA", "check_inside", "open_regular", "read_regular"]
+__all__ = ["MOST_METADATA", "check_inside", "open_regular", "read_regular", "stored_size"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 """Not waiting: to open a pipe for reading would, until somebody writes into it."""
 
-MOST_METADATA = 1 << 28
-"""Bytes of the root's document; that of ten thousand arrays has a twentieth."""
+MOST_METADATA = 1 << 26
+"""Bytes of the root's document; that of ten thousand arrays has a fifth."""
+_BLOCK = 512
+"""Bytes that a file's blocks are counted in."""
 
 
 def open_regular(path: Path, root: Path | None = None) -> BinaryIO:
@@ -58,3 +60,12 @@ def check_inside(path: Path, root: Path) -> None:
     """
     if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
         raise OSError(f"{path.name} is a link that leads out of the trace")
+
+
+def stored_size(path: Path) -> tuple[int, int] | None:
+    """Length of a file, and what it takes on the disk, which of a sparse one is little; None where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_size, min(status.st_size, getattr(status, "st_blocks", 1 << 60) * _BLOCK)

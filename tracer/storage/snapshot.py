@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from zarr.storage import WrapperStore
 
 from ..errors import TraceFormatError
 from ..info import printable
+from .passing import check_passing
 from .regular import check_inside
 
 __all__ = ["Snapshot"]
@@ -33,6 +34,7 @@ class Snapshot(WrapperStore[Store]):
         attributes: Of the root.
         nodes: Metadata of all other groups and arrays, by path; None for those of the store itself.
         folder: Where it is, if it is in one: links may not lead out of it.
+        check: Raises where a key cannot be read for its size.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class Snapshot(WrapperStore[Store]):
         attributes: Mapping[str, Any] | None = None,
         nodes: Mapping[str, Any] | None = None,
         folder: Path | None = None,
+        check: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(store)
         self._attributes, self._nodes, self._folder = attributes or {}, nodes, folder
+        self._sizes = check
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
@@ -53,7 +57,14 @@ class Snapshot(WrapperStore[Store]):
         if self._nodes is None or not self._is_document(key) or byte_range is not None:
             if self._folder is not None and not _is_readable(self._folder / key, self._folder):
                 return None
-            return await self._store.get(key, prototype, byte_range)
+            if self._sizes is not None:
+                self._sizes(key)
+            found = await self._store.get(key, prototype, byte_range)
+            node = None if self._nodes is None or found is None else self._nodes.get(key.rpartition("/")[0])
+            if found is not None and node is not None and node.get("node_type") == "array":
+                start = getattr(byte_range, "start", getattr(byte_range, "offset", None))
+                check_passing(node, found.to_bytes(), start, is_whole=byte_range is None)
+            return found
         document = self._document(key)
         return None if document is None else prototype.buffer.from_bytes(json.dumps(document).encode())
 
@@ -76,7 +87,7 @@ class Snapshot(WrapperStore[Store]):
             yield key, await self.get(key, prototype, byte_range)
 
     def _with_store(self, store: Store) -> Snapshot:
-        return type(self)(store, self._attributes, self._nodes, self._folder)
+        return type(self)(store, self._attributes, self._nodes, self._folder, self._sizes)
 
     def __eq__(self, value: object) -> bool:
         return isinstance(value, Snapshot) and self._store == value._store and self._nodes is value._nodes
@@ -85,7 +96,7 @@ class Snapshot(WrapperStore[Store]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the nodes: an array that is sent to another process has its own."""
-        return {"_store": self._store, "_attributes": {}, "_nodes": None, "_folder": self._folder}
+        return {"_store": self._store, "_attributes": {}, "_nodes": None, "_folder": self._folder, "_sizes": None}
 
     @staticmethod
     def _is_document(key: str) -> bool:

@@ -63,7 +63,7 @@ class Serve:
         check_host(options.host, allow_remote=options.allow_remote)
         _check_opening(options)
         try:
-            from .web import PageServer
+            from .web.server import PageServer
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in _SERVER_PACKAGES:
                 raise

@@ -17,6 +17,7 @@ from PIL import Image
 
 from diffusion_xray.tracer.cli import command_parser, main
 from diffusion_xray.viewer.serve import Serve, ServeError, check_host, child_command, find_port
+from diffusion_xray.viewer.web.messages import page_size
 
 from .chromium import CHROMIUM, open_page
 from .terminal import strangers
@@ -27,7 +28,7 @@ ODD = "a $(touch ran) `touch ran`;touch ran&'\"[red]\n#.zarr"
 @contextlib.asynccontextmanager
 async def served(path: Path, *options: str, host: str = "localhost") -> AsyncIterator[str]:
     """Serve a trace; the address of its page. What the command printed is checked when it ends."""
-    port = find_port(host, None)
+    port = find_port(host, 0)
     words = [sys.executable, "-m", "diffusion_xray.tracer.cli", "serve", *options, "--port", str(port), "--", path.name]
     process = await asyncio.create_subprocess_exec(
         *words, cwd=path.parent, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -48,6 +49,39 @@ async def served(path: Path, *options: str, host: str = "localhost") -> AsyncIte
     assert (process.returncode, out) == (0, b""), errors.decode()
     assert errors.decode().splitlines()[-1] == "ended"
     assert strangers(first + errors) == []
+
+
+async def asked(address: str, request: str) -> bytes:
+    """What the server answers to bytes of one's own, until it closes or pauses."""
+    reader, writer = await asyncio.open_connection(*address.removeprefix("http://").split(":"))
+    writer.write(request.encode())
+    answer = await asyncio.wait_for(reader.readline(), 60)
+    writer.close()
+    return answer
+
+
+def children(address: str) -> list[int]:
+    """Processes of pages of the server at an address."""
+    port = address.rpartition(":")[2]
+    rows = subprocess.run(["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    found = [row.split(None, 2) for row in rows.splitlines()]
+    servers = {pid for pid, _, words in found if " serve " in words and f"--port {port}" in words}
+    return [int(pid) for pid, parent, words in found if parent in servers and "defunct" not in words]
+
+
+async def no_children(address: str) -> None:
+    """Wait until no page of a server has a process any more."""
+    for _ in range(600):
+        if not children(address):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{children(address)} go on without a page")
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and no zombie that nobody asked for."""
+    row = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(row.strip()) and not row.strip().startswith("Z")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "example.org", ""])
@@ -137,6 +171,135 @@ async def test_whom_it_answers(traces: dict[str, Path]) -> None:
                 assert page.status == 403
             with pytest.raises(aiohttp.WSServerHandshakeError):
                 await session.ws_connect(f"{address}/ws", headers=headers)
+
+
+@pytest.mark.parametrize("host", ["[::1", "a b", "localhost:port", "localhost:1:2", 'local"host', "]:[", "x/../y"])
+async def test_what_is_no_host_is_refused(host: str, traces: dict[str, Path]) -> None:
+    """A header Host that cannot be one is a bad request, and nothing is said of it on the terminal."""
+    async with served(traces["normal"]) as address:
+        assert (await asked(address, f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).startswith(b"HTTP/1.1 400")
+
+
+async def test_the_scheme_of_an_origin_counts(traces: dict[str, Path]) -> None:
+    """A page of the same name that came another way, and an origin that is none, get nothing."""
+    async with served(traces["normal"]) as address, aiohttp.ClientSession() as session:
+        for origin in (address.replace("http", "https"), address.replace("http", "ftp"), "http://[::1", "null", ""):
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+                await session.ws_connect(f"{address}/ws", headers={"Origin": origin})
+        async with session.ws_connect(f"{address}/ws", headers={"Origin": address}) as page:
+            assert (await page.receive(timeout=60)).type is aiohttp.WSMsgType.BINARY
+
+
+ODD_MESSAGES = [
+    "",
+    "{",
+    "3",
+    "[]",
+    '["stdin"]',
+    '["stdin", 3]',
+    '["resize", 3]',
+    '["ping", {"a": [1]}]',
+    '["quit"]',
+    "[" * 100_000,
+    b"bytes",
+]
+
+
+@pytest.mark.parametrize("message", ODD_MESSAGES, ids=lambda message: repr(message[:20]))
+async def test_odd_messages_end_the_page_quietly(message: str | bytes, traces: dict[str, Path]) -> None:
+    """What no page says closes the socket, and the process of the page ends; no traceback is shown."""
+    async with served(traces["normal"]) as address, aiohttp.ClientSession() as session:
+        async with session.ws_connect(f"{address}/ws") as page:
+            assert (await page.receive(timeout=60)).type is aiohttp.WSMsgType.BINARY
+            if isinstance(message, bytes):
+                await page.send_bytes(message)
+            else:
+                await page.send_str(message)
+            while (await page.receive(timeout=60)).type is aiohttp.WSMsgType.BINARY:
+                pass
+            assert page.close_code == 1008
+        await no_children(address)
+
+
+@pytest.mark.parametrize("frame", [b"\xff\xff\xff\xff", b"\x81\xff" + b"\xff" * 8, b"\x81\x05hello", b"\x83\x80"])
+async def test_malformed_frames_are_quiet(frame: bytes, traces: dict[str, Path]) -> None:
+    """Bytes that are no frames of a web socket end the connection and the page's process; no traceback is shown."""
+    async with served(traces["normal"]) as address:
+        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13"
+        upgrade = f"Upgrade: websocket\r\nConnection: Upgrade\r\n{key}"
+        host = address.removeprefix("http://")
+        reader, writer = await asyncio.open_connection(*host.split(":"))
+        writer.write(f"GET /ws HTTP/1.1\r\nHost: {host}\r\n{upgrade}\r\n\r\n".encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 101")
+        writer.write(frame)
+        await asyncio.wait_for(reader.read(), 60)
+        writer.close()
+        await no_children(address)
+
+
+@pytest.mark.parametrize(("asked_for", "given"), [("10" * 9, None), ("-3", None), ("x", None), ("100", (100, 30))])
+async def test_the_size_of_a_page_has_bounds(
+    asked_for: str, given: tuple[int, int] | None, traces: dict[str, Path]
+) -> None:
+    """However large a page says it is, at once or later, what is drawn for it stays small."""
+    async with (
+        served(traces["normal"]) as address,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{address}/ws?width={asked_for}&height=30") as page,
+    ):
+        await page.send_json(["resize", {"width": 10**9, "height": 10**9}])
+        await page.send_json(["resize", {"width": -1, "height": "x"}])
+        await page.send_json(["resize", {"width": 120, "height": 40}])
+        await page.send_json(["ping", "123"])
+        drawn, heard = 0, []
+        with contextlib.suppress(TimeoutError):
+            while True:
+                received = await page.receive(timeout=3)
+                heard += [received.data] if received.type is aiohttp.WSMsgType.TEXT else []
+                drawn += len(received.data or b"")
+        assert 1000 < drawn < 10_000_000
+        assert heard == ['["pong", "123"]']
+    assert page_size(asked_for, "30")[0] in range(1, 501)
+    assert given is None or page_size(asked_for, "30") == given
+
+
+async def test_the_process_of_a_page_ends_with_its_socket(traces: dict[str, Path]) -> None:
+    """A page that is closed, or whose connection breaks, leaves no process behind."""
+    async with served(traces["normal"]) as address, aiohttp.ClientSession() as session:
+        for breaks in (False, True):
+            page = await session.ws_connect(f"{address}/ws")
+            assert (await page.receive(timeout=60)).type is aiohttp.WSMsgType.BINARY
+            assert len(children(address)) == 1
+            if breaks:
+                connection = page.get_extra_info("socket")
+                connection.shutdown(socket.SHUT_RDWR)
+            else:
+                await page.close()
+            await no_children(address)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_the_processes_of_pages_end_with_the_server(how: signal.Signals, traces: dict[str, Path]) -> None:
+    """However the server ends, its pages' processes do too."""
+    port = find_port("localhost", 0)
+    words = ["-m", "diffusion_xray.tracer.cli", "serve", str(traces["normal"]), "--port", str(port)]
+    server = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=-3, stderr=-3)
+    async with aiohttp.ClientSession() as session:
+        for _ in range(600):
+            with contextlib.suppress(aiohttp.ClientError):
+                page = await session.ws_connect(f"http://localhost:{port}/ws")
+                break
+            await asyncio.sleep(0.1)
+        assert (await page.receive(timeout=60)).type is aiohttp.WSMsgType.BINARY
+        (child,) = children(f"http://localhost:{port}")
+        server.send_signal(how)
+        await asyncio.wait_for(server.wait(), 60)
+        for _ in range(600):
+            if not is_running(child):
+                break
+            await asyncio.sleep(0.1)
+        assert not is_running(child)
+        await page.close()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")

@@ -7,6 +7,8 @@ from importlib.metadata import EntryPoint
 from pathlib import Path, PurePosixPath
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from .checkout import ROOT, files
 
@@ -67,6 +69,31 @@ def test_public_names(package: str) -> None:
     names: list[str] = getattr(module, "__all__", [])
     assert names == sorted(names, key=by_kind)
     assert [name for name in names if not hasattr(module, name)] == []
+
+
+def requirements(extra: str = "") -> list[Requirement]:
+    """What an extra asks for, without the extras of our own that it names; of the base install by default."""
+    project = PROJECT["project"]
+    lines = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return [it for it in map(Requirement, lines) if it.name != "diffusion-xray"]
+
+
+def test_the_test_extra_names_nothing_twice() -> None:
+    """It brings the other extras by their names, so that a bound stands in one place."""
+    (own,) = (it for it in map(Requirement, PROJECT["project"]["optional-dependencies"]["test"]) if it.extras)
+    assert own.name == "diffusion-xray" and own.extras == {"trace", "remote", "recipes", "serve"}
+    names = [it.name for extra in ("", "test", *own.extras) for it in requirements(extra)]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_constraints_are_within_the_bounds() -> None:
+    """Each dependency but those of the benchmarks is pinned to a version that its bound allows."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line)
+    pinned = {canonicalize_name(name): version for name, version in pins.items()}
+    for extra in ("", "trace", "remote", "recipes", "serve", "test", "dev"):
+        for it in requirements(extra):
+            assert it.specifier.contains(pinned[canonicalize_name(it.name)]), f"{it} is pinned otherwise"
 
 
 def test_no_file_names_a_machine_path() -> None:

@@ -105,7 +105,13 @@ class TraceArrays:
     @functools.cached_property
     def _committed(self) -> int:
         flags = self._archive.load_if_there("committed")
-        return 0 if flags is None else int(np.argmin(np.append(flags != 0, False)))
+        steps = 0 if flags is None else int(np.argmin(np.append(flags != 0, False)))
+        if not steps and flags is not None and flags.size and self.info.status == "complete":
+            for name in ("committed", "step"):
+                if self._archive.is_written(name, 0) == (name == "committed"):
+                    return steps
+            raise TraceFormatError(f"committed in {self.path} is damaged: which steps are complete is missing")
+        return steps
 
     @property
     def n_steps(self) -> int:
@@ -221,6 +227,11 @@ class TraceArrays:
             return self._missing(site)
         place = (self._check_step(step),) if site.stepped else ()
         found = self._archive.load(stored.array, place)
+        if found.shape != stored.shape:
+            raise TraceFormatError(
+                f"{printable(stored.array)} in {self.path} is damaged: it has the shape {found.shape}, "
+                f"and its site {stored.shape}"
+            )
         if reads_as_missing(found):
             self._check_written(site, stored, step)
         return found

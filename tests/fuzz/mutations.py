@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -250,8 +249,10 @@ def no_file(path: Path, outside: Path, random: random.Random) -> str:
     """A pipe or a folder is where a file should be."""
     file = random.choice([_chunk(path, random), path / "zarr.json"])
     file.unlink()
-    make: Callable[[Path], None] = random.choice([os.mkfifo, Path.mkdir])
-    make(file)
+    if random.random() < 0.5:
+        os.mkfifo(file)
+    else:
+        file.mkdir()
     return str(file.relative_to(path))
 
 

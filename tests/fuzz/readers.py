@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import random
@@ -73,7 +74,7 @@ def reads_of(path: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Every array of numbers by a name, as the API reads it; not histograms, of which nothing tells the loss."""
     trace = open_trace(path)
     for name in ("timestep", "sigma", "stage"):
-        yield name, lambda name=name: getattr(trace, name)
+        yield name, functools.partial(getattr, trace, name)
     yield "images", lambda: trace.images
     yield from (
         (f"table {table.component} {table.stepped}", lambda table=table: table.values) for table in trace.tables()
@@ -81,8 +82,8 @@ def reads_of(path: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
     for site in list(itertools.islice((site for module in trace.modules.values() for site in module.sites), 60)):
         for step in range(trace.n_steps) if site.stepped else [0]:
             if site.array:
-                yield f"{site.key} {step}", lambda site=site, step=step: trace.tensor(site, step)
-                yield f"{site.key} {step} run", lambda site=site, step=step: trace.elements(site, step, 1, 2)
+                yield f"{site.key} {step}", functools.partial(trace.tensor, site, step)
+                yield f"{site.key} {step} run", functools.partial(trace.elements, site, step, 1, 2)
 
 
 def _numbers(trace: Trace) -> None:
@@ -130,9 +131,10 @@ def _datasets(trace: Trace) -> None:
             for variable in trace[name].variables.values():
                 with _kept(failed):
                     _small(variable)
-    for read in (lambda: trace.steps, lambda: trace.statistics().to_dataset()):
+    for name in ("steps", "statistics"):
         with _kept(failed):
-            for variable in read().variables.values():
+            found = trace.steps if name == "steps" else trace.statistics().to_dataset()
+            for variable in found.variables.values():
                 with _kept(failed):
                     _small(variable)
 

@@ -228,6 +228,11 @@ class TraceArrays:
             return self._missing(site)
         place = (self._check_step(step),) if site.stepped else ()
         found = self._archive.load(stored.array, place)
+        if found.shape != stored.shape:
+            raise TraceFormatError(
+                f"{printable(stored.array)} in {self.path} is damaged: it has the shape {found.shape}, "
+                f"and its site {stored.shape}"
+            )
         if reads_as_missing(found):
             self._check_written(site, stored, step)
         return found

@@ -29,8 +29,9 @@ def told(what: str) -> Iterator[None]:
         yield
     except DxrayError:
         raise
-    except (TypeError, ValueError, AttributeError, LookupError, OverflowError, RecursionError) as error:
-        raise TraceFormatError(f"{what} is damaged: {printable(str(error)[:200])}") from error
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError, MemoryError) as error:
+        reason = printable(str(error)[:200]) or type(error).__name__
+        raise TraceFormatError(f"{what} is damaged: {reason}") from error
 
 
 _FEWEST = len(MEASURED)

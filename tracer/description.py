@@ -5,16 +5,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
+from .damage import told
+from .errors import DxrayError
 from .faults import born_text
-from .info import LatentsChange, SchedulerInfo, TraceInfo
+from .info import LatentsChange, SchedulerInfo, TraceInfo, printable
 from .process import is_gone
 from .prompts import Prompt
 from .trace import Trace
 
-__all__ = ["describe", "describe_changes", "describe_in_lines"]
+__all__ = ["describe", "describe_changes", "describe_in_lines", "tell_in_lines"]
+
+T = TypeVar("T")
+Lines = list[tuple[str, str]]
 
 _MOST_CHANGES: Final = 4
 _FEW_NAMES = 3
@@ -31,59 +36,121 @@ _MOST_RUNS = 8
 """Runs of steps of one gap that a line has room for."""
 
 
+class _Sections:
+    """Parts of a description, each by itself: what cannot be told of one is noted, and the others are told."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._where = str(trace.path)
+        self.unknown: dict[str, str] = {}
+        """Why a part is not known, by its name."""
+
+    def of(self, name: str, tell: Callable[[], T], instead: T) -> T:
+        """What `tell` says, or what stands for it where the trace is damaged."""
+        try:
+            with told(f"what is said of {name} in {self._where}"):
+                return tell()
+        except DxrayError as error:
+            self.unknown[name] = printable(error)
+            return instead
+
+    def lines(self, label: str, tell: Callable[[], Lines]) -> Lines:
+        """Lines of a part; one that says why where it cannot be told."""
+        nothing: Lines = []
+        found = self.of(label, tell, nothing)
+        return [(label, f"unknown: {self.unknown[label]}")] if label in self.unknown else found
+
+    def line(self, label: str, tell: Callable[[], str]) -> Lines:
+        """The same of a part that is one line."""
+        return self.lines(label, lambda: [(label, tell())])
+
+
 def describe(trace: Trace) -> dict[str, Any]:
-    """What a trace holds, for programs: everything in it can be written as JSON."""
-    info = dataclasses.asdict(trace.info)
-    return {
-        "path": str(trace.path),
-        **info,
-        "status": _status(trace),
-        "steps": trace.n_steps,
-        "modules": len(trace.modules),
-        "modules_with_tensors": sum(module.stored for module in trace.modules.values()),
-        "attention": Counter(call.kind for calls in trace.attention_modules.values() for call in calls),
-        "bytes": trace.nbytes,
-        "prompts": [
+    """What a trace holds, for programs: everything in it can be written as JSON.
+
+    Parts do not depend on one another: one that cannot be told is None, and `unknown` has the reason by its name.
+    """
+    sections = _Sections(trace)
+    parts: dict[str, Callable[[], Any]] = {
+        "status": lambda: _status(trace),
+        "steps": lambda: trace.n_steps,
+        "modules": lambda: len(trace.modules),
+        "modules_with_tensors": lambda: sum(module.stored for module in trace.modules.values()),
+        "attention": lambda: _attention(trace),
+        "bytes": lambda: trace.nbytes,
+        "prompts": lambda: [
             {"encoder": prompt.encoder, "call": prompt.call, "text": list(prompt.text), "cut": list(prompt.cut)}
             for prompt in trace.prompts
         ],
-        "first_fault": _fault_facts(trace),
+        "first_fault": lambda: _fault_facts(trace),
     }
+    head = {"path": str(trace.path), **dataclasses.asdict(trace.info)}
+    known = {name: sections.of(name, tell, None) for name, tell in parts.items()}
+    return {**head, **known, "unknown": sections.unknown}
 
 
 def describe_in_lines(trace: Trace) -> list[tuple[str, str]]:
-    """The same for people: a word and what there is to say of it; not yet safe for a terminal, see `printable`."""
-    info, known = trace.info, describe(trace)
-    lines = [
-        ("trace", f"{trace.path}  {_megabytes(known['bytes'])}format {info.format_version}"),
-        ("status", known["status"] + (f", {info.seconds:.1f} s" if info.seconds is not None else "")),
-        ("pipeline", info.pipeline or "modules"),
+    """The same for people: a word and what there is to say of it; not yet safe for a terminal, see `printable`.
+
+    What cannot be told is a line "unknown" with the reason.
+    """
+    return tell_in_lines(trace)[0]
+
+
+def tell_in_lines(trace: Trace) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """`describe_in_lines`, and why what it cannot tell is unknown, by what that is."""
+    info, sections = trace.info, _Sections(trace)
+    line, lines = sections.line, sections.lines
+    fault = sections.of("first fault", lambda: _fault_facts(trace), None)
+    if "first fault" in sections.unknown:
+        faults: Lines = [("first fault", f"unknown: {sections.unknown['first fault']}")]
+    else:
+        faults = line("first fault", lambda: _fault(fault, modules=len(trace.modules)))
+        faults += line("  born", lambda: _born(fault))
+    found = [
+        *line("trace", lambda: f"{trace.path}  {_megabytes(trace.nbytes)}format {info.format_version}"),
+        *line("status", lambda: _status(trace) + (f", {info.seconds:.1f} s" if info.seconds is not None else "")),
+        *line("pipeline", lambda: info.pipeline or "modules"),
         *((f"  {name}", _covered(kind, info.covers.get(name, ()))) for name, kind in info.components.items()),
         *((name, _scheduler(scheduler)) for name, scheduler in info.schedulers.items()),
-        ("steps", f"{trace.n_steps}" + (f" of {info.planned_steps}" if info.planned_steps > trace.n_steps else "")),
-        ("latents", _changed(describe_changes(info.latents_changed))),
-        ("modules", f"{known['modules']} fired, tensors of {known['modules_with_tensors']} stored"),
-        (
+        *line("steps", lambda: _progress(trace.n_steps, info.planned_steps)),
+        *line("latents", lambda: _changed(describe_changes(info.latents_changed))),
+        *line("modules", lambda: _modules(trace)),
+        *line(
             "attention",
-            ", ".join(
-                f"{count} {'without a map' if kind == 'none' else kind}" for kind, count in known["attention"].items()
+            lambda: ", ".join(
+                f"{count} {'without a map' if kind == 'none' else kind}" for kind, count in _attention(trace).items()
             ),
         ),
-        *_calls(info),
-        *(("prompt", f"{prompt.encoder}: {' | '.join(prompt.text)!r}{_cut(prompt)}") for prompt in trace.prompts),
-        *(("guidance", f"{name}: {_guidance(layout)}") for name, layout in info.guidance.items()),
-        ("preview", _preview(info.preview)),
-        ("memory", _memory(info.memory)),
-        ("compiled", _compiled(info.compiled)),
-        *(("changed", _modules_changed(change)) for change in info.modules_changed[:_MOST_CHANGES]),
-        *(("gap", _gap(gap)) for gap in info.gaps),
+        *lines("call", lambda: _calls(info)),
+        *lines(
+            "prompt",
+            lambda: [("prompt", f"{p.encoder}: {' | '.join(p.text)!r}{_cut(p)}") for p in trace.prompts],
+        ),
+        *lines("guidance", lambda: [("guidance", f"{name}: {_guidance(own)}") for name, own in info.guidance.items()]),
+        *line("preview", lambda: _preview(info.preview)),
+        *line("memory", lambda: _memory(info.memory)),
+        *line("compiled", lambda: _compiled(info.compiled)),
+        *lines("changed", lambda: [("changed", _modules_changed(c)) for c in info.modules_changed[:_MOST_CHANGES]]),
+        *lines("gap", lambda: [("gap", _gap(gap)) for gap in info.gaps]),
         *(("tap failed", f"{entry.get('tap')}: {entry.get('error')}") for entry in info.tap_failures),
-        ("error", _error(info.error)),
-        ("first fault", _fault(known["first_fault"], modules=known["modules"])),
-        ("  born", _born(known["first_fault"])),
+        *line("error", lambda: _error(info.error)),
+        *faults,
         ("versions", ", ".join(f"{name} {version}" for name, version in info.versions.items())),
     ]
-    return [(label, text) for label, text in lines if text]
+    return [(label, text) for label, text in found if text], sections.unknown
+
+
+def _progress(steps: int, planned: int) -> str:
+    return f"{steps}" + (f" of {planned}" if planned > steps else "")
+
+
+def _modules(trace: Trace) -> str:
+    stored = sum(module.stored for module in trace.modules.values())
+    return f"{len(trace.modules)} fired, tensors of {stored} stored"
+
+
+def _attention(trace: Trace) -> Counter[str]:
+    return Counter(call.kind for calls in trace.attention_modules.values() for call in calls)
 
 
 def _calls(info: TraceInfo) -> list[tuple[str, str]]:

@@ -172,5 +172,5 @@ class AttentionReader(TraceArrays):
         return steps
 
     def _with_times(self, array: xarray.DataArray) -> xarray.DataArray:
-        steps = array["step"].values
+        steps = array["step"].values.astype(np.intp)  # of no step they are floats
         return array.assign_coords(timestep=("step", self.timestep[steps]), sigma=("step", self.sigma[steps]))

@@ -58,7 +58,11 @@ def check_inside(path: Path, root: Path) -> None:
     Raises:
         OSError: It is.
     """
-    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+    try:
+        leads_out = path.is_symlink() and not path.resolve().is_relative_to(root.resolve())
+    except RuntimeError:  # as Python before 3.13 has it
+        raise OSError(f"{path.name} is a link that leads to itself") from None
+    if leads_out:
         raise OSError(f"{path.name} is a link that leads out of the trace")
 
 

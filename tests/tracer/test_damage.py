@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -126,3 +127,21 @@ def test_what_was_never_written_is_no_damage(
         loop(model, tracer)
         everything(tracer.trace)
     everything(tracer.trace)
+
+
+def test_what_cannot_be_told_is_unknown_and_the_rest_is_told(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Parts of `dxray info` do not depend on one another; people and programs are told what is unknown, and why."""
+    copy = tmp_path / "run.zarr"
+    shutil.copytree(whole, copy)
+    for file in (copy / "statistics/records/statistics").glob("c.*"):
+        file.unlink()
+    assert main(["info", str(copy)]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("first fault  unknown: ") for line in lines)
+    assert any(line.startswith("steps        3") for line in lines)
+    assert main(["info", "--json", str(copy)]) == 2
+    described = json.loads(capsys.readouterr().out)
+    assert described["first_fault"] is None and list(described["unknown"]) == ["first_fault"]
+    assert described["steps"] == 3

@@ -17,7 +17,7 @@ from .errors import SiteNotFoundError, TraceFormatError, near_matches
 from .faults import Fault, find_faults
 from .histogram import Histogram
 from .info import ModuleInfo, SiteInfo, TraceInfo, printable
-from .layout import IMAGES, LATENTS, STATISTICS_GROUP, array_name
+from .layout import IMAGES, LATENTS, NOT_CAPTURED, ROOT_CHUNK, STATISTICS, STATISTICS_GROUP, array_name
 from .prompts import Prompt, read_prompts
 from .statistics_table import StatisticsTable
 from .storage.archive import Archive
@@ -25,6 +25,11 @@ from .storage.library_store import LibraryStore
 from .stored import Stored
 
 __all__ = ["TraceArrays"]
+
+
+_COUNT = STATISTICS.index("count")
+_WHOLE_ROOT = 2
+"""Format from which on the arrays along the steps at the root are written whole, so that a missing chunk is lost."""
 
 
 class TraceArrays:
@@ -200,7 +205,10 @@ class TraceArrays:
         """Float-bit histogram of one site at one step (ignored for what fired outside of the loop)."""
         group = self._group_of(site)
         place = (self._check_step(step), site.row) if site.stepped else (site.row,)
-        return Histogram(self._archive.load(f"{group}/histogram", place))
+        counts = self._archive.load(f"{group}/histogram", place)
+        if not counts.any():
+            self._check_histograms(group, place)
+        return Histogram(counts)
 
     def stored(self, site: SiteInfo, step: int = 0) -> Stored | None:
         """The array that holds the tensor of a site at a step, with its shape; None where none was kept.
@@ -209,8 +217,13 @@ class TraceArrays:
         """
         if not site.variants:
             return site.arrays[0] if site.array else None
-        place = (self._check_step(step), site.row) if site.stepped else (site.row,)
-        return site.stored(int(self._archive.load(f"{self._group_of(site)}/captured", place)))
+        group, place = self._group_of(site), (self._check_step(step), site.row) if site.stepped else (site.row,)
+        mark = int(self._archive.load(f"{group}/captured", place))
+        if mark == NOT_CAPTURED and np.isfinite(self._archive.load(f"{group}/statistics", place)[_COUNT]):
+            raise TraceFormatError(
+                f"{printable(group)}/captured in {self.path} is damaged: what was written of step {step} is missing"
+            )
+        return site.stored(mark)
 
     def tensor(self, site: SiteInfo, step: int = 0) -> NDArray[Any]:
         """The stored tensor of one site at one step, in the shape it had; NaN where it was not captured.
@@ -269,7 +282,17 @@ class TraceArrays:
         span = slice(first, max(rows) + 1)
         place = (self._check_step(step), span) if sites[0].stepped else (span,)
         counts: NDArray[np.integer] = self._archive.load(f"{group}/histogram", place)[np.array(rows) - first]
+        if not counts.any():
+            self._check_histograms(group, place)
         return counts
+
+    def _check_histograms(self, group: str, place: tuple[int | slice, ...]) -> None:
+        """Make sure that tensors whose histograms are empty had no elements."""
+        elements = np.atleast_2d(self._archive.load(f"{group}/statistics", place))[:, _COUNT]
+        if (elements > 0).any():
+            raise TraceFormatError(
+                f"{printable(group)}/histogram in {self.path} is damaged: what was written is missing"
+            )
 
     def step_array(self, name: str, step: int) -> NDArray[Any] | None:
         """One step of a variable of `steps` ("latents", "x0", "preview", ...), or None when there is none."""
@@ -340,4 +363,9 @@ class TraceArrays:
 
     def _along_steps(self, name: str) -> NDArray[Any]:
         values = self._archive.load_if_there(name)
-        return np.zeros(0) if values is None else values[: self.n_steps]
+        if values is None:
+            return np.zeros(0)
+        if self.info.format_version >= _WHOLE_ROOT:
+            for chunk in range(0, self.n_steps, ROOT_CHUNK):
+                check_chunk(self._archive, name, chunk)
+        return values[: self.n_steps]

@@ -70,6 +70,9 @@ of index that a shard of `SHARD_STEPS` begins with."""
 SITE_BLOCK: Final = 256
 """Sites in one chunk of the statistics table. A table grows by whole blocks without rewriting older ones."""
 
+MOST_STEPS: Final = 1 << 24
+"""Of a run; at a step a second that is half a year."""
+
 ROOT_CHUNK: Final = 1024
 """Steps in one chunk of the small arrays at the root (step, timestep, sigma, ...)."""
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, get_args
 from torch import Tensor
 
 from .capture import Capture, Level, Selection
-from .errors import CaptureError, DxrayError, StoreError, TargetError, TracerStateError, TracerWarning, words_of
+from .errors import CaptureError, DxrayError, StoreError, TargetError, TracerStateError, TracerWarning, said, words_of
 from .info import printable
 from .layout import RECORDS, as_text
 from .preview import write_previews
@@ -155,8 +155,8 @@ class Tracer:
             head = describe_origin(self._target, self._title, capture)
             try:
                 writer = BackgroundWriter(lambda: self._place.writer(head), budget=self._budget)
-            except OSError as error:
-                raise StoreError(f"cannot write a trace at {self.path}: {error}") from error
+            except (OSError, MemoryError) as error:
+                raise StoreError(f"cannot write a trace at {self.path}: {said(error)}") from error
             self._undo = undo.pop_all()
         self._process = os.getpid()
         clock = Clock(self._step_ended, has_schedulers=bool(self._target.schedulers))
@@ -307,7 +307,7 @@ class Tracer:
         for entry in self._taps.failures:
             _warn(f"tap {entry['tap']!r} failed and recorded nothing from there on: {entry['error']}")
         if failure is not None:
-            _warn(f"the trace {self.path} is incomplete: {failure}. The run itself is unharmed")
+            _warn(f"the trace {self.path} is incomplete: {said(failure)}. The run itself is unharmed")
         else:
             with contextlib.suppress(*() if error is None else (TracerWarning,)):  # the run's own error goes first
                 for remark in remarks(self._target, self._place, self._recorder, failed=error is not None):

@@ -97,7 +97,8 @@ class Attentions:
         """
         assert call.query is not None and call.key is not None
         masked = None if call.mask is None else self._captured(call.mask)
-        return Inputs(self._archive, (call.query, call.key, call.mask), masked, call.steps)
+        kept = self._captured(call.query) >= HAS_TENSOR
+        return Inputs(self._archive, (call.query, call.key, call.mask), masked, call.steps, kept=kept)
 
     def doubt(self, calls: Sequence[AttentionInfo], steps: Sequence[int] | None = None) -> str:
         """What is to be said beside maps of these calls: that they are not, or not proven to be, those the run used.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..damage import check_chunk
 from ..errors import TraceFormatError
 from ..info import SiteInfo, printable
 from ..layout import HAS_TENSOR, NOT_CAPTURED
@@ -27,6 +28,7 @@ class Inputs:
         sites: Where its queries, its keys and its mask are, if it has one.
         masked: What was captured of its mask at each step; None where there is no mask.
         steps: Those that lie there; None for all.
+        kept: Whether the query was stored at each step, as a missing one is lost then; None if not known.
 
     Raises:
         TraceFormatError: An array has another shape than its site.
@@ -38,7 +40,10 @@ class Inputs:
         sites: tuple[SiteInfo, SiteInfo, SiteInfo | None],
         masked: NDArray[Any] | None,
         steps: frozenset[int] | None = None,
+        *,
+        kept: NDArray[np.bool_] | None = None,
     ) -> None:
+        self._kept = kept
         self._query, self._key, self._mask = sites
         self._masked, self._steps = masked, steps
         there = [site for site in sites if site]
@@ -72,13 +77,23 @@ class Inputs:
         query = self._heads(self._query, step, entry, heads)
         key = self._heads(self._key, step, entry, [head // group for head in heads])
         if query is None or key is None or (query.size and np.isnan(query.flat[0]) and np.isnan(query).all()):
+            self._check_lost(step, (self._query, self._key))
             return None
         there = NOT_CAPTURED if self._masked is None else int(self._masked[step])
         if self._mask is None or there == NOT_CAPTURED:  # the kernel was given none at this step
             return query, key, None
         sizes = self._mask.shape
         mask = self._heads(self._mask, step, min(entry, sizes[0] - 1), heads if sizes[1] > 1 else [0])
+        if mask is None and there >= HAS_TENSOR:
+            self._check_lost(step, (self._mask,))
         return None if mask is None or there < HAS_TENSOR else (query, key, mask)
+
+    def _check_lost(self, step: int, sites: Sequence[SiteInfo]) -> None:
+        """Make sure that what reads as missing was never written."""
+        at = step if self._query.stepped else 0
+        if self._kept is not None and at < len(self._kept) and self._kept[at]:
+            for site in sites:
+                check_chunk(self._archive, site.array, step if site.stepped else None)
 
     def _heads(self, site: SiteInfo, step: int, entry: int, heads: Sequence[int]) -> NDArray[Any] | None:
         """Heads of one entry, shape (head, position, dim); neighbours are read at once."""

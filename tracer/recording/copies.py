@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..storage.store import StoreWriter
 from .buffers import Buffer, kind_of
 from .device import SMALL, copy_to_host
+from .losses import Losses
 from .sites import Known
 from .statistics import Dense, Place, dense_kernel, measure, measure_many
 from .writer import BackgroundWriter
@@ -48,10 +50,16 @@ class _Copy(NamedTuple):
 
 
 class Copies:
-    """Copies tensors, and hands the copies to the writer. Thread-safe."""
+    """Copies tensors, and hands the copies to the writer. Thread-safe.
 
-    def __init__(self, writer: BackgroundWriter) -> None:
+    Args:
+        writer: Stores them.
+        losses: Told of those that could not be.
+    """
+
+    def __init__(self, writer: BackgroundWriter, losses: Losses | None = None) -> None:
         self._writer = writer
+        self._losses = losses or Losses()
         self._waiting: deque[_Copy] = deque()
         self._bytes = 0
         self._line = writer.pool.line
@@ -130,7 +138,26 @@ class Copies:
             while True:
                 copies.append(self._waiting.popleft())
         if copies:
-            self._writer.submit(functools.partial(_store, copies), buffers=[copy.buffer for copy in copies])
+            self._writer.submit(functools.partial(self._store, copies), buffers=[copy.buffer for copy in copies])
+
+    def _store(self, copies: Sequence[_Copy], store: StoreWriter) -> None:
+        """Measure and write copies; where memory does not suffice for all, one after the other."""
+        try:
+            _measure(copies)
+            _write(copies, store)
+        except MemoryError:
+            gc.collect()
+            for copy in copies:
+                self._store_one(copy, store)
+
+    def _store_one(self, copy: _Copy, store: StoreWriter) -> None:
+        is_measured = False
+        try:
+            _measure([copy])
+            is_measured = True
+            _write([copy], store)
+        except MemoryError:
+            self._losses.note(copy.array, copy.step, is_measured=is_measured)
 
     def _queue(self, copy: _Copy) -> None:
         self._waiting.append(copy)
@@ -139,8 +166,8 @@ class Copies:
             self.send()
 
 
-def _store(copies: Sequence[_Copy], store: StoreWriter) -> None:
-    """Measure and write copies; what is asked of every one is as little as can be, as the run may wait for the lock."""
+def _measure(copies: Sequence[_Copy]) -> None:
+    """Fill in statistics; what is asked of every copy is as little as can be, as the run may wait for the lock."""
     dense = []
     for copy in copies:
         _, _, buffer, _, place, kernel, arrived = copy
@@ -154,6 +181,9 @@ def _store(copies: Sequence[_Copy], store: StoreWriter) -> None:
             dense.append((buffer.address, kernel.kind, kernel.count, place.row_address, place.histogram_address))
     if dense:
         measure_many(dense)
+
+
+def _write(copies: Sequence[_Copy], store: StoreWriter) -> None:
     chunks = []
     for array, step, buffer, dtype, *_ in copies:
         values, address = buffer.array, buffer.address

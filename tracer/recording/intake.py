@@ -18,6 +18,7 @@ from .buffers import kind_of
 from .clock import Clock
 from .copies import Copies
 from .device import Results
+from .losses import Losses
 from .sites import Alike, Known, Port, Sites, Slot, Source, dtype_name
 from .statistics import MOST_ELEMENTS, Place, can_summarise, dense_kernel, measure
 from .tables import Table
@@ -42,6 +43,7 @@ class Intake:
         capture: Which of the tensors to keep.
         clock: Knows the step.
         copies: Takes what is kept.
+        losses: Knows what of it could not be written.
         wait: Wait for the writer while its budget is spent; else only the statistics are kept then.
         on_array: Called with a site that is about to get an array, that array, the dtype it is stored as, its number
             among those of its own, and the slot of another site that its tensors were read from until now, or None.
@@ -54,11 +56,12 @@ class Intake:
         clock: Clock,
         copies: Copies,
         *,
+        losses: Losses,
         wait: bool,
         on_array: Callable[[SiteInfo, Stored, str, int, Slot | None], None],
         on_gap: Callable[[str, int | None, str], None],
     ) -> None:
-        self.sites = Sites(clock)
+        self.sites = Sites(clock, losses)
         self.results = Results()
         self.shed = 0
         """Tensors of this step of which only the statistics could be kept."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import StepError
+from ..layout import MOST_STEPS
 
 __all__ = ["number_of", "step_index"]
 
-_MOST_STEPS = 2**31
-
 
 def step_index(value: Any) -> int:
-    """What a user gives as the index of a step: whole, not negative, below 2**31; a float or a tensor may be.
+    """What a user gives as the index of a step: whole, not negative, below `MOST_STEPS`; a float or a tensor may be.
 
     Raises:
         StepError: It is none of this.
@@ -24,8 +23,8 @@ def step_index(value: Any) -> int:
         known = False
     if not known:
         raise StepError(f"step({_shown(value)}): give the number of the step, 0 for the first, or None after the loop")
-    if not 0 <= number < _MOST_STEPS:
-        raise StepError(f"step({_shown(value)}): number the steps from 0 to at most {_MOST_STEPS - 1}")
+    if not 0 <= number < MOST_STEPS:
+        raise StepError(f"step({_shown(value)}): number the steps from 0 to at most {MOST_STEPS - 1}")
     return int(number)
 
 

@@ -22,6 +22,7 @@ from .clock import Clock, StepLog
 from .copies import Copies
 from .gaps import Gaps
 from .intake import Intake
+from .losses import Losses
 from .moves import move, move_numbers
 from .provenance import Provenance
 from .publication import Publication
@@ -58,10 +59,17 @@ class Recorder:
         self._publication = Publication(writer)
         self._codec = capture.codec
         self._lock = threading.RLock()
-        self._copies = Copies(writer)
         self._gaps = Gaps()
+        losses = Losses(self._gaps.add)
+        self._copies = Copies(writer, losses)
         self._intake = Intake(
-            capture, clock, self._copies, wait=on_pressure == "wait", on_array=self._add_array, on_gap=self._gaps.add
+            capture,
+            clock,
+            self._copies,
+            losses=losses,
+            wait=on_pressure == "wait",
+            on_array=self._add_array,
+            on_gap=self._gaps.add,
         )
         self._capacity = 0
         self._committed = 0
@@ -218,13 +226,14 @@ class Recorder:
         """
         with self._lock:
             self.publish()
-            final, committed = dict(attributes) | {"gaps": self._gaps.to_attributes()}, self._committed
+            final, committed = dict(attributes), self._committed
             final["planned_steps"] = max(committed, self.clock.planned or 0)
             self._writer.pool.close()  # what comes from here on, from another thread, comes too late
 
         def last(store: StoreWriter) -> None:
             error, pool = self._writer.error, self._writer.pool
             final["memory"] = {"budget": pool.budget, "peak": pool.peak}
+            final["gaps"] = self._gaps.to_attributes()  # those of the writer, too
             if error is not None:
                 self._write_failure(final, error, store)
                 return
@@ -245,7 +254,7 @@ class Recorder:
         step = self._written if self._written < self._committed else None
         gap = {"site": "", "reason": f"nothing from here on could be written: {said(error)}", "count": 1}
         gap |= {} if step is None else {"steps": [[step, self._committed - 1]]}
-        end = {"status": "incomplete", "error": {"type": type(error).__name__, "message": str(error)}}
+        end = {"status": "incomplete", "error": {"type": type(error).__name__, "message": said(error)}}
         words = {**final, **end, "error": final.get("error") or end["error"], "gaps": [*final["gaps"], gap]}
         try:
             store.write_last_words(words)

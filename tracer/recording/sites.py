@@ -14,6 +14,7 @@ from ..stored import Stored
 from .buffers import Kind
 from .clock import Clock
 from .groups import Groups
+from .losses import Losses
 from .statistics import Dense
 from .tables import Table
 
@@ -132,8 +133,9 @@ class Port:
 class Sites:
     """Gives every tensor its row, in the order in which the tensors first came into being."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, losses: Losses) -> None:
         self._clock = clock
+        self._losses = losses
         self._tables: dict[tuple[str, bool], Table] = {}
         self._ports: dict[tuple[str, str, bool], Port] = {}
         self.fired: list[Port] = []
@@ -278,7 +280,9 @@ class Sites:
     def _table(self, component: str, *, stepped: bool) -> Table:
         table = self._tables.get((component, stepped))
         if table is None:
-            table = self._tables[component, stepped] = Table(component, stepped, self._clock.scheduler_count)
+            table = self._tables[component, stepped] = Table(
+                component, stepped, self._clock.scheduler_count, losses=self._losses
+            )
         return table
 
 

@@ -15,6 +15,7 @@ from ..info import SiteInfo
 from ..layout import HISTOGRAM_BINS, NOT_CAPTURED, SEQUENCE, SITE_BLOCK, STATISTICS, ArraySpec, table_group, table_specs
 from ..storage.store import StoreWriter
 from ..stored import Stored
+from .losses import Losses
 from .statistics import Place
 from .writer import Job
 
@@ -132,6 +133,8 @@ class Table:
     """Whether sites were added or changed since `declare`."""
     saw_fault: bool = False
     """Whether a value that is not finite was in any row written. The writer knows; final once it is done."""
+    losses: Losses = field(default_factory=Losses)
+    """Tensors that could not be written."""
     rows: Rows = field(default_factory=Rows)
     """The current step's."""
     _entries: list[dict[str, Any]] = field(default_factory=list)
@@ -215,6 +218,8 @@ class Table:
         return job, rows.nbytes
 
     def _write(self, rows: Rows, step: int | None, store: StoreWriter) -> None:
+        for row, mark in self.losses.marks(self.sites, rows.marks, step):
+            rows.marks[row] = mark
         rows.settle()
         self.saw_fault = self.saw_fault or rows.hold_fault
         for name, block, chunk in rows.chunks():

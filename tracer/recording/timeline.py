@@ -18,7 +18,7 @@ def add_timeline(steps: int, store: StoreWriter) -> None:
     for name, (dtype, fill) in ROOT_ARRAYS.items():
         spec = ArraySpec(name, dtype, (steps,), ("step",), (ROOT_CHUNK,), None, "raw", fill, has_checksums=False)
         store.add_array(spec)
-    _write_index(steps, store)
+    _write_chunks(0, steps, store)
 
 
 def commit_step(log: StepLog, store: StoreWriter) -> None:
@@ -36,13 +36,18 @@ def skip_steps(start: int, stop: int, store: StoreWriter) -> None:
 
 def resize_steps(steps: int, store: StoreWriter) -> None:
     """Give every array of the loop `steps` steps, here and in the rest of the trace."""
-    if "step" in store and steps > store.spec("step").shape[0]:
-        _write_index(steps, store)
+    if "step" in store:
+        _write_chunks(store.spec("step").shape[0], steps, store)
     for spec in store.specs():
         if spec.dims[:1] == ("step",):
             store.resize(spec.path, (steps, *spec.shape[1:]))
 
 
-def _write_index(steps: int, store: StoreWriter) -> None:
-    for chunk in range(math.ceil(steps / ROOT_CHUNK)):
-        store.write("step", (chunk,), np.arange(chunk * ROOT_CHUNK, (chunk + 1) * ROOT_CHUNK))
+def _write_chunks(before: int, steps: int, store: StoreWriter) -> None:
+    """Write the chunks that further steps need, with nothing in them but the numbers of steps: none may be missing."""
+    for chunk in range(math.ceil(before / ROOT_CHUNK), math.ceil(steps / ROOT_CHUNK)):
+        for name, (dtype, fill) in ROOT_ARRAYS.items():
+            values = np.full(ROOT_CHUNK, float(fill), dtype)
+            if name == "step":
+                values += np.arange(chunk * ROOT_CHUNK, (chunk + 1) * ROOT_CHUNK)
+            store.write(name, (chunk,), values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import queue
 import threading
 import time
@@ -106,7 +107,11 @@ class BackgroundWriter:
 
     def _attempt(self, job: Job) -> None:
         try:
-            job(self._store)
+            try:
+                job(self._store)
+            except MemoryError:  # what there was none for may be small, and others may have given theirs back
+                gc.collect()
+                job(self._store)
         except Exception as error:  # noqa: BLE001 — kept, reported once by the session
             self.error = self.error or error
             self.pool.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..info import printable
-from ..layout import ROOT_ARRAYS, item_size
+from ..layout import MOST_STEPS, ROOT_ARRAYS, item_size
 from .checksum import CHECKSUM, CHECKSUM_BYTES
 from .direct import PAGE
 from .regular import open_regular
@@ -22,8 +22,6 @@ _LARGE_CHUNK = 1 << 20
 """Elements that a chunk may have however small its array is: 256 histograms."""
 _ROOM = 4
 """How many times as large as its array a larger one may be; else it decodes to what nobody asked for."""
-_MOST_STEPS = 1 << 24
-"""Of a run; at a step a second that is half a year."""
 FRAME_HEADER = struct.Struct("<4B3I")
 """Of a Blosc frame: versions, flags, type size; bytes of data, of a block, of the frame."""
 
@@ -57,8 +55,8 @@ def _reasons(name: str, metadata: Mapping[str, Any]) -> Iterator[str]:
     inner = _inner_chunk(metadata) or chunk
     if math.prod(inner) > max(_LARGE_CHUNK, _ROOM * math.prod(max(size, 1) for size in shape)):
         yield f"its shape is {shape}, in chunks of {printable(repr(inner))[:80]}"
-    if name in ROOT_ARRAYS and (len(shape) != 1 or shape[0] > _MOST_STEPS):
-        yield f"it has the shape {shape}, and may have up to {_MOST_STEPS} steps"
+    if name in ROOT_ARRAYS and (len(shape) != 1 or shape[0] > MOST_STEPS):
+        yield f"it has the shape {shape}, and may have up to {MOST_STEPS} steps"
 
 
 def _inner_chunk(metadata: Mapping[str, Any]) -> list[int]:

@@ -138,7 +138,10 @@ class StoreWriter:
 
     def write(self, path: str, index: tuple[int, ...], chunk: NDArray[Any]) -> None:
         """Write or replace one chunk of an array without shards, by rename."""
-        self._put(f"{path}/{chunk_name(index)}", encode(self._settled(path, chunk), chunk))
+        key, spec = f"{path}/{chunk_name(index)}", self._settled(path, chunk)
+        self._put(key, encode(spec, chunk))
+        if not spec.has_checksums:
+            self._poked.add(key)  # elements of it can be set from now on
 
     def poke(self, path: str, position: int, value: float) -> None:
         """Set one element of a raw one-dimensional array in place."""

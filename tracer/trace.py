@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .attention.reader import AttentionReader
-from .errors import SiteNotFoundError, near_matches
+from .errors import DxrayError, SiteNotFoundError, TraceFormatError, near_matches
 from .info import SiteInfo, printable
 from .layout import LATENTS, MEASURED, STATISTICS
 from .prompts import Prompt
@@ -91,8 +92,9 @@ class Trace(AttentionReader, Mapping[str, "xarray.Dataset"]):
             variables[prefix + "histogram"] = rows["histogram"].drop_vars("site", errors="ignore")
             tensors |= self._variables(site)
         variables |= apart(tensors, {})
-        dataset = xarray.Dataset(variables, attrs={"module": name, "class": module.module_class})
-        return self._with_steps(dataset)
+        with self._fitting(name):
+            dataset = xarray.Dataset(variables, attrs={"module": name, "class": module.module_class})
+            return self._with_steps(dataset)
 
     def statistics(self, component: str | None = None) -> xarray.DataArray:
         """Statistics of every site of a component, or of all of them, dimensions (step, site, statistic).
@@ -123,7 +125,18 @@ class Trace(AttentionReader, Mapping[str, "xarray.Dataset"]):
         for site in self.modules[LATENTS].sites if LATENTS in self.modules else ():
             found = self._variables(site) if site.variants else {}
             further |= {name: array for name, array in found.items() if name not in group}
-        return self._with_steps(group.assign(apart(further, group.sizes)))
+        with self._fitting(LATENTS):
+            return self._with_steps(group.assign(apart(further, group.sizes)))
+
+    @contextlib.contextmanager
+    def _fitting(self, name: str) -> Iterator[None]:
+        """Tell where arrays of one name contradict each other about their sizes."""
+        try:
+            yield
+        except DxrayError:
+            raise
+        except ValueError as error:
+            raise TraceFormatError(f"{printable(name)} in {self.path} is damaged: {printable(error)[:300]}") from error
 
     @property
     def tree(self) -> xarray.DataTree:

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from .asking import is_a
+
 __all__ = ["Part", "Received", "sequence_parts"]
 
 _TEXT = re.compile(r"context|encoder_hidden_states(_t5|_2)?")
@@ -100,7 +102,7 @@ class _Sequence:
     def own(self, length: int) -> list[Part]:
         """The module's own sequence."""
         ids = self._root.arguments.get("input_ids")
-        if isinstance(ids, Tensor) and ids.dim() == 2 and ids.shape[1] == length:
+        if is_a(ids, Tensor) and ids.dim() == 2 and ids.shape[1] == length:
             return [Part("text", (length,))]
         image = self._image(length)
         refines = any(_REFINER.search(module.name) for module in self._enclosing[1:])
@@ -111,7 +113,7 @@ class _Sequence:
     def context(self, length: int, *, nth: int) -> list[Part]:
         """What the module looks at."""
         arguments = self._enclosing[-1].arguments
-        with_images = isinstance(arguments.get("encoder_hidden_states"), tuple) or any(
+        with_images = is_a(arguments.get("encoder_hidden_states"), tuple) or any(
             name.startswith("ip_") and value is not None for name, value in arguments.items()
         )
         if nth and with_images:  # image prompts follow the text
@@ -119,7 +121,7 @@ class _Sequence:
         pictures = [
             value.shape[1]
             for name, value in self._root.arguments.items()
-            if "image" in name and isinstance(value, Tensor) and value.dim() == 3
+            if "image" in name and is_a(value, Tensor) and value.dim() == 3
         ]
         if length in pictures:
             return [Part("other", (length,))]
@@ -163,13 +165,13 @@ class _Sequence:
 def _context(arguments: Mapping[str, Any]) -> int | None:
     """Number of tokens that a module was given to look at."""
     given = arguments.get("encoder_hidden_states")
-    given = given[0] if isinstance(given, tuple) and given else given
-    return given.shape[1] if isinstance(given, Tensor) and given.dim() == 3 else None
+    given = given[0] if is_a(given, tuple) and given else given
+    return given.shape[1] if is_a(given, Tensor) and given.dim() == 3 else None
 
 
 def _text_lengths(root: Received) -> set[int]:
     """Numbers of text tokens: of each prompt embedding given to a denoiser, and of all one after the other."""
-    given = [value for name, value in root.arguments.items() if _TEXT.fullmatch(name) and isinstance(value, Tensor)]
+    given = [value for name, value in root.arguments.items() if _TEXT.fullmatch(name) and is_a(value, Tensor)]
     found = [text.shape[-2] for text in given if text.dim() == 3 or (text.dim() == 4 and text.shape[1] == 1)]
     return {*found, sum(found)} - {0}
 
@@ -177,7 +179,7 @@ def _text_lengths(root: Received) -> set[int]:
 def _in_patches(root: Received) -> Part | None:
     """The picture that a denoiser was given, in patches of its configuration."""
     latents = root.arguments.get("hidden_states")
-    if not (isinstance(latents, Tensor) and latents.dim() == 4 and len(root.patch) == 2):
+    if not (is_a(latents, Tensor) and latents.dim() == 4 and len(root.patch) == 2):
         return None
     (height, width), (down, right) = latents.shape[2:], root.patch
     return Part("image", (height // down, width // right)) if not height % down and not width % right else None
@@ -187,24 +189,24 @@ def _grids(module: Received, length: int, batch: int) -> Iterator[list[Part]]:
     """Ways to see `length` tokens as a picture that a module was given."""
     arguments = module.arguments
     for name, value in arguments.items():
-        if isinstance(value, Tensor) and value.dim() in (4, 5) and not _ELSEWHERE.search(name):
+        if is_a(value, Tensor) and value.dim() in (4, 5) and not _ELSEWHERE.search(name):
             shape = _grid(module, tuple(value.shape), length, batch)
             if shape:
                 yield [Part("image", shape)]
     ids = arguments.get("img_ids")
-    if isinstance(ids, Tensor) and ids.shape[-2:-1] == (length,) and ids.shape[-1] in (3, 4):
+    if is_a(ids, Tensor) and ids.shape[-2:-1] == (length,) and ids.shape[-1] in (3, 4):
         yield from filter(None, [_from_ids((ids[0] if ids.dim() == 3 else ids).tolist())])
     shapes = arguments.get("img_shapes")
-    if isinstance(shapes, list) and shapes:
-        first = shapes[0] if isinstance(shapes[0], list) else shapes
+    if is_a(shapes, list) and shapes:
+        first = shapes[0] if is_a(shapes[0], list) else shapes
         parts = [Part("image", tuple(map(int, shape[1:] if shape[0] == 1 else shape))) for shape in first]
         if sum(part.tokens for part in parts) == length:
             yield parts
     height, width, frames = (arguments.get(name) for name in ("height", "width", "num_frames"))
-    if isinstance(height, int) and isinstance(width, int):
+    if is_a(height, int) and is_a(width, int):
         if height * width == length:
             yield [Part("image", (height, width))]
-        elif isinstance(frames, int) and frames * height * width == length:
+        elif is_a(frames, int) and frames * height * width == length:
             yield [Part("image", (frames, height, width))]
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..errors import TargetError, TracerStateError
 from ..layout import RESERVED, as_text
+from .asking import attribute_of, is_a
 from .covers import chain, named_modules, time_parameters
 
 __all__ = ["Target"]
@@ -47,22 +48,22 @@ class Target:
         Raises:
             TargetError: It is none of these, holds neither module nor scheduler, or a name is reserved by the trace.
         """
-        if isinstance(traced, nn.Module):
+        if is_a(traced, nn.Module):
             return cls(None, {"model": traced}, {}, {}, traced)
         pipeline = None
         parts: object = traced
-        if not isinstance(traced, Mapping):
-            pipeline, parts = traced, getattr(traced, "components", None)
-        if not isinstance(parts, Mapping):
+        if not is_a(traced, Mapping):  # type: ignore[type-abstract]
+            pipeline, parts = traced, attribute_of(traced, "components")
+        if not is_a(parts, Mapping):  # type: ignore[type-abstract]
             raise TargetError(
                 f"cannot trace {type(traced).__name__!r}: give a diffusers pipeline, an nn.Module, "
                 'or a mapping such as {"unet": unet, "scheduler": scheduler}'
             )
         components: dict[str, nn.Module] = {}
         for name, part in parts.items():
-            if isinstance(part, nn.Module) and not any(part is known for known in components.values()):
+            if is_a(part, nn.Module) and not any(part is known for known in components.values()):
                 components[as_text(name)] = part
-        others = {as_text(name): part for name, part in parts.items() if not isinstance(part, nn.Module)}
+        others = {as_text(name): part for name, part in parts.items() if not is_a(part, nn.Module)}
         for name in components:
             if name in RESERVED or "." in name or not name:
                 raise TargetError(f"a component cannot be called {name!r} in a trace; give it another name")
@@ -153,8 +154,8 @@ def is_held(scheduler: object) -> bool:
 
 def _tokenizer_of(part: object) -> object | None:
     """A tokenizer, or that of a processor."""
-    candidates = (part, getattr(part, "tokenizer", None))
-    return next((found for found in candidates if hasattr(found, "convert_ids_to_tokens")), None)
+    candidates = (part, attribute_of(part, "tokenizer"))
+    return next((found for found in candidates if attribute_of(found, "convert_ids_to_tokens") is not None), None)
 
 
 def _is_same(trace: Path | str, other: Path | str) -> bool:
@@ -164,4 +165,5 @@ def _is_same(trace: Path | str, other: Path | str) -> bool:
 
 
 def _is_scheduler(part: object) -> bool:
-    return callable(getattr(part, "step", None)) and hasattr(part, "timesteps")
+    missing = object()
+    return callable(attribute_of(part, "step")) and attribute_of(part, "timesteps", missing) is not missing

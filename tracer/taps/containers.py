@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..layout import as_text
+from ..recording.asking import is_a
 
 __all__ = ["MOST_TENSORS", "Key", "label", "placed_tensors", "structure_of", "tensors_in"]
 
@@ -29,6 +30,8 @@ _MOST_ENTRIES = 4096
 """Entries of one container that are looked at."""
 _MOST_SEEN = 1 << 14
 """Entries of an output that are looked at in all."""
+_WHOLE = (str, bytes, int, float, complex, type, nn.Module)
+"""What is not looked into."""
 _MOST_TOLD = 64
 """Entries of one container that its description names."""
 
@@ -52,7 +55,7 @@ def label(place: tuple[Key, ...]) -> str:
 
 def structure_of(value: Any, depth: int = 0) -> Any:
     """How an output is built, as JSON: "tensor", null, a plain type's name, or a class with what lies in it."""
-    if isinstance(value, Tensor):
+    if is_a(value, Tensor):
         return "tensor"
     if value is None:
         return None
@@ -79,7 +82,7 @@ class _Walk:
     def into(self, value: Any, place: tuple[Key, ...], above: tuple[int, ...]) -> None:
         """Look at what lies at a place, `above` being the containers that it lies in."""
         self.left -= 1
-        if isinstance(value, Tensor):
+        if is_a(value, Tensor):
             self.found.append((place, value))
         elif len(above) < _DEEPEST and id(value) not in above:
             for key, entry in _entries(value):
@@ -90,7 +93,7 @@ class _Walk:
 
 def _entries(value: Any) -> list[tuple[Key, Any]]:
     """What lies in an object, by name; nothing where it is no container, or will not be looked into."""
-    if value is None or isinstance(value, str | bytes | int | float | complex | type | nn.Module):
+    if value is None or any(is_a(value, kind) for kind in _WHOLE):
         return []
     try:
         return list(itertools.islice(_pairs(value), _MOST_ENTRIES))
@@ -99,14 +102,14 @@ def _entries(value: Any) -> list[tuple[Key, Any]]:
 
 
 def _pairs(value: Any) -> Iterator[tuple[Key, Any]]:
-    if isinstance(value, Mapping):
+    if is_a(value, Mapping):  # type: ignore[type-abstract]
         return ((key if isinstance(key, str | int) else str(key), entry) for key, entry in value.items())
-    if isinstance(value, list):
+    if is_a(value, list):
         return enumerate(list.__iter__(value))
-    if isinstance(value, tuple):
+    if is_a(value, tuple):
         return enumerate(tuple.__iter__(value))
-    if dataclasses.is_dataclass(value):
-        return ((field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value))
+    if dataclasses.is_dataclass(type(value)):
+        return ((field.name, getattr(value, field.name, None)) for field in dataclasses.fields(type(value)))
     return _attributes(value)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..recording.asking import is_a
 from ..recording.covers import chain, parameters, time_parameters
 from ..recording.target import Target
 
@@ -51,6 +52,6 @@ def _time_reader(module: nn.Module) -> ReadTime:
 
 def number_of(value: Any) -> float:
     """A timestep as a number; NaN where it is none."""
-    if isinstance(value, Tensor):
+    if is_a(value, Tensor):
         return float(value.detach().flatten()[0]) if value.numel() else math.nan
-    return float(value) if isinstance(value, int | float) else math.nan
+    return float(value) if is_a(value, int) or is_a(value, float) else math.nan

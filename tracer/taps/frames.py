@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..recording.asking import is_a
 from ..recording.attention_calls import AttentionCall, Scores, join_scores
 from ..recording.covers import parameters
 from ..recording.door_gate import DoorGate
@@ -42,7 +43,7 @@ class Frame:
     @property
     def batch(self) -> int:
         """Size of the first dimension of what the module was given."""
-        return next((len(value) for value in self.arguments.values() if isinstance(value, Tensor) and value.dim()), 1)
+        return next((len(value) for value in self.arguments.values() if is_a(value, Tensor) and value.dim()), 1)
 
     def add_scores(self, scores: Scores) -> AttentionCall | None:
         """Scores of all rows, or of a slice of them, as processors take (batch · head) in pieces; a call once whole."""
@@ -96,7 +97,7 @@ class Frames:
         """Shapes of what the outermost module of this thread was given."""
         frames = self._frames()
         values = frames[0].arguments.values() if frames else ()
-        return tuple(tuple(value.shape) for value in values if isinstance(value, Tensor))
+        return tuple(tuple(value.shape) for value in values if is_a(value, Tensor))
 
     def attach(self, name: str, module: nn.Module, *, finished: Callable[[Frame], None], emit: Emit) -> Undo:
         """Follow the calls of a module; `finished` is told of each that returned."""

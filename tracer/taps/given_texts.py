@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..attention.roles import CONDITIONAL, UNCONDITIONAL, roles_of
+from ..recording.asking import is_a
 from ..recording.batches import DenoiserCall
 from ..recording.provenance import Origin, Placement, Provenance
 from .containers import tensors_in
@@ -39,7 +40,7 @@ class Given:
         first = next((tensor for _, tensor in tensors_in((args, kwargs)) if tensor.dim() > 1), None)
         found: list[_Rows] = []
         for value in (*args, *kwargs.values()):
-            if isinstance(value, list) and value and all(isinstance(row, Tensor) and row.dim() == 2 for row in value):
+            if type(value) is list and value and all(is_a(row, Tensor) and row.dim() == 2 for row in value):
                 found.append(tuple(row[None] for row in value))
             else:
                 found.extend(
@@ -162,8 +163,8 @@ class GivenTexts:
 
 def _batch(first: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """Entries of the batch: of a tensor, or of a list with one tensor for each."""
-    value = next((value for value in (*args, *kwargs.values()) if isinstance(value, list) or value is first), None)
-    if isinstance(value, list) and value and all(isinstance(entry, Tensor) for entry in value):
+    value = next((value for value in (*args, *kwargs.values()) if type(value) is list or value is first), None)
+    if type(value) is list and value and all(is_a(entry, Tensor) for entry in value):
         return len(value)
     return 0 if first is None else first.shape[0]
 

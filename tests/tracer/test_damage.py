@@ -145,3 +145,71 @@ def test_what_cannot_be_told_is_unknown_and_the_rest_is_told(
     described = json.loads(capsys.readouterr().out)
     assert described["first_fault"] is None and list(described["unknown"]) == ["first_fault"]
     assert described["steps"] == 3
+
+
+@pytest.mark.parametrize("name", ["timestep", "sigma", "stage"])
+def test_lost_times_are_no_steps_without(name: str, whole: Path, tmp_path: Path) -> None:
+    """Times of steps that are gone are told; where a scheduler has none, they read as none."""
+    trace = open_trace(whole)
+    values = getattr(trace, name)
+    assert len(values) == trace.n_steps and np.isnan(trace.sigma).all()
+    copy = Path(shutil.copytree(whole, tmp_path / "run.zarr"))
+    (copy / name / "c.0").unlink()
+    with pytest.raises(TraceFormatError, match=f"{name} in .* is damaged"):
+        getattr(open_trace(copy), name)
+
+
+def test_lost_histograms_are_told(whole: Path, tmp_path: Path) -> None:
+    """A histogram of a tensor with elements is not empty, one by one and several at once."""
+    copy = Path(shutil.copytree(whole, tmp_path / "run.zarr"))
+    for file in (copy / "statistics/model/histogram").glob("c.*"):
+        file.unlink()
+    trace = open_trace(copy)
+    site = trace.site("model.conv_in")
+    with pytest.raises(TraceFormatError, match=r"histogram in .* is damaged"):
+        trace.histogram(site, 1)
+    with pytest.raises(TraceFormatError, match=r"histogram in .* is damaged"):
+        trace.histograms([site], 1)
+    assert open_trace(whole).histogram(site, 1).counts.sum() == np.prod(site.shape)
+
+
+def test_lost_marks_of_several_shapes_are_told(tmp_path: Path) -> None:
+    """A tensor whose array is told by a mark that is gone is lost; one that was left out is not."""
+    model = nn.Linear(2, 2)
+    with torch.no_grad(), Tracer(model, tmp_path / "run.zarr", capture=Capture(modules="**", steps=[0, 1])) as tracer:
+        for step in range(3):
+            tracer.step(step)
+            model(torch.ones(1 + step, 2))
+    trace = open_trace(tmp_path / "run.zarr")
+    site = trace.site("model")
+    assert site.variants and trace.tensor(site, 1).shape == (2, 2)
+    assert np.isnan(trace.tensor(site, 2)).all()
+    for file in (tmp_path / "run.zarr/statistics/model/captured").glob("c.*"):
+        file.unlink()
+    with pytest.raises(TraceFormatError, match=r"captured in .* is damaged"):
+        open_trace(tmp_path / "run.zarr").tensor(site, 1)
+
+
+class Attending(nn.Module):
+    """One call of the kernel."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Attend to itself."""
+        return nn.functional.scaled_dot_product_attention(x, x + 1, x)
+
+
+@pytest.mark.parametrize("lost", ["query", "key"])
+def test_lost_queries_and_keys_are_no_missing_map(lost: str, tmp_path: Path) -> None:
+    """A map whose queries or keys are gone is told as damage; of a step that kept none there is none."""
+    attn = Attending()
+    capture = Capture(attention="**", steps=[0])
+    with torch.no_grad(), Tracer({"attn": attn}, tmp_path / "run.zarr", capture=capture) as tracer:
+        for step in range(2):
+            tracer.step(step)
+            attn(torch.full((1, 2, 3, 4), 1.0 + step))
+    found = open_trace(tmp_path / "run.zarr").attention("attn")
+    assert np.isfinite(found[0].values).all() and np.isnan(found[1].values).all()
+    for file in (tmp_path / "run.zarr" / "attn" / lost).glob("c.*"):
+        file.unlink()
+    with pytest.raises(TraceFormatError, match=f"{lost} in .* is damaged"):
+        _ = open_trace(tmp_path / "run.zarr").attention("attn")[0].values

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DxrayError, StoreError, TraceFormatError, TraceNotFoundError
+from ..errors import DxrayError, TraceFormatError
 from ..info import printable
-from ..layout import FORMAT_VERSION, ROOT_CHUNK
-from .checksum import CHECKSUM
+from ..layout import ROOT_CHUNK
 from .chunk_parts import is_one_chunk, read_part
-from .integrity import check_shards, reason_against
+from .head import Head, stamp_of
+from .integrity import check_shards
 from .library_store import LibraryStore
 from .plain_chunks import is_plain, read_plain
 from .regular import open_regular, read_regular, stored_size
 from .shards import written_chunks
-from .sizes import check_depth, check_read
+from .sizes import check_read
 
 if TYPE_CHECKING:
     import xarray
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Archive"]
 
 
-class Archive:
+class Archive(Head):
     """One look at a store; a store that is still growing is looked at again with a new one.
 
     Raises:
@@ -45,52 +44,12 @@ class Archive:
     """
 
     def __init__(self, source: Path | LibraryStore) -> None:
-        self.path: Path | str = source if isinstance(source, Path) else source.name
-        """Where the trace is; what is no path has a name to print."""
-        self._source = source
-        self._root_stamp = _stamp(source)
-        document = _read_root(source)
-        self.attributes: Mapping[str, Any] = document["attributes"]
-        """Attributes of the root."""
-        version = self.attributes["format_version"]
-        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-            raise TraceFormatError(
-                f"{self.path} has trace format {version}, this version reads up to {FORMAT_VERSION}; "
-                "install a newer diffusion-xray"
-            )
-        nodes = _mapping(_mapping(document.get("consolidated_metadata")).get("metadata"))
-        self._nodes = {name: _mapping(node) for name, node in nodes.items() if _is_inside(name)}
-        for name, node in self._nodes.items():
-            if node.get("node_type") == "array" and (reason := reason_against(name, node)):
-                raise TraceFormatError(f"{printable(name)} in {self.path} is damaged: {reason}")
+        super().__init__(source)
         self._datasets: dict[str, xarray.Dataset] = {}
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._latest: tuple[str, int | None, NDArray[Any]] | None = None
         self._known: set[tuple[Path, int]] = set()
         """Chunks whose checksums were found right."""
-
-    def __contains__(self, node: str) -> bool:
-        return node in self._nodes
-
-    def groups(self, parent: str) -> dict[str, Mapping[str, Any]]:
-        """Attributes of every group below `parent`, by path."""
-        return {
-            name: _mapping(node.get("attributes"))
-            for name, node in self._nodes.items()
-            if name.startswith(f"{parent}/") and node.get("node_type") == "group"
-        }
-
-    def groups_with(self, attribute: str) -> dict[str, Mapping[str, Any]]:
-        """Attributes of every group that has this one, by path."""
-        return {
-            name: attributes
-            for name, node in self._nodes.items()
-            if node.get("node_type") == "group" and attribute in (attributes := _mapping(node.get("attributes")))
-        }
-
-    def group(self, path: str) -> Mapping[str, Any]:
-        """Attributes of one group; empty where there is none."""
-        return _mapping(self._nodes.get(path, {}).get("attributes"))
 
     def load(self, array: str, place: tuple[int | slice, ...] = (), *, steps: int | None = None) -> NDArray[Any]:
         """Read an array, or the part of it at `place`, into memory.
@@ -165,37 +124,6 @@ class Archive:
         """Read an array into memory, or None when the trace has none of this name."""
         return self.load(array) if array in self._nodes else None
 
-    def arrays(self) -> list[str]:
-        """Paths of all arrays."""
-        return [name for name, node in self._nodes.items() if node.get("node_type") == "array"]
-
-    def is_stepped(self, array: str) -> bool:
-        """Whether the first dimension of an array are the steps."""
-        names = self._nodes[array].get("dimension_names")
-        return isinstance(names, list) and names[:1] == ["step"]
-
-    def has_checksums(self, array: str) -> bool:
-        """Whether each chunk of an array ends in one."""
-        try:
-            codecs = self._nodes[array]["codecs"]
-            if codecs[0]["name"] == "sharding_indexed":
-                codecs = codecs[0]["configuration"]["codecs"]
-            return bool(codecs[-1]["name"] == CHECKSUM)
-        except (LookupError, TypeError):
-            return False
-
-    def shape_of(self, array: str) -> tuple[int, ...]:
-        """Shape of an array as its metadata have it; () of what is not there."""
-        shape = self._nodes.get(array, {}).get("shape")
-        return tuple(shape) if isinstance(shape, list) else ()
-
-    def dtype_of(self, array: str) -> np.dtype[Any]:
-        """Type of an array's elements as its metadata have it; float32 where that is nothing known."""
-        try:
-            return np.dtype(str(self._nodes[array]["data_type"]))
-        except (LookupError, TypeError):
-            return np.dtype(np.float32)
-
     def part(self, arrays: Iterable[str]) -> Archive:
         """The same store with a few arrays alone, small enough to be sent to another process."""
         part = copy.copy(self)
@@ -251,7 +179,7 @@ class Archive:
 
         In a folder this reads one file of 1 KiB and lists nothing.
         """
-        stamp = _stamp(self._source)
+        stamp = stamp_of(self._source)
         if stamp is None or stamp != self._root_stamp or not isinstance(self._source, Path):
             return None
         try:
@@ -337,64 +265,3 @@ class Archive:
         if array not in self._arrays:
             self._arrays[array] = zarr.Array.from_dict(StorePath(self._store, array), dict(self._nodes[array]))
         return self._arrays[array]
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _is_inside(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return bool(parts) and not path.startswith("/") and ".." not in parts
-
-
-def _stamp(source: Path | LibraryStore) -> tuple[int, ...] | None:
-    """What tells the root's metadata from that of a moment before; None where only reading it would tell."""
-    if not isinstance(source, Path):
-        return None
-    try:
-        status = (source / "zarr.json").stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _read_root(source: Path | LibraryStore) -> dict[str, Any]:
-    name = source if isinstance(source, Path) else source.name
-    try:
-        text = _root_of_folder(source) if isinstance(source, Path) else _root_of_store(source)
-        document = json.loads(text)
-        check_depth(document)
-    except (OSError, ValueError, RecursionError, MemoryError) as error:  # numbers of thousands of digits, too
-        if isinstance(error, TraceNotFoundError):
-            raise
-        raise TraceFormatError(f"{name} cannot be read as a trace: {error}") from None
-    if not isinstance(document, dict) or "format_version" not in _mapping(document.get("attributes")):
-        raise TraceFormatError(f"{name} is a Zarr store, but not one written by diffusion-xray")
-    return document
-
-
-def _root_of_folder(path: Path) -> bytes:
-    if not path.exists():
-        raise _not_found(path)
-    try:
-        return read_regular(path / "zarr.json", path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise TraceFormatError(f"{path} is not a trace: it holds no zarr.json") from None
-
-
-def _root_of_store(store: LibraryStore) -> bytes:
-    document = store.get("zarr.json")
-    if document is not None:
-        return document
-    try:
-        empty = store.is_empty()
-    except StoreError:  # many a web server has no listing
-        empty = True
-    if empty:
-        raise _not_found(store.name)
-    raise TraceFormatError(f"{store.name} is not a trace: it holds no zarr.json at its top")
-
-
-def _not_found(name: Path | str) -> TraceNotFoundError:
-    return TraceNotFoundError(f"there is no trace at {name}; check the path, or make one with: dxray demo")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import shlex
 import socket
 import sys
@@ -13,6 +12,8 @@ from typing import Final
 from diffusion_xray.tracer.errors import DxrayError
 from diffusion_xray.tracer.info import printable
 from diffusion_xray.tracer.trace import open_trace
+
+from .web.local import is_local
 
 __all__ = ["Serve", "ServeError"]
 
@@ -92,14 +93,6 @@ def child_command(trace: str, *, layer: str = "", step: int | None = None, tab: 
 
     words = view_arguments(full_path(trace), layer=layer, step=step, tab=tab)
     return "exec " + shlex.join([sys.executable, "-m", "diffusion_xray.tracer.cli", *words])
-
-
-def is_local(host: str) -> bool:
-    """Whether a name or address is one of this computer alone."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def check_host(host: str, *, allow_remote: bool) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from ..serve import is_local
+from .local import is_local
 
 __all__ = ["guard"]
 

@@ -2,7 +2,6 @@
 
 It is written once for a version of the format and then never again: a reader is only proven by traces that older
 writers left behind. For a new format version, raise the number in `NAME` and keep the old trace beside the new one.
-While docs/format.md calls version 2 unfinished, its trace may be made anew: delete it first.
 
     python tests/data/make_golden.py
 """

@@ -60,7 +60,11 @@ class Net(nn.Module):
         return result
 
 
-BACKENDS = ["aot_eager", *(["inductor"] if shutil.which("g++") or shutil.which("clang++") else [])]
+HAS_COMPILER = bool(shutil.which("g++") or shutil.which("clang++"))
+BACKENDS = [
+    "aot_eager",
+    pytest.param("inductor", marks=[pytest.mark.long, pytest.mark.skipif(not HAS_COMPILER, reason="no C++ compiler")]),
+]
 
 
 def whole(net: Net, backend: str) -> Any:

@@ -170,6 +170,9 @@ def _append(state: Any, slot: Any, data: Any, nbytes: Any, tail: Any, spare: Any
         target, source = as_array(as_pointer(known), (head,), np.uint8), as_array(as_pointer(data), (head,), np.uint8)
         for i in range(head):
             target[i] = source[i]
+        begun = state[HEAD:].view(np.uint8)
+        for i in range(min(len(tail), HEAD_BYTES - head)):
+            begun[head + i] = tail[i]
     return bool(_pwrite(file, as_pointer(state[START:].ctypes.data), 16, 16 * slot) == 16)
 
 

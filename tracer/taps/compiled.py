@@ -51,7 +51,7 @@ class CompiledModules:
         within = (
             name
             for name, module in modules.items()
-            if type(module).forward is not nn.Module.forward  # lists of modules are never called
+            if getattr(type(module), "forward", None) is not nn.Module.forward  # lists of modules are never called
             and any(above in known for above in _above(name))
         )
         return cls(tuple(names), tuple(within))

@@ -148,6 +148,22 @@ def test_equal_chunks_are_still_stored_once(tmp_path: Path, codec: str, elements
     np.testing.assert_array_equal(read, [values, values, other, other])
 
 
+@pytest.mark.parametrize("elements", [1, 15, 16, 17, 100])
+def test_single_and_bulk_appends_know_each_other(tmp_path: Path, elements: int) -> None:
+    """An equal chunk is stored once whichever way it and the one before it came, short ones with their checksum too."""
+    store = StoreWriter(tmp_path / "t.zarr", {})
+    store.add_array(tensor_spec("x", "float32", (elements,), ("a",), steps=4, codec="raw", attributes={}))
+    values = np.arange(elements, dtype=np.float32)
+    for step in range(4):
+        if step % 2:
+            store.append("x", (step,), values[None])
+        else:
+            store.append_all([("x", step, values, 0)])
+    store.close()
+    index = np.frombuffer((store.path / "x/c.0.0").read_bytes()[: 4 * 16], "<u8").reshape(4, 2)
+    assert len({tuple(entry) for entry in index.tolist()}) == 1
+
+
 def test_chunks_without_checksums_are_read_as_before() -> None:
     """A trace of format 1 has none; it is read, and the check says that a flipped bit may pass."""
     found = check_data(GOLDEN.with_name("golden-v1.zarr"))

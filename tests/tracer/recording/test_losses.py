@@ -99,15 +99,14 @@ def test_a_tensor_without_memory_is_a_gap(tmp_path: Path) -> None:
 
 
 @settings(max_examples=15)
-@given(st.sets(st.integers(2, 120), max_size=12))
-def test_any_call_may_be_without_memory(fails: set[int]) -> None:
-    """Whichever calls of the store have no memory, the run is unharmed, and what is in the trace is right and whole."""
+@given(st.integers(2, 130))
+def test_any_call_may_be_without_memory(fails: int) -> None:
+    """Whichever call of the store has no memory, the run is unharmed, and what is in the trace is right and whole."""
     model = Denoiser()
     plain = denoise(model, steps=STEPS)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.zarr"
-        alone = frozenset(call for call in fails if call - 1 not in fails)  # twice in a row: none for the last words
-        trace, traced = recorded(path, model, alone)
+        trace, traced = recorded(path, model, frozenset([fails]))
         assert torch.equal(plain, traced)
         assert (trace.info.status, trace.n_steps) == ("complete", STEPS)
         assert not check_data(path).damage
